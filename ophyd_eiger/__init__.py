@@ -1,0 +1,45 @@
+"""DECTRIS EIGER detectors in Bluesky, over the SIMPLON API.
+
+Names are loaded when they are used: `import ophyd_eiger` loads neither ophyd nor an HTTP client,
+so that the reading side stays light.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from ophyd_eiger.client import DcuClient, Timeouts
+    from ophyd_eiger.detector import EigerDetector
+    from ophyd_eiger.errors import EigerError
+    from ophyd_eiger.handlers import EigerHandler
+    from ophyd_eiger.reader import Series, open_series
+
+__all__ = [
+    "DcuClient",
+    "EigerDetector",
+    "EigerError",
+    "EigerHandler",
+    "Series",
+    "Timeouts",
+    "open_series",
+]
+
+_HOMES = {
+    "DcuClient": "client",
+    "EigerDetector": "detector",
+    "EigerError": "errors",
+    "EigerHandler": "handlers",
+    "Series": "reader",
+    "Timeouts": "client",
+    "open_series": "reader",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(f"{__name__}.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,61 @@
+"""Is a file that came from the DCU whole? The control side's one door to HDF5.
+
+What passes here may be deleted on the DCU.
+"""
+
+from pathlib import Path
+
+from ophyd_eiger.errors import FileError
+from ophyd_eiger.master import open_hdf5, read_master
+from ophyd_eiger.reader import check_image, images_of
+
+
+def check_data_file(path: Path, *, images: int | None) -> int:
+    """Check a data file: it opens, counts its images right, and each one's bytes are whole.
+
+    Parameters
+    ----------
+    path : Path
+        The file, under whatever name.
+    images : int, optional
+        How many images it must hold; None if that is not known.
+
+    Returns
+    -------
+    int
+        How many images it holds.
+
+    Raises
+    ------
+    FileError, ChunkError
+    """
+    with open_hdf5(path) as file:
+        dataset = images_of(file, path)
+        found = dataset.shape[0]
+        if images is not None and found != images:
+            raise FileError(f"{path}: {found} images found, {images} expected")
+        low, high = (dataset.attrs.get(f"image_nr_{end}") for end in ("low", "high"))
+        if low is not None and high is not None and int(high) - int(low) + 1 != found:
+            raise FileError(f"{path}: {found} images found, numbered {low} to {high}")
+        for number in range(found):
+            check_image(dataset, number, path)
+        return found
+
+
+def check_master_file(path: Path, *, images: int | None) -> None:
+    """Check a master file: it opens, and images kept inside it are whole.
+
+    Parameters
+    ----------
+    path : Path
+        The file, under whatever name.
+    images : int, optional
+        How many images it must hold itself; None if they are in data files.
+
+    Raises
+    ------
+    FileError, ChunkError
+    """
+    read_master(path)
+    if images is not None:
+        check_data_file(path, images=images)

@@ -1,0 +1,365 @@
+"""HTTP to one DCU: addresses, timeouts, requests, and what an HTTP answer means.
+
+Knows nothing of ophyd, of detector states or of files. A PUT is never sent twice: when its reply
+is lost the caller is told so (`LostReplyError`) and asks the DCU what became of it.
+"""
+
+import ipaddress
+import json
+import logging
+import math
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NoReturn
+from urllib.parse import quote, urlsplit
+
+import requests
+from requests.adapters import HTTPAdapter
+from urllib3.exceptions import HTTPError
+
+from ophyd_eiger.errors import (
+    AddressError,
+    DcuTimeoutError,
+    DcuUnreachableError,
+    LostReplyError,
+    NotServedError,
+    RefusedError,
+    ReplyError,
+)
+
+logger = logging.getLogger(__name__)
+
+# The version in the URLs of the SIMPLON API Reference V1.3, which knows no `version` resource.
+OLDEST_API = "1.0.0"
+
+
+@dataclass(frozen=True)
+class Timeouts:
+    """How long each kind of call may take, in seconds.
+
+    The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
+    changing the energy takes seconds, because the flat field is calculated anew.
+    """
+
+    connect: float = 5.0
+    get: float = 10.0
+    put: float = 60.0
+    initialize: float = 240.0
+    arm: float = 120.0
+    end: float = 60.0
+    """disarm, cancel and abort."""
+    trigger_margin: float = 30.0
+    """What a trigger may take beyond its exposures."""
+    files: float = 30.0
+    """How long a finished series may go without a new byte of a file that it still owes."""
+
+
+def base_url(address: str) -> str:
+    """Return the address of a DCU as a URL without a trailing slash.
+
+    Parameters
+    ----------
+    address : str
+        "dcu", "dcu:8080", "http://dcu/", "10.42.42.20", "::1", "[::1]:8080", ...
+
+    Raises
+    ------
+    AddressError
+        If it has no host, a port that is none, or a scheme other than http and https.
+    """
+    text = address.strip()
+    if "://" not in text:
+        text = f"http://[{text}]" if _is_bare_ipv6(text) else f"http://{text}"
+    try:
+        parts = urlsplit(text)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise AddressError(f"{address!r} is not the address of a DCU: {error}") from error
+    if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in host):
+        raise AddressError(
+            f"{address!r} is not the address of a DCU; give a host ('dcu', '10.42.42.20', '::1'), "
+            "a host with a port ('dcu:8080') or a URL ('http://dcu/')"
+        )
+    if ":" in host:
+        host = f"[{host}]"
+    netloc = host if port is None else f"{host}:{port}"
+    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
+
+
+def _is_bare_ipv6(text: str) -> bool:
+    try:
+        return ipaddress.ip_address(text).version == 6
+    except ValueError:
+        return False
+
+
+class DcuClient:
+    """Requests to one DCU over kept-alive connections, one session a thread.
+
+    Parameters
+    ----------
+    address : str
+        Where the DCU is; see `base_url`.
+    api_version : str, optional
+        The version in the URLs. Asked of the DCU with the first request if None.
+    timeouts : Timeouts
+        How long each kind of call may take.
+    """
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        api_version: str | None = None,
+        timeouts: Timeouts | None = None,
+    ) -> None:
+        self.url = base_url(address)
+        self.timeouts = timeouts or Timeouts()
+        self._api_version = api_version
+        self._local = threading.local()
+        self._sessions: list[requests.Session] = []
+        self._lock = threading.Lock()
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}({self.url!r})"
+
+    @property
+    def api_version(self) -> str:
+        """The API version in the URLs, as in "1.6.0"; asked of the DCU once."""
+        if self._api_version is None:
+            self._api_version = self._ask_version()
+        return self._api_version
+
+    def _ask_version(self) -> str:
+        try:
+            reply = self._get_json(f"{self.url}/detector/api/version")
+        except NotServedError:
+            return OLDEST_API
+        version = reply.get("value") if isinstance(reply, dict) else reply
+        if not isinstance(version, str) or not version:
+            raise ReplyError(
+                f"{self.url}/detector/api/version answered {reply!r}, which is no version; "
+                "give api_version= if this is a DCU",
+                request=f"GET {self.url}/detector/api/version",
+            )
+        return version
+
+    def resource_url(self, subsystem: str, resource: str) -> str:
+        """Return the URL of a resource, as in `resource_url("detector", "config/count_time")`."""
+        return f"{self.url}/{subsystem}/api/{self.api_version}/{resource}"
+
+    def get(self, subsystem: str, resource: str) -> Any:
+        """Return a resource's JSON; sent again once if the connection broke.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError, ReplyError
+        """
+        return self._get_json(self.resource_url(subsystem, resource))
+
+    def put(
+        self, subsystem: str, resource: str, value: Any, *, timeout: float | None = None
+    ) -> Any:
+        """Put a value once and return the reply's JSON, None if it is empty.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError, ReplyError
+        """
+        return self._put(subsystem, resource, {"json": {"value": value}}, timeout)
+
+    def command(self, subsystem: str, name: str, *, value: Any = None, timeout: float) -> Any:
+        """Send a command once and return the reply's JSON, None if it is empty.
+
+        Parameters
+        ----------
+        subsystem, name : str
+            As in "detector", "arm".
+        value : float, optional
+            The exposure time in s that `trigger` takes in trigger mode inte. Without it no body
+            is sent, because EIGER2 answers 404 to a command with a body.
+        timeout : float
+            In seconds.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError, ReplyError
+        """
+        body = {} if value is None else {"json": {"value": value}}
+        return self._put(subsystem, f"command/{name}", body, timeout)
+
+    def files(self) -> list[str]:
+        """Return the names of the files on the DCU, in no order.
+
+        A bare list (API 1.6), an object with the list as `value` (1.8), and null for an empty one
+        are all met on hardware.
+        """
+        reply = self.get("filewriter", "files")
+        names = reply.get("value") if isinstance(reply, dict) else reply
+        if names is None:
+            return []
+        if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+            request = f"GET {self.resource_url('filewriter', 'files')}"
+            raise ReplyError(f"{request}: {reply!r} is no list of file names", request=request)
+        return names
+
+    @contextmanager
+    def open_file(self, name: str) -> Iterator[tuple[int | None, Callable[[memoryview], int]]]:
+        """Open a file of the DCU's data folder to read.
+
+        Yields
+        ------
+        size : int or None
+            The bytes announced in Content-Length; None if the DCU does not say.
+        read_into : callable
+            Fills a buffer and returns the number of bytes, 0 at the end.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
+        """
+        url = f"{self.url}/data/{quote(name)}"
+        with self._exchange("GET", url, None, stream=True) as (response, seconds):
+            _check_status("GET", url, response)
+            length = response.headers.get("Content-Length")
+
+            def read_into(buffer: memoryview) -> int:
+                try:
+                    return response.raw.readinto(buffer)
+                except (HTTPError, OSError) as error:
+                    _raise_as_ours("GET", url, error, self.timeouts.get, sent=True)
+
+            yield (int(length) if length and length.isdigit() else None), read_into
+            logger.debug(
+                "GET %s: %d, first byte after %.1f ms", url, response.status_code, 1e3 * seconds
+            )
+
+    def close(self) -> None:
+        """Close every connection; the next request opens a new one."""
+        with self._lock:
+            sessions, self._sessions = self._sessions, []
+        self._local = threading.local()
+        for session in sessions:
+            session.close()
+
+    def _session(self) -> requests.Session:
+        session = getattr(self._local, "session", None)
+        if session is None:
+            session = requests.Session()
+            # No proxies and no .netrc: a DCU is on the beamline's own network, and looking them up
+            # takes a quarter of a small request's time.
+            session.trust_env = False
+            adapter = HTTPAdapter(max_retries=0, pool_maxsize=2)
+            session.mount("http://", adapter)
+            session.mount("https://", adapter)
+            self._local.session = session
+            with self._lock:
+                self._sessions.append(session)
+        return session
+
+    def _get_json(self, url: str) -> Any:
+        try:
+            return self._request("GET", url, self.timeouts.get)
+        except LostReplyError as error:
+            logger.debug("%s; asked again", error)
+            return self._request("GET", url, self.timeouts.get)
+
+    def _put(self, subsystem: str, resource: str, body: dict, timeout: float | None) -> Any:
+        url = self.resource_url(subsystem, resource)
+        return self._request("PUT", url, timeout or self.timeouts.put, **body)
+
+    def _request(self, method: str, url: str, timeout: float, **body: Any) -> Any:
+        with self._exchange(method, url, timeout, **body) as (response, seconds):
+            logger.debug(
+                "%s %s %s: %d in %.1f ms: %.200s",
+                method,
+                url,
+                body.get("json", ""),
+                response.status_code,
+                1e3 * seconds,
+                response.text,
+            )
+            _check_status(method, url, response)
+            return _parse(method, url, response)
+
+    @contextmanager
+    def _exchange(
+        self, method: str, url: str, timeout: float | None, **kwargs: Any
+    ) -> Iterator[tuple[requests.Response, float]]:
+        read_timeout = self.timeouts.get if timeout is None else timeout
+        began = time.perf_counter()
+        try:
+            response = self._session().request(
+                method, url, timeout=(self.timeouts.connect, read_timeout), **kwargs
+            )
+        except requests.RequestException as error:
+            _raise_as_ours(method, url, error, read_timeout)
+        with response:
+            yield response, time.perf_counter() - began
+
+
+def _raise_as_ours(
+    method: str, url: str, error: Exception, timeout: float, *, sent: bool | None = None
+) -> NoReturn:
+    """Raise the package's error for what requests or urllib3 raised."""
+    request = f"{method} {url}"
+    reason = _reason(error)
+    if isinstance(error, requests.ConnectTimeout) or (not sent and "establish" in str(error)):
+        raise DcuUnreachableError(
+            f"{request}: the DCU cannot be reached ({reason}); is it switched on, and is the "
+            "address right?",
+            request=request,
+        ) from error
+    if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
+        raise DcuTimeoutError(
+            f"{request}: no answer within {timeout:g} s ({reason})", request=request
+        ) from error
+    raise LostReplyError(
+        f"{request}: the connection was lost before the reply ({reason})", request=request
+    ) from error
+
+
+def _reason(error: BaseException) -> str:
+    """Return the innermost cause of a chain of wrapped errors, in its own words."""
+    seen = error
+    while True:
+        inner = seen.__cause__ or seen.__context__
+        if inner is None:
+            return str(seen) or type(seen).__name__
+        seen = inner
+
+
+def _check_status(method: str, url: str, response: requests.Response) -> None:
+    if response.status_code < 400:
+        return
+    text = " ".join(response.text.split())[:300]
+    kind = NotServedError if response.status_code == 404 else RefusedError
+    said = f": {text}" if text else ""
+    raise kind(
+        f"{method} {url}: the DCU answered {response.status_code} {response.reason}{said}",
+        request=f"{method} {url}",
+        status=response.status_code,
+        text=text,
+    )
+
+
+def _parse(method: str, url: str, response: requests.Response) -> Any:
+    if not response.content.strip():
+        return None
+    if "json" not in response.headers.get("Content-Type", "json"):
+        return None
+    try:
+        return json.loads(response.content, parse_constant=_not_a_number)
+    except ValueError as error:
+        raise ReplyError(
+            f"{method} {url}: the answer is not JSON: {response.text[:100]!r}",
+            request=f"{method} {url}",
+        ) from error
+
+
+def _not_a_number(constant: str) -> float:
+    """Accept the NaN and Infinity that some JSON writers emit."""
+    return {"NaN": math.nan, "Infinity": math.inf, "-Infinity": -math.inf}[constant]

@@ -1,0 +1,573 @@
+"""Takes data: one worker that arms, triggers, ends and brings home, in order.
+
+A series is what one arm starts: `ntrigger` triggers of `nimages` images each. One trigger is one
+point of a scan. With `ntrigger` 1 each point is a series of its own; with more, the detector is
+armed once for that many points. There are no other modes.
+
+The verbs `stage`, `trigger`, `unstage` and `stop` return at once; the worker does the work.
+For `bp.count([eiger], 2)` with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths
+are shortened: `config/x` is `/detector/api/<version>/config/x`):
+
+    stage    GET status/state; GET what `RELIED_ON` lists; PUT filewriter name_pattern, GET it
+             (and the same for filewriter mode if it was not enabled);
+             PUT command/arm; GET config/bit_depth_image
+    trigger  PUT command/trigger; GET status/state; PUT command/disarm
+    trigger  PUT command/arm; GET config/bit_depth_image;
+             PUT command/trigger; GET status/state; PUT command/disarm
+    unstage  PUT filewriter name_pattern, GET it
+
+With `ntrigger` 2, `trigger` would be PUT command/trigger alone the first time, and the second time
+the same with GET status/state and PUT command/disarm after it.
+`ophyd_eiger.transfer` meanwhile, from its own thread: GET filewriter files as soon as a series has
+ended, then GET /data/ of each data file and of the master; while a series lasts longer, GET
+filewriter files once a second, and each data file as soon as it is listed.
+The first `stage` reads every resource first, unless `connect` has done so.
+"""
+
+import logging
+import os
+import tempfile
+import threading
+import time
+import uuid
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from ophyd.utils.errors import WaitTimeoutError
+
+from ophyd_eiger.documents import Promise
+from ophyd_eiger.errors import (
+    DcuTimeoutError,
+    DcuUnreachableError,
+    EigerError,
+    LostReplyError,
+    NotStagedError,
+    PromiseError,
+    ReplyError,
+    StateError,
+    StoppedError,
+    TransferError,
+)
+from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.signals import EigerCommand, EigerSignal, Link, require_value
+from ophyd_eiger.subsystems import Detector, Filewriter
+from ophyd_eiger.transfer import Delivery, Transfer
+from ophyd_eiger.worker import EigerStatus, Worker
+
+logger = logging.getLogger(__name__)
+
+# What a series depends on; others may have changed it since it was read last.
+RELIED_ON = (
+    "detector.nimages",
+    "detector.ntrigger",
+    "detector.count_time",
+    "detector.frame_time",
+    "detector.trigger_mode",
+    "detector.x_pixels_in_detector",
+    "detector.y_pixels_in_detector",
+    "filewriter.nimages_per_file",
+    "filewriter.mode",
+    "filewriter.name_pattern",
+)
+STATE_PERIOD_S = 0.05
+# A series that holds finished points is ended by cancel, which keeps them but waits for the image
+# that is being exposed; beyond this frame time, or with nothing to keep, abort ends it at once.
+LONGEST_CANCEL_S = 5.0
+CONNECTION_ERRORS = (DcuUnreachableError, LostReplyError, DcuTimeoutError)
+
+
+@dataclass
+class Series:
+    """One armed series and what became of its triggers."""
+
+    series_id: int
+    delivery: Delivery
+    nimages: int
+    ntrigger: int
+    points: int = 0
+    triggered: bool = False
+    ended: bool = False
+    failed: bool = False
+
+    @property
+    def used_up(self) -> bool:
+        """Whether every trigger was sent."""
+        return self.points == self.ntrigger
+
+
+@dataclass(frozen=True)
+class Point:
+    """The images of one trigger: `images` of them from `first`, counted from 0 in the series."""
+
+    series: Series
+    first: int
+    images: int
+    time: float
+
+
+@dataclass
+class Staging:
+    """What one stage set up and its unstage puts back."""
+
+    directory: Path
+    stem: str
+    changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
+
+
+class Exposure:
+    """One call of `trigger`: its Status, and how others tell it to stop."""
+
+    def __init__(self, status: EigerStatus) -> None:
+        self.status = status
+        self.wake = threading.Event()
+        self.interrupted = False
+        self.stopped = False
+
+    def interrupt(self, *, stopped: bool = False) -> None:
+        """End the exposure; `stopped` if its point is lost by that, so that its Status fails."""
+        self.stopped = self.stopped or stopped
+        self.interrupted = True
+        self.wake.set()
+
+
+class Acquisition:
+    """Takes series with one detector.
+
+    Parameters
+    ----------
+    name : str
+        Name of the device, for messages and threads.
+    detector, filewriter : Detector, Filewriter
+        The subsystems it works with.
+    link : Link
+        What the signals share; the worker is its.
+    connect : callable
+        Reads every resource, if that was not done yet.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        detector: Detector,
+        filewriter: Filewriter,
+        link: Link,
+        connect: Callable[[], None],
+    ) -> None:
+        self.name = name
+        self.detector = detector
+        self.filewriter = filewriter
+        self.link = link
+        self.transfer = Transfer(link.client, name)
+        self.deliveries: list[Delivery] = []
+        self.promise: Promise | None = None
+        self.promise_given = False
+        self.point: Point | None = None
+        self._connect = connect
+        self._staging: Staging | None = None
+        self._series: Series | None = None
+        self._exposure: Exposure | None = None
+        self._why_not_staged: Exception | None = None
+        self._connection_failed = False
+        self._caller = Worker(f"{name} trigger")
+
+    # ---- the verbs: called in the RunEngine's event loop, they return at once ----
+
+    def stage(self, directory: Path, prefix: str, on_failure: Callable[[], None]) -> EigerStatus:
+        """Check, set up and arm the first series; done when the detector waits for a trigger.
+
+        Parameters
+        ----------
+        directory : Path
+            Where the files go; made if it is not there.
+        prefix : str
+            What their names start with.
+        on_failure : callable
+            Called before the Status fails.
+        """
+
+        def work() -> None:
+            try:
+                self._stage(directory, prefix)
+            except Exception as error:
+                self._why_not_staged = error
+                on_failure()
+                raise
+
+        self.point = None
+        self._exposure = None
+        return self.link.worker.submit(work, EigerStatus(f"{self.name}: stage"))
+
+    def trigger(self) -> EigerStatus:
+        """Take one point; done when its images are exposed and, at a series' end, disarmed.
+
+        If the point before is still being exposed, it is taken again: its exposure is ended, and
+        its images belong to no event.
+        """
+        self._interrupt()
+        exposure = Exposure(EigerStatus(f"{self.name}: trigger"))
+        self._exposure = exposure
+        return self.link.worker.submit(lambda: self._take_point(exposure), exposure.status)
+
+    def unstage(self) -> EigerStatus:
+        """End what runs, put back what stage changed; done when every file is home and checked."""
+        self._interrupt()
+        return self.link.worker.submit(self._unstage, EigerStatus(f"{self.name}: unstage"))
+
+    def stop(self) -> EigerStatus:
+        """End the exposure and the series that run now; the next trigger arms a new one."""
+        self._interrupt(stopped=True)
+        return self.link.worker.submit(self.make_way, EigerStatus(f"{self.name}: stop"))
+
+    @property
+    def busy(self) -> bool:
+        """Whether a trigger was asked for that is not done."""
+        return self._exposure is not None and not self._exposure.status.done
+
+    def interrupt(self) -> None:
+        """End the exposure that runs now: a command from outside ends its series."""
+        self._interrupt(stopped=True)
+
+    def _interrupt(self, *, stopped: bool = False) -> None:
+        exposure = self._exposure
+        if exposure is not None and not exposure.status.done:
+            exposure.interrupt(stopped=stopped)
+
+    def close(self) -> None:
+        """Let the threads end."""
+        self._caller.close()
+
+    # ---- the work: done in the worker, one after the other ----
+
+    def _stage(self, directory: Path, prefix: str) -> None:
+        self._why_not_staged = None
+        self.link.worker.raise_unseen()
+        self._connect()
+        self.make_way()
+        self._check_idle()
+        for dotted in RELIED_ON:
+            self._signal(dotted).get()
+        self._check_trigger_mode()
+        _check_directory(directory)
+        stem = f"{prefix}_{uuid.uuid4().hex[:8]}"
+        staging = Staging(directory, stem)
+        self.deliveries = []
+        self.promise = None
+        self.promise_given = False
+        self._connection_failed = False
+        try:
+            if self.filewriter.mode.last != "enabled":
+                self._change(staging, self.filewriter.mode, "enabled")
+            self._change(staging, self.filewriter.name_pattern, f"{stem}_$id")
+            self._series = self._arm(staging)
+        except EigerError:
+            self._put_back_after_failure(staging)
+            raise
+        self._staging = staging
+
+    def _take_point(self, exposure: Exposure) -> None:
+        if exposure.stopped:
+            raise StoppedError(f"{self.name}: stopped before the exposure began")
+        if exposure.interrupted:
+            return
+        if self._staging is None:
+            if self._why_not_staged is not None:
+                raise self._why_not_staged
+            raise NotStagedError(f"{self.name}: not staged, so not armed; stage it first")
+        self.link.worker.raise_unseen()
+        try:
+            series = self._armed_series(self._staging)
+            if not self._expose(series, exposure):
+                if exposure.stopped:
+                    raise StoppedError(f"{self.name}: the exposure was stopped before its end")
+                return
+            self.point = Point(series, series.points * series.nimages, series.nimages, time.time())
+            series.points += 1
+            series.delivery.recorded += series.nimages
+            if series.used_up:
+                self._end(series)
+        except CONNECTION_ERRORS:
+            self._connection_failed = True
+            raise
+
+    def _unstage(self) -> None:
+        errors: list[Exception] = []
+        for step in self._unstage_steps():
+            try:
+                step()
+            except CONNECTION_ERRORS as error:
+                if self._connection_failed:
+                    # The trigger's Status has told of it; that the same DCU cannot be tidied up
+                    # either would only hide the cause.
+                    logger.warning("%s: not put in order: %s", self.name, error)
+                else:
+                    errors.append(error)
+            except EigerError as error:
+                errors.append(error)
+        for later in errors[1:]:
+            logger.error("%s: %s", self.name, later)
+        if errors:
+            raise errors[0]
+
+    def _unstage_steps(self) -> Iterator[Callable[[], None]]:
+        yield self.make_way
+        staging, self._staging = self._staging, None
+        if staging is not None:
+            yield lambda: self._put_back(staging)
+        yield lambda: self.transfer.wait(self.link.client.timeouts.files)
+        yield self.link.worker.raise_unseen
+
+    def make_way(self) -> None:
+        """End the series that is armed, if any: what it froze may change, or it is not wanted."""
+        series, self._series = self._series, None
+        if series is not None and not series.ended:
+            self._end_early(series)
+
+    # ---- a series ----
+
+    def _armed_series(self, staging: Staging) -> Series:
+        series = self._series
+        if series is not None and series.failed:
+            self.make_way()
+            series = None
+        if series is None or series.ended:
+            series = self._series = self._arm(staging)
+        return series
+
+    def _arm(self, staging: Staging) -> Series:
+        nimages = int(require_value(self.detector.nimages))
+        ntrigger = int(require_value(self.detector.ntrigger))
+        try:
+            series_id = self.detector.arm.send()
+        except LostReplyError as error:
+            self._wait_for_state("ready", error)
+            series_id = None
+        if series_id is None:
+            series_id = self._id_from_files(staging)
+        delivery = Delivery(
+            basename=f"{staging.stem}_{series_id}",
+            directory=staging.directory,
+            images=nimages * ntrigger,
+            images_per_file=int(require_value(self.filewriter.nimages_per_file)),
+        )
+        series = Series(series_id, delivery, nimages, ntrigger)
+        try:
+            self._keep_promise(nimages)
+        except Exception:
+            self._end_early(series)
+            raise
+        return series
+
+    def _keep_promise(self, nimages: int) -> None:
+        detector = self.detector
+        bits = int(detector.bit_depth_image.get())
+        shape = (
+            int(require_value(detector.y_pixels_in_detector)),
+            int(require_value(detector.x_pixels_in_detector)),
+        )
+        promise = Promise(nimages, shape, np.dtype(f"<u{bits // 8}"))
+        if self.promise_given and promise != self.promise:
+            raise PromiseError(
+                f"{self.name}: the next images would be {promise}, but the run was told "
+                f"{self.promise}; give each such setting a run of its own (bit_depth_image follows "
+                "count_time)"
+            )
+        self.promise = promise
+
+    def _expose(self, series: Series, exposure: Exposure) -> bool:
+        """Send the trigger and wait for the exposures; return False if told to stop."""
+        if exposure.interrupted:
+            return False
+        if not series.triggered:
+            series.triggered = True
+            self.deliveries.append(series.delivery)
+            self.transfer.add(series.delivery)
+        expected = series.nimages * float(require_value(self.detector.frame_time))
+        timeout = expected + self.link.client.timeouts.trigger_margin
+        # The request blocks until the images are exposed. Another thread waits for it, so that
+        # this one can end the exposure when it is told to.
+        call = EigerStatus(f"{self.name}: trigger request")
+        call.add_callback(lambda _: exposure.wake.set())
+        self._caller.submit(lambda: self._send_trigger(series, timeout), call)
+        exposure.wake.wait()
+        if exposure.interrupted:
+            self._end_early(series)
+            self._wait_for_reply(call)
+            return False
+        try:
+            call.wait(timeout=0)
+        except EigerError:
+            series.failed = True
+            raise
+        return True
+
+    def _wait_for_reply(self, call: EigerStatus) -> None:
+        """Wait for the reply of a trigger whose series was ended; what it says does not matter."""
+        try:
+            call.exception(timeout=self.link.client.timeouts.end)
+        except WaitTimeoutError:
+            logger.warning("%s: the DCU did not answer a trigger whose series ended", self.name)
+            self._caller = Worker(f"{self.name} trigger")
+
+    def _send_trigger(self, series: Series, timeout: float) -> None:
+        last = series.points + 1 == series.ntrigger
+        try:
+            self.detector.soft_trigger.send(timeout=timeout)
+        except LostReplyError as error:
+            self._wait_out_lost_trigger(last, timeout, error)
+        if last:
+            self._wait_while("acquire", timeout)
+
+    def _end(self, series: Series) -> None:
+        """Disarm after the last trigger; the DCU has done so by itself, and accepts it again."""
+        self._send(self.detector.disarm)
+        series.ended = True
+        self.transfer.end(series.delivery, cut_short=False)
+
+    def _end_early(self, series: Series) -> None:
+        """End a series that still waits for triggers or exposes, and keep its finished points."""
+        if series.ended:
+            return
+        series.ended = True
+        if series.triggered and not (series.used_up and not series.failed):
+            frame_time = float(require_value(self.detector.frame_time))
+            keep = series.points > 0 and frame_time <= LONGEST_CANCEL_S
+            self._send(self.detector.cancel if keep else self.detector.abort)
+        self._send(self.detector.disarm)
+        if series.triggered:
+            self._wait_for_files_closed()
+            self.transfer.end(series.delivery, cut_short=True)
+
+    # ---- single steps ----
+
+    def _check_idle(self) -> None:
+        state = self.detector.state.get()
+        advice = {
+            "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
+            "error": f"initialize it: {self.name}.initialize(); status/error may say why",
+            "initialize": "wait until it is idle",
+            "configure": "wait until it is idle",
+            "ready": "somebody armed it; if nobody uses it, disarm it: "
+            f"{self.name}.detector.disarm.set(1)",
+            "acquire": "somebody takes data with it; if nobody does, end that: "
+            f"{self.name}.detector.abort.set(1)",
+        }
+        if state != "idle":
+            raise StateError(
+                f"{self.name}: the detector at {self.link.client.url} is in state {state!r}, not "
+                f"'idle'; {advice.get(state, 'look at status/error')}"
+            )
+
+    def _check_trigger_mode(self) -> None:
+        mode = require_value(self.detector.trigger_mode)
+        if mode != "ints":
+            raise StateError(
+                f"{self.name}: trigger_mode is {mode!r}; points are taken in 'ints': "
+                f"{self.name}.detector.trigger_mode.set('ints')"
+            )
+
+    def _change(self, staging: Staging, signal: EigerSignal, value: Any) -> None:
+        before = require_value(signal)
+        signal.put_now(value)
+        staging.changed.append((signal, before))
+
+    def _put_back_after_failure(self, staging: Staging) -> None:
+        try:
+            self._put_back(staging)
+        except EigerError as error:
+            logger.warning("%s: not put back: %s", self.name, error)
+
+    def _put_back(self, staging: Staging) -> None:
+        while staging.changed:
+            signal, before = staging.changed.pop()
+            signal.put_now(before)
+
+    def _signal(self, dotted: str) -> EigerSignal:
+        subsystem, attribute = dotted.split(".")
+        return getattr(getattr(self, subsystem), attribute)
+
+    def _send(self, command: EigerCommand) -> None:
+        """Send disarm, cancel or abort; after a lost reply the state tells what became of it."""
+        try:
+            command.send()
+        except LostReplyError as error:
+            self._wait_for_state("idle", error)
+
+    def _wait_for_state(self, wanted: str, lost: LostReplyError) -> None:
+        """Wait until the state shows that a command without reply was carried out."""
+        deadline = time.monotonic() + self.link.client.timeouts.end
+        while (state := self.detector.state.get()) != wanted:
+            if time.monotonic() > deadline or state not in ("configure", "acquire"):
+                raise LostReplyError(
+                    f"{lost}; the state is {state!r}, not {wanted!r}", request=lost.request
+                ) from lost
+            time.sleep(STATE_PERIOD_S)
+
+    def _wait_out_lost_trigger(self, last: bool, timeout: float, lost: LostReplyError) -> None:
+        """Find out whether a trigger without reply was carried out, and wait for its end."""
+        seen = self.detector.state.get() == "acquire"
+        state = self._wait_while("acquire", timeout)
+        if not seen and not (last and state == "idle"):
+            raise LostReplyError(
+                f"{lost}; the state is {state!r}, so the images may not have been taken",
+                request=lost.request,
+            ) from lost
+
+    def _wait_while(self, state: str, timeout: float) -> str:
+        deadline = time.monotonic() + timeout
+        while (found := self.detector.state.get()) == state:
+            if time.monotonic() > deadline:
+                raise StateError(
+                    f"{self.name}: state was still {state!r} {timeout:g} s after the trigger"
+                )
+            time.sleep(STATE_PERIOD_S)
+        if found in ("error", "na"):
+            raise StateError(
+                f"{self.name}: the detector went into state {found!r} during the exposure; "
+                f"{self.name}.initialize() brings it back"
+            )
+        return found
+
+    def _wait_for_files_closed(self) -> None:
+        deadline = time.monotonic() + self.link.client.timeouts.end
+        while self.filewriter.state.get() == "acquire":
+            if time.monotonic() > deadline:
+                raise StateError(f"{self.name}: the file writer still writes after disarm")
+            time.sleep(STATE_PERIOD_S)
+
+    def _id_from_files(self, staging: Staging) -> int:
+        """Return the id of the series that was just armed from its master file's name."""
+        start = f"{staging.stem}_"
+        ids = [
+            int(number)
+            for name in self.link.client.files()
+            if name.startswith(start)
+            and name.endswith(MASTER_ENDING)
+            and (number := name[len(start) : -len(MASTER_ENDING)]).isdigit()
+        ]
+        if not ids:
+            raise ReplyError(
+                f"{self.name}: arm answered no sequence id, and no master file tells it",
+                request=f"PUT {self.link.client.url} command/arm",
+            )
+        return max(ids)
+
+
+def _check_directory(directory: Path) -> None:
+    """Make the folder, and see that files can be written to it.
+
+    Raises
+    ------
+    TransferError
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise TransferError(
+            f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
+            "give another directory="
+        ) from error

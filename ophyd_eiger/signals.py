@@ -1,0 +1,531 @@
+"""ophyd signals for SIMPLON resources: values with the detector's own metadata, and commands.
+
+A signal remembers the last answer of the DCU. `get` asks the DCU; `read`, `describe` and their
+configuration twins never do, because the RunEngine calls them in its event loop. `set` hands the
+work to the detector's worker.
+"""
+
+import logging
+import math
+import time
+from collections import OrderedDict
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+from ophyd import Component, Kind, Signal
+from ophyd.utils.errors import LimitError as OphydLimitError
+from ophyd.utils.errors import ReadOnlyError as OphydReadOnlyError
+
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.errors import (
+    LostReplyError,
+    NotServedError,
+    ReplyError,
+    StateError,
+    ValueRefusedError,
+)
+from ophyd_eiger.worker import EigerStatus, Worker
+
+logger = logging.getLogger(__name__)
+
+
+class LimitError(ValueRefusedError, OphydLimitError):
+    """A value is outside what the detector itself allows; it was not sent."""
+
+
+class ReadOnlyError(ValueRefusedError, OphydReadOnlyError):
+    """The resource cannot be written; nothing was sent."""
+
+
+@dataclass
+class Link:
+    """What the signals of one detector share.
+
+    Attributes
+    ----------
+    client : DcuClient
+        The way to the DCU.
+    worker : Worker
+        The thread that does what `set` asks for.
+    make_way : callable
+        Called in the worker before a configuration value is put or a command is sent that a
+        running series does not survive: an armed series froze its configuration.
+    interrupt : callable
+        Called before cancel and abort, which end the exposure that the worker waits for.
+    after_command : callable
+        Called with (subsystem, command) after a user's command was carried out.
+    """
+
+    client: DcuClient
+    worker: Worker
+    make_way: Callable[[], None] = field(default=lambda: None)
+    interrupt: Callable[[], None] = field(default=lambda: None)
+    after_command: Callable[[str, str], None] = field(default=lambda subsystem, command: None)
+
+
+@dataclass(frozen=True)
+class Metadata:
+    """What the DCU says of a resource beside its value (V1.3 sections 3.1.1.1 and 3.1.2.1)."""
+
+    value_type: str = ""
+    unit: str = ""
+    minimum: float | None = None
+    maximum: float | None = None
+    allowed: tuple = ()
+    writable: bool = True
+
+    @classmethod
+    def of(cls, reply: dict, section: str) -> "Metadata":
+        """Take the metadata out of a reply; `access_mode` is rw for config if it is missing."""
+        allowed = reply.get("allowed_values") or ()
+        # Models without ROI answer a bare string where others answer a list.
+        allowed = (allowed,) if isinstance(allowed, str) else tuple(allowed)
+        access = reply.get("access_mode") or ("rw" if section == "config" else "r")
+        return cls(
+            value_type=str(reply.get("value_type", "")),
+            unit=str(reply.get("unit") or ""),
+            minimum=reply.get("min"),
+            maximum=reply.get("max"),
+            allowed=allowed,
+            writable="w" in access,
+        )
+
+    @property
+    def bounds(self) -> str:
+        """The limits in words, as in "[3e-06, 1800.0] s"."""
+        low = "-inf" if self.minimum is None else f"{self.minimum!r}"
+        high = "inf" if self.maximum is None else f"{self.maximum!r}"
+        return f"[{low}, {high}] {self.unit}".rstrip()
+
+    def checked(self, value: Any) -> Any:
+        """Return the value as the wire takes it.
+
+        Raises
+        ------
+        ValueError
+            With the rest of a sentence that begins with the value.
+        """
+        if isinstance(value, np.generic):
+            value = value.item()
+        kind = self.value_type
+        if kind == "bool":
+            if value in (0, 1):
+                return bool(value)
+            raise ValueError("is not true or false, as the detector says of")
+        if kind in ("float", "int", "uint"):
+            return self._checked_number(value)
+        if self.allowed and value not in self.allowed:
+            choices = ", ".join(str(choice) for choice in self.allowed)
+            raise ValueError(f"is not one of {choices}, as the detector says of")
+        if kind == "string":
+            if not isinstance(value, str):
+                raise ValueError("is not a string, as the detector says of")
+            return str(getattr(value, "value", value))
+        return value
+
+    def _checked_number(self, value: Any) -> float | int:
+        article = "a number" if self.value_type == "float" else "a whole number"
+        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+            raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
+        if self.value_type != "float" and value != math.floor(value):
+            raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
+        low = -math.inf if self.minimum is None else self.minimum
+        high = math.inf if self.maximum is None else self.maximum
+        if not low <= value <= high or math.isinf(value):
+            outside = f"{self.unit} is outside {self.bounds} reported by the detector for"
+            raise ValueError(outside.lstrip())
+        return float(value) if self.value_type == "float" else int(value)
+
+
+class EigerSignal(Signal):
+    """One config or status resource.
+
+    Parameters
+    ----------
+    resource : str
+        Section and key, as in "config/count_time".
+    name : str
+        Keyword only, as for every ophyd signal.
+    """
+
+    def __init__(self, resource: str, *, name: str, parent: Any = None, **kwargs: Any) -> None:
+        self.resource = resource
+        self.section, _, self.key = resource.partition("/")
+        self.owner = parent
+        self.dcu_metadata: Metadata | None = None
+        self.served: bool | None = None
+        super().__init__(name=name, parent=parent, value=None, **kwargs)
+
+    @property
+    def link(self) -> Link:
+        """What the signals of the detector share."""
+        return self.owner.link
+
+    @property
+    def subsystem(self) -> str:
+        """The subsystem on the wire, as in "detector"."""
+        return self.owner.subsystem
+
+    @property
+    def has_value(self) -> bool:
+        """Whether the DCU ever answered with this value."""
+        return self.dcu_metadata is not None
+
+    @property
+    def source(self) -> str:
+        """Where the value is, without asking for anything."""
+        return f"{self.link.client.url}/{self.subsystem}/{self.resource}"
+
+    def get(self, **kwargs: Any) -> Any:
+        """Ask the DCU and return the value, in the unit the DCU states.
+
+        Raises
+        ------
+        NotServedError
+            If the DCU has no such resource, or none before `initialize`.
+        DcuError
+            If it cannot be asked.
+        """
+        try:
+            reply = self.link.client.get(self.subsystem, self.resource)
+        except NotServedError:
+            self.served = False
+            raise
+        self._take(reply)
+        return self._readback
+
+    @property
+    def last(self) -> Any:
+        """The DCU's last answer, without asking again; None if it never answered."""
+        return self._readback
+
+    def _take(self, reply: Any) -> None:
+        if not isinstance(reply, dict) or "value" not in reply:
+            request = f"GET {self.source}"
+            raise ReplyError(f"{request}: {reply!r} holds no value", request=request)
+        first = self.dcu_metadata is None
+        self.served = True
+        self.dcu_metadata = Metadata.of(reply, self.section)
+        self._metadata["write_access"] = self.dcu_metadata.writable
+        old, self._readback = self._readback, reply["value"]
+        self._metadata["timestamp"] = time.time()
+        if first or not _same(old, self._readback):
+            self._run_subs(
+                sub_type=self.SUB_VALUE,
+                old_value=old,
+                value=self._readback,
+                timestamp=self._metadata["timestamp"],
+            )
+
+    def check_value(self, value: Any) -> Any:
+        """Return the value as the wire takes it, or refuse it.
+
+        Raises
+        ------
+        LimitError
+            If the detector would not take it; the message has the detector's own limits.
+        ReadOnlyError
+            If the detector says that it cannot be written.
+        """
+        if self.dcu_metadata is None:
+            self.get()
+        metadata = self.dcu_metadata or Metadata()
+        if not metadata.writable:
+            raise ReadOnlyError(
+                f"{self.name}: {self.subsystem}/{self.resource} can only be read, says the detector"
+            )
+        try:
+            return metadata.checked(value)
+        except ValueError as error:
+            raise LimitError(f"{self.name}: {value!r} {error} {self.resource}") from None
+
+    def set(self, value: Any, **kwargs: Any) -> EigerStatus:
+        """Put a value; done when the DCU took it and what changed with it was read back.
+
+        Raises
+        ------
+        LimitError, ReadOnlyError
+            At once if the detector's limits are known, else through the Status.
+        """
+        self.link.worker.raise_unseen()
+        if self.dcu_metadata is not None:
+            self.check_value(value)
+        status = EigerStatus(f"{self.name}: set {value!r}")
+        return self.link.worker.submit(lambda: self.put_now(value), status)
+
+    def put(self, value: Any, **kwargs: Any) -> None:
+        """Put a value and wait until what changed with it was read back."""
+        self.set(value).wait()
+
+    def put_now(self, value: Any) -> None:
+        """Put a value from the worker's own thread."""
+        checked = self.check_value(value)
+        if self.section == "config":
+            self.link.make_way()
+        try:
+            reply = self.link.client.put(self.subsystem, self.resource, checked)
+        except LostReplyError as error:
+            # Never sent again: the value itself tells whether the DCU took it.
+            if not _same(self.get(), checked):
+                raise
+            logger.debug("%s; the DCU has the value all the same", error)
+            reply = None
+        logger.info("%s = %r", self.name, checked)
+        self.owner.read_again(_names(reply), self)
+
+    def describe(self) -> dict:
+        """Return the data key with the detector's unit, limits and choices; empty if unknown."""
+        if self.dcu_metadata is None:
+            return OrderedDict()
+        metadata = self.dcu_metadata
+        key: dict[str, Any] = {"source": self.source, **_dtype(self._readback, metadata.value_type)}
+        if metadata.unit:
+            key["units"] = metadata.unit
+        if metadata.allowed and all(isinstance(choice, str) for choice in metadata.allowed):
+            key["choices"] = list(metadata.allowed)
+        if key["dtype"] in ("number", "integer") and (metadata.minimum, metadata.maximum) != (
+            None,
+            None,
+        ):
+            key["limits"] = {"control": {"low": metadata.minimum, "high": metadata.maximum}}
+        return OrderedDict({self.name: key})
+
+    def read(self) -> dict:
+        """Return the last answer with the time it came; empty if there was none."""
+        if self.dcu_metadata is None:
+            return OrderedDict()
+        value = self._readback
+        return OrderedDict({self.name: {"value": value, "timestamp": self._metadata["timestamp"]}})
+
+    read_configuration = read
+    describe_configuration = describe
+
+    @property
+    def limits(self) -> tuple:
+        """The detector's own (min, max), None where it states none."""
+        metadata = self.dcu_metadata or Metadata()
+        return metadata.minimum, metadata.maximum
+
+    def _repr_info(self) -> Iterable[tuple[str, Any]]:
+        yield "name", self.name
+        yield "resource", f"{self.subsystem}/{self.resource}"
+        if self.dcu_metadata is None:
+            yield "value", "not served" if self.served is False else "not read yet"
+            return
+        value = self._readback
+        yield "value", "array" if isinstance(value, dict) else value
+        if self.dcu_metadata.unit:
+            yield "unit", self.dcu_metadata.unit
+        if self.dcu_metadata.minimum is not None or self.dcu_metadata.maximum is not None:
+            yield "limits", self.limits
+        if self.dcu_metadata.allowed:
+            yield "choices", self.dcu_metadata.allowed
+
+
+class EigerCommand(Signal):
+    """One command resource; `set(1)` sends it, and the Status ends with the reply.
+
+    `get` gives the sequence id of the last reply, None where it had none.
+
+    Parameters
+    ----------
+    resource : str
+        Section and key, as in "command/arm".
+    timeout : str
+        Which of `Timeouts` applies.
+    ends_series : bool
+        Whether a series that is armed must be ended in good order before.
+    out_of_turn : bool
+        Whether it overtakes what the worker has in hand, as cancel and abort do, which are there
+        to end it.
+    """
+
+    def __init__(
+        self,
+        resource: str,
+        *,
+        name: str,
+        timeout: str = "put",
+        ends_series: bool = False,
+        out_of_turn: bool = False,
+        parent: Any = None,
+        **kwargs: Any,
+    ) -> None:
+        self.resource = resource
+        self.owner = parent
+        self.command = resource.partition("/")[2]
+        self.timeout = timeout
+        self.ends_series = ends_series
+        self.out_of_turn = out_of_turn
+        super().__init__(name=name, parent=parent, value=None, **kwargs)
+
+    @property
+    def link(self) -> Link:
+        """What the signals of the detector share."""
+        return self.owner.link
+
+    @property
+    def seconds(self) -> float:
+        """How long the reply may take, in s."""
+        return getattr(self.link.client.timeouts, self.timeout)
+
+    def argument(self, value: Any) -> Any:
+        """Return what is sent with the command for `set(value)`; None for nothing."""
+        return None
+
+    def set(self, value: Any = 1, **kwargs: Any) -> EigerStatus:
+        """Send the command; the Status ends with the reply, or with what made it fail."""
+        status = EigerStatus(f"{self.name}: {self.command}")
+        if self.out_of_turn:
+            self.link.interrupt()
+            runner = Worker(f"{self.name} {self.command}")
+            return runner.submit(lambda: self._send_and_close(value, runner), status)
+        self.link.worker.raise_unseen()
+        return self.link.worker.submit(lambda: self._send_for_user(value), status)
+
+    def put(self, value: Any = 1, **kwargs: Any) -> None:
+        """Send the command and wait for the reply."""
+        self.set(value).wait()
+
+    def _send_for_user(self, value: Any) -> None:
+        if self.ends_series:
+            self.link.make_way()
+        self.send(value=self.argument(value))
+        self.link.after_command(self.owner.subsystem, self.command)
+
+    def _send_and_close(self, value: Any, runner: Worker) -> None:
+        try:
+            self._send_for_user(value)
+        finally:
+            runner.close()
+
+    def send(self, *, value: Any = None, timeout: float | None = None) -> int | None:
+        """Send the command once from the caller's thread and return its sequence id, if any.
+
+        Raises
+        ------
+        DcuError
+            `LostReplyError` if it may have been carried out all the same.
+        """
+        seconds = self.seconds if timeout is None else timeout
+        began = time.perf_counter()
+        reply = self.link.client.command(
+            self.owner.subsystem, self.command, value=value, timeout=seconds
+        )
+        sequence_id = _sequence_id(reply)
+        logger.info(
+            "%s: %s done in %.3f s%s",
+            self.name,
+            self.command,
+            time.perf_counter() - began,
+            "" if sequence_id is None else f", sequence id {sequence_id}",
+        )
+        self._readback = sequence_id
+        self._metadata["timestamp"] = time.time()
+        return sequence_id
+
+    def get(self, **kwargs: Any) -> int | None:
+        """Return the sequence id of the last reply; None if it had none."""
+        return self._readback
+
+    def read(self) -> dict:
+        """Return nothing: a command has no value to record."""
+        return OrderedDict()
+
+    describe = read
+    read_configuration = read
+    describe_configuration = read
+
+    def check_value(self, value: Any) -> None:
+        """Accept anything: a command has no value."""
+
+    def _repr_info(self) -> Iterable[tuple[str, Any]]:
+        yield "name", self.name
+        yield "resource", f"{self.owner.subsystem}/{self.resource}"
+
+
+class TriggerCommand(EigerCommand):
+    """`command/trigger`: `set(1)` takes nimages images, `set(seconds)` one image in mode inte."""
+
+    @property
+    def seconds(self) -> float:
+        """How long the reply may take: the exposures and a margin, in s."""
+        detector, margin = self.owner, self.link.client.timeouts.trigger_margin
+        return float(detector.nimages.get()) * float(detector.frame_time.get()) + margin
+
+    def argument(self, value: Any) -> float | None:
+        """Return the exposure time in s in trigger mode inte, nothing in the others."""
+        return float(value) if self.owner.trigger_mode.get() == "inte" else None
+
+
+def config(key: str, doc: str, *, kind: Kind = Kind.config) -> Any:
+    """Declare a configuration resource; a `/` in the key stays in the URL."""
+    return Component(EigerSignal, f"config/{key}", add_prefix=(), kind=kind, doc=doc)
+
+
+def status(key: str, doc: str) -> Any:
+    """Declare a status resource."""
+    return Component(EigerSignal, f"status/{key}", add_prefix=(), kind=Kind.omitted, doc=doc)
+
+
+def command(key: str, doc: str, *, cls: type[EigerCommand] = EigerCommand, **kwargs: Any) -> Any:
+    """Declare a command resource; keyword arguments as `EigerCommand` takes them."""
+    return Component(cls, f"command/{key}", add_prefix=(), kind=Kind.omitted, doc=doc, **kwargs)
+
+
+def _names(reply: Any) -> list[str]:
+    """Return the names in a PUT's reply: flat on hardware, nested in the reference's example."""
+    if isinstance(reply, str):
+        return [reply] if reply else []
+    if isinstance(reply, list):
+        return [name for entry in reply for name in _names(entry)]
+    return []
+
+
+def _sequence_id(reply: Any) -> int | None:
+    """Return the id of a series from a command's reply; -1, as trigger answers, is none."""
+    if not isinstance(reply, dict):
+        return None
+    for key in ("sequence id", "series id", "sequence_id", "series_id"):
+        number = reply.get(key)
+        if isinstance(number, int) and number >= 0:
+            return number
+    return None
+
+
+def _same(one: Any, other: Any) -> bool:
+    """Return whether two values are the same to the float32 precision of an EIGER's firmware."""
+    if isinstance(one, float) or isinstance(other, float):
+        try:
+            return math.isclose(one, other, rel_tol=1e-6, abs_tol=1e-12)
+        except TypeError:
+            return False
+    return one == other
+
+
+def _dtype(value: Any, value_type: str) -> dict[str, Any]:
+    """Return dtype and shape of a data key."""
+    if isinstance(value, (list, tuple)):
+        return {"dtype": "array", "shape": [len(value)]}
+    if isinstance(value, bool) or value_type == "bool":
+        return {"dtype": "boolean", "shape": []}
+    if value_type in ("int", "uint"):
+        return {"dtype": "integer", "shape": []}
+    if isinstance(value, (int, float)) or value_type == "float":
+        return {"dtype": "number", "shape": []}
+    return {"dtype": "string", "shape": []}
+
+
+def require_value(signal: EigerSignal) -> Any:
+    """Return the DCU's last answer.
+
+    Raises
+    ------
+    StateError
+        If it never answered.
+    """
+    if not signal.has_value:
+        raise StateError(f"{signal.name}: {signal.subsystem}/{signal.resource} was never read")
+    return signal.last

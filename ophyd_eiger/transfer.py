@@ -1,0 +1,318 @@
+"""Brings the files of series home while more data is taken: fetched, checked, then named.
+
+Knows nothing of ophyd and nothing of the detector's states. One thread asks the DCU for its list
+of files, fetches those that are due, writes each under a hidden name beside its place, checks it,
+and gives it its name only then. Nothing that exists is overwritten; nothing is deleted on the DCU.
+"""
+
+import errno
+import logging
+import math
+import os
+import threading
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ophyd_eiger.check import check_data_file, check_master_file
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
+from ophyd_eiger.master import MASTER_ENDING
+
+logger = logging.getLogger(__name__)
+
+# While a series runs, its files are asked for this often; after its end at once, then ever slower.
+POLL_PERIOD_S = 1.0
+FIRST_POLL_S = 0.02
+PIECE_BYTES = 1 << 20
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file that is home: where, how many bytes, and in how many seconds."""
+
+    path: Path
+    bytes: int
+    seconds: float
+
+
+@dataclass
+class Delivery:
+    """The files of one series on their way home.
+
+    Attributes
+    ----------
+    basename : str
+        What each file's name starts with, on the DCU and at home.
+    directory : Path
+        Where they go; fixed when the series was armed.
+    images : int
+        Images the series will have, `nimages` x `ntrigger`.
+    images_per_file : int
+        `nimages_per_file` as armed; 0 if all images are in the master.
+    recorded : int
+        Images that events name so far: the least that must come home.
+    ended : bool
+        Whether the series is over, and all its files are on the DCU.
+    cut_short : bool
+        Whether it ended early, so that only the list of files tells how many there are.
+    """
+
+    basename: str
+    directory: Path
+    images: int
+    images_per_file: int
+    recorded: int = 0
+    ended: bool = False
+    cut_short: bool = False
+    home: dict[str, FetchedFile] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+
+    @property
+    def master(self) -> str:
+        """The master file's name."""
+        return self.basename + MASTER_ENDING
+
+    def data_file(self, number: int) -> str:
+        """Return the name of a data file, counted from 1."""
+        return f"{self.basename}_data_{number:06d}.h5"
+
+    def expected(self, listed: set[str]) -> list[str]:
+        """Return the names that must come home, the master last."""
+        if self.images_per_file == 0:
+            return [self.master]
+        promised = math.ceil(self.images / self.images_per_file)
+        names = [self.data_file(number + 1) for number in range(promised)]
+        if self.cut_short:
+            needed = math.ceil(self.recorded / self.images_per_file)
+            names = [
+                name
+                for number, name in enumerate(names)
+                if number < needed or name in listed or name in self.home
+            ]
+        return [*names, self.master]
+
+    def due(self, listed: set[str]) -> list[str]:
+        """Return the names that can be fetched now.
+
+        The master comes when the series is over, in case firmware completes it at the end.
+        """
+        names = [name for name in self.expected(listed) if name in listed and name not in self.home]
+        return names if self.ended else [name for name in names if name != self.master]
+
+    def is_complete(self, listed: set[str]) -> bool:
+        """Return whether all is home that there is."""
+        return self.ended and all(name in self.home for name in self.expected(listed))
+
+    def images_in(self, name: str) -> int | None:
+        """Return how many images a file must hold; None if a series cut short leaves it open."""
+        if self.cut_short:
+            return None
+        if self.images_per_file == 0:
+            return self.images
+        number = int(name.removesuffix(".h5")[-6:])
+        return min(self.images_per_file, self.images - (number - 1) * self.images_per_file)
+
+
+class Transfer:
+    """One thread that brings deliveries home, as long as there are any.
+
+    Parameters
+    ----------
+    client : DcuClient
+        The way to the DCU.
+    name : str
+        Name of the detector, for messages.
+    """
+
+    def __init__(self, client: DcuClient, name: str) -> None:
+        self.client = client
+        self.name = name
+        self._open: list[Delivery] = []
+        self._state = threading.Condition()
+        self._progress = 0
+        self._ends = 0
+        self._dcu_error: DcuError | None = None
+        self._thread: threading.Thread | None = None
+
+    def add(self, delivery: Delivery) -> None:
+        """Take on a series whose first images are about to be exposed."""
+        with self._state:
+            self._open.append(delivery)
+            if self._thread is None:
+                self._thread = threading.Thread(
+                    target=self._run, args=(self._ends,), name=f"{self.name} files", daemon=True
+                )
+                self._thread.start()
+
+    def end(self, delivery: Delivery, *, cut_short: bool) -> None:
+        """Note that a series is over and that its files are on the DCU."""
+        with self._state:
+            delivery.cut_short = cut_short
+            delivery.ended = True
+            self._ends += 1
+            self._note_progress()
+
+    def wait(self, patience: float) -> None:
+        """Wait until every delivery is home.
+
+        Parameters
+        ----------
+        patience : float
+            How long nothing may arrive, in s.
+
+        Raises
+        ------
+        TransferError
+            Naming what is missing and why; the transfer is given up, the files stay on the DCU.
+        """
+        with self._state:
+            while self._open:
+                if not self._wait_for_progress(patience):
+                    given_up, self._open = self._open, []
+                    self._state.notify_all()
+                    self._report(given_up, patience)
+
+    def _wait_for_progress(self, patience: float) -> bool:
+        before = self._progress
+        return self._state.wait_for(lambda: self._progress != before or not self._open, patience)
+
+    def _report(self, given_up: list[Delivery], patience: float) -> None:
+        wanted = [delivery for delivery in given_up if delivery.recorded]
+        for delivery in given_up:
+            if delivery not in wanted:
+                logger.warning(
+                    "%s: what there is of %s was not fetched; no event needs it",
+                    self.name,
+                    delivery.basename,
+                )
+        if not wanted:
+            return
+        missing = [
+            name
+            for delivery in wanted
+            for name in delivery.expected(set())
+            if name not in delivery.home
+        ]
+        reasons = [error for delivery in wanted for error in delivery.errors.values()]
+        reason = reasons[-1] if reasons else self._dcu_error
+        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
+        raise TransferError(
+            f"{self.name}: {named} did not come home to {wanted[0].directory} within "
+            f"{patience:g} s of the last byte ({reason or 'the DCU does not list them'}); what is "
+            "on the DCU is still there"
+        ) from reason
+
+    def _run(self, seen_ends: int) -> None:
+        pause = POLL_PERIOD_S
+        while True:
+            with self._state:
+                self._wait_for_an_end(seen_ends, pause)
+                if not self._open:
+                    self._thread = None
+                    return
+                news = self._ends != seen_ends
+                seen_ends = self._ends
+                deliveries = list(self._open)
+                before = self._progress
+            self._round(deliveries)
+            news = news or self._progress != before
+            if not any(delivery.ended for delivery in deliveries):
+                pause = POLL_PERIOD_S
+            else:
+                pause = FIRST_POLL_S if news else min(2 * pause, POLL_PERIOD_S)
+
+    def _wait_for_an_end(self, seen_ends: int, pause: float) -> None:
+        self._state.wait_for(lambda: self._ends != seen_ends or not self._open, pause)
+
+    def _round(self, deliveries: list[Delivery]) -> None:
+        try:
+            listed = set(self.client.files())
+        except DcuError as error:
+            self._dcu_error = error
+            logger.debug("%s: %s", self.name, error)
+            return
+        self._dcu_error = None
+        for delivery in deliveries:
+            for name in delivery.due(listed):
+                self._bring(delivery, name)
+            with self._state:
+                if delivery.is_complete(listed) and delivery in self._open:
+                    self._open.remove(delivery)
+                    self._note_progress()
+
+    def _note_progress(self) -> None:
+        self._progress += 1
+        self._state.notify_all()
+
+    def _bring(self, delivery: Delivery, name: str) -> None:
+        try:
+            fetched = self._fetch(delivery, name)
+        except (EigerError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            # Those after OSError come from HDF5 for files that are not what they should be.
+            # Tried again in the next round; `wait` decides when it has been long enough.
+            if str(error) != str(delivery.errors.get(name)):
+                logger.warning("%s: %s not fetched yet: %s", self.name, name, error)
+            delivery.errors[name] = error
+            return
+        delivery.errors.pop(name, None)
+        logger.info(
+            "%s: %s home, %d bytes in %.3f s", self.name, name, fetched.bytes, fetched.seconds
+        )
+        with self._state:
+            delivery.home[name] = fetched
+            self._note_progress()
+
+    def _fetch(self, delivery: Delivery, name: str) -> FetchedFile:
+        began = time.perf_counter()
+        final = delivery.directory / name
+        aside = delivery.directory / f".{name}.part"
+        try:
+            size = self._download(name, aside)
+            if name == delivery.master:
+                inside = delivery.images_in(name) if delivery.images_per_file == 0 else None
+                check_master_file(aside, images=inside)
+            else:
+                check_data_file(aside, images=delivery.images_in(name))
+            _give_name(aside, final)
+        finally:
+            aside.unlink(missing_ok=True)
+        return FetchedFile(final, size, time.perf_counter() - began)
+
+    def _download(self, name: str, aside: Path) -> int:
+        written = 0
+        buffer = memoryview(bytearray(PIECE_BYTES))
+        with (
+            self.client.open_file(name) as (size, read_into),
+            aside.open("wb", buffering=0) as file,
+        ):
+            while count := read_into(buffer):
+                file.write(buffer[:count])
+                written += count
+                with self._state:
+                    self._note_progress()
+            os.fsync(file.fileno())
+        if size is not None and written != size:
+            raise FileError(f"{aside}: {written} bytes came, {size} were announced")
+        return written
+
+
+def _give_name(aside: Path, final: Path) -> None:
+    """Give a checked file its name, never over one that exists.
+
+    Raises
+    ------
+    FileExistsError
+    """
+    try:
+        os.link(aside, final)
+    except FileExistsError:
+        raise FileExistsError(
+            errno.EEXIST, "exists already and is not overwritten", str(final)
+        ) from None
+    except OSError:
+        # Some network file systems have no hard links. The name is new with each stage, so that
+        # nobody else can take it between these two lines.
+        if final.exists():
+            raise FileExistsError(errno.EEXIST, "exists already", str(final)) from None
+        aside.rename(final)

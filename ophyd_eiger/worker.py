@@ -1,0 +1,168 @@
+"""The one thread that does a detector's work in order, and the Status of each piece of work.
+
+Knows nothing of SIMPLON. The RunEngine calls devices inside its event loop, where a call that
+waits would freeze pause, Ctrl-C and progress bars; so each verb hands a function to the worker and
+returns an `EigerStatus` at once.
+"""
+
+import logging
+import queue
+import threading
+import weakref
+from collections.abc import Callable
+from typing import Any
+
+from ophyd.status import StatusBase
+
+logger = logging.getLogger(__name__)
+
+
+class EigerStatus(StatusBase):
+    """A piece of work: what it is, whether it is done, and why it failed.
+
+    Parameters
+    ----------
+    work : str
+        What is being done, as in "eiger: trigger".
+    """
+
+    def __init__(self, work: str) -> None:
+        self.work = work
+        self._observed = False
+        self._on_observed: Callable[[], None] | None = None
+        super().__init__()
+
+    def __repr__(self) -> str:
+        # bluesky's FailedStatus prints the repr of the Status: here it says the cause.
+        if not self.done:
+            state = "under way"
+        elif self.success:
+            state = "done"
+        else:
+            error = self.exception(timeout=0)
+            state = f"failed: {type(error).__name__}: {error}"
+        return f"<{self.work}: {state}>"
+
+    __str__ = __repr__
+
+    @property
+    def observed(self) -> bool:
+        """Whether somebody waits, or waited, for this Status."""
+        return self._observed
+
+    def on_observed(self, callback: Callable[[], None]) -> None:
+        """Call back once when somebody first waits for this Status."""
+        self._on_observed = callback
+
+    def add_callback(self, callback: Callable) -> None:
+        """Call `callback(status)` when the work is done, at once if it is."""
+        self._note_observer()
+        super().add_callback(callback)
+
+    def wait(self, timeout: float | None = None) -> None:
+        """Wait until the work is done and raise what made it fail; `timeout` in s."""
+        self._note_observer()
+        super().wait(timeout)
+
+    def _note_observer(self) -> None:
+        self._observed = True
+        callback, self._on_observed = self._on_observed, None
+        if callback is not None:
+            callback()
+
+
+class Worker:
+    """One thread that calls functions in the order they came, and ends with its owner.
+
+    A failure that nobody waits for is logged at once and kept; `raise_unseen` raises it.
+
+    Parameters
+    ----------
+    name : str
+        Name of the thread.
+    """
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        self._lock = threading.Lock()
+        self._thread: threading.Thread | None = None
+        self._unseen: list[tuple[EigerStatus, Exception]] = []
+        self._finalizer = weakref.finalize(self, self._jobs.put, None)
+        self._finalizer.atexit = False
+
+    def submit(self, function: Callable[[], Any], status: EigerStatus) -> EigerStatus:
+        """Do `function` after all that was submitted before; its end is the Status' end."""
+        with self._lock:
+            if self._thread is None or not self._thread.is_alive():
+                self._thread = threading.Thread(
+                    target=_work, args=(self._jobs,), name=self.name, daemon=True
+                )
+                self._thread.start()
+        # The thread holds no reference to the worker while it waits, so that a detector that
+        # nobody uses any more is collected and its thread ends.
+        self._jobs.put((self, function, status))
+        return status
+
+    def in_worker(self) -> bool:
+        """Return whether the caller is this worker's own thread."""
+        return threading.current_thread() is self._thread
+
+    def raise_unseen(self) -> None:
+        """Raise the oldest failure that nobody waited for, once.
+
+        Raises
+        ------
+        EigerError
+            Whatever the work failed with.
+        """
+        with self._lock:
+            if not self._unseen:
+                return
+            _, error = self._unseen.pop(0)
+        raise error
+
+    def close(self) -> None:
+        """Let the thread end after the work that is queued."""
+        with self._lock:
+            thread, self._thread = self._thread, None
+        if thread is not None:
+            self._jobs.put(None)
+            if threading.current_thread() is not thread:
+                thread.join()
+
+    def finish(self, function: Callable[[], Any], status: EigerStatus) -> None:
+        """Do `function` here and now, and end the Status with it."""
+        try:
+            function()
+        except Exception as error:  # noqa: BLE001 - whatever went wrong is the Status' to tell
+            self.fail(status, error)
+        else:
+            status.set_finished()
+
+    def fail(self, status: EigerStatus, error: Exception) -> None:
+        """End the Status with an error, and see to it that somebody learns of it."""
+        with self._lock:
+            unseen = not status.observed
+            # What one verb failed with may fail the next one too: told once is enough.
+            self._unseen = [entry for entry in self._unseen if entry[1] is not error]
+            if unseen:
+                self._unseen.append((status, error))
+                status.on_observed(lambda: self._forget(status))
+        if unseen:
+            logger.error("%s failed, and nobody waits for it: %s", status.work, error)
+        status.set_exception(error)
+
+    def _forget(self, status: EigerStatus) -> None:
+        with self._lock:
+            self._unseen = [entry for entry in self._unseen if entry[0] is not status]
+
+
+def _work(jobs: queue.SimpleQueue) -> None:
+    while True:
+        job = jobs.get()
+        if job is None:
+            return
+        worker, function, status = job
+        worker.finish(function, status)
+        del job, worker, function, status

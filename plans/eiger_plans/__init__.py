@@ -1,0 +1,5 @@
+"""Bluesky plans for what people do with an EIGER."""
+
+from eiger_plans.series import series
+
+__all__ = ["series"]

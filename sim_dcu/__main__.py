@@ -1,0 +1,109 @@
+"""The command line `sim-dcu`, also `python -m sim_dcu`: one simulated DCU until it is told to end.
+
+Knows its flags; all else is `serve`'s.
+"""
+
+import argparse
+import logging
+import math
+import signal
+from collections.abc import Sequence
+
+from sim_dcu.models import MODELS
+from sim_dcu.serve import serve
+from sim_dcu.tables.eiger1 import API_VERSION
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 <= port <= 65535:
+        raise argparse.ArgumentTypeError(f"{text} is not a port from 0 to 65535")
+    return port
+
+
+def _seed(text: str) -> int:
+    seed = int(text)
+    if seed < 0:
+        raise argparse.ArgumentTypeError(f"{text} is negative")
+    return seed
+
+
+def _time_scale(text: str) -> float:
+    scale = float(text)
+    if not (math.isfinite(scale) and scale >= 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
+    return scale
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """Return the parser of the command line."""
+    parser = argparse.ArgumentParser(
+        prog="sim-dcu", description="A simulated EIGER detector control unit (SIMPLON API)."
+    )
+    parser.add_argument(
+        "--host", default="127.0.0.1", help="address to listen on (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--port", type=_port, default=8000, help="port, 0 for any free one (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--model", choices=sorted(MODELS), default="eiger-1m", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--data-dir",
+        metavar="DIR",
+        help="folder the files go to; without it a temporary one, removed at the end",
+    )
+    parser.add_argument(
+        "--seed", type=_seed, default=0, help="of images and bad pixels (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--time-scale",
+        type=_time_scale,
+        default=1.0,
+        metavar="F",
+        help="factor on every wait of the detector: 1 as a real one, 0 none (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--initialized", action="store_true", help="start initialized instead of in state na"
+    )
+    parser.add_argument(
+        "--verbose", action="store_true", help="log every request and state on stderr"
+    )
+    return parser
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Serve until SIGINT or SIGTERM; return the process's exit status."""
+    parser = build_parser()
+    chosen = parser.parse_args(arguments)
+    logging.basicConfig(
+        level=logging.INFO if chosen.verbose else logging.WARNING,
+        format="%(asctime)s %(name)s %(message)s",
+    )
+    # Blocked before any thread starts, so that every thread inherits it and a signal that comes
+    # early is kept for sigwait.
+    ending = {signal.SIGINT, signal.SIGTERM}
+    signal.pthread_sigmask(signal.SIG_BLOCK, ending)
+    try:
+        server = serve(
+            chosen.model,
+            time_scale=chosen.time_scale,
+            seed=chosen.seed,
+            initialized=chosen.initialized,
+            data_dir=chosen.data_dir,
+            host=chosen.host,
+            port=chosen.port,
+        )
+    except OSError as error:
+        parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")
+    with server:
+        print(  # noqa: T201 - the line that whoever started this process waits for
+            f"sim-dcu: {chosen.model}, API {API_VERSION}, ready at {server.url}", flush=True
+        )
+        signal.sigwait(ending)
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

@@ -1,0 +1,256 @@
+"""One armed series: exposes its images in time and has them delivered in order.
+
+Two threads. One keeps time and only counts images, so that slow files never delay an exposure; the
+other makes the counted images and hands them to the sinks (the file writer). Knows nothing of
+states' names on the wire, parameters or HTTP.
+"""
+
+import enum
+import logging
+import threading
+from collections.abc import Callable, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sim_dcu.clock import Clock
+
+log = logging.getLogger(__name__)
+
+
+class Source(Protocol):
+    """Where the images of a series come from."""
+
+    def chunk(self, number: int) -> bytes:
+        """Return image `number` (from 1) as an HDF5 chunk."""
+        ...
+
+
+class Sink(Protocol):
+    """Where the images of a series go."""
+
+    def add(self, number: int, chunk: bytes) -> None:
+        """Take image `number`; they come in order from 1."""
+        ...
+
+    def close(self) -> None:
+        """Publish what is left; no image follows."""
+        ...
+
+
+class Phase(enum.Enum):
+    """What the exposing side of a series does."""
+
+    WAITING = "waits for a trigger"
+    EXPOSING = "exposes"
+    ENDED = "takes no trigger any more"
+    FAILED = "ended because its images could not be delivered"
+
+
+class Ending(enum.Enum):
+    """How a series is ended before its last image."""
+
+    AFTER_IMAGE = "the running image is finished"
+    AT_ONCE = "the running image is dropped"
+    DROP_ALL = "the running image and those not yet delivered are dropped"
+
+
+@dataclass(frozen=True)
+class Train:
+    """The exposures of one trigger.
+
+    Attributes
+    ----------
+    images : int
+        How many.
+    exposure : float
+        Of each, in s.
+    period : float
+        From the start of one to the start of the next, in s.
+    done : Future
+        Resolved with None when the last is exposed or the series was ended; its exception is that
+        of a failed delivery.
+    """
+
+    images: int
+    exposure: float
+    period: float
+    done: "Future[None]" = field(default_factory=Future)
+
+    def __post_init__(self) -> None:
+        # A running future cannot be cancelled, so whoever waits cannot take the result away.
+        self.done.set_running_or_notify_cancel()
+
+
+class Acquisition:
+    """One armed series.
+
+    Parameters
+    ----------
+    images : int
+        How many the series has; after the last one it ends by itself.
+    source : Source or None
+        Makes the images; None where nobody takes them.
+    sinks : sequence of Sink
+        Take each image, in this order.
+    clock : Clock
+        Keeps the time of the exposures.
+    lock : threading.RLock
+        The DCU's one lock; every attribute below belongs to it.
+    report : callable
+        Called with this acquisition after each change of its phase, under the lock.
+
+    Attributes
+    ----------
+    phase : Phase
+        What it does now.
+    exposed, delivered : int
+        How many images are exposed, and how many of them the sinks have.
+    failure : str
+        Why delivery failed, or empty.
+    closed : Future
+        Resolved with None when nothing is exposed or delivered any more and the sinks are closed.
+    """
+
+    def __init__(
+        self,
+        images: int,
+        source: Source | None,
+        sinks: Sequence[Sink],
+        clock: Clock,
+        lock: "threading.RLock",
+        report: Callable[["Acquisition"], None],
+    ):
+        self.phase = Phase.WAITING
+        self.exposed = 0
+        self.delivered = 0
+        self.failure = ""
+        self.closed: Future[None] = Future()
+        self.closed.set_running_or_notify_cancel()
+        self._images = images
+        self._source = source
+        self._sinks = tuple(sinks)
+        self._clock = clock
+        self._changed = threading.Condition(lock)
+        self._report = report
+        self._train: Train | None = None
+        self._ending: Ending | None = None
+        self._interrupt = threading.Event()
+        for target in (self._expose, self._deliver):
+            threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
+
+    def trigger(self, train: Train) -> None:
+        """Start the exposures of `train`; the caller has seen phase WAITING under the lock."""
+        with self._changed:
+            self._train = train
+            self._enter(Phase.EXPOSING)
+            self._changed.notify_all()
+
+    def end(self, how: Ending) -> None:
+        """End the series early; `closed` tells when that is done. Harmless when it has ended."""
+        with self._changed:
+            # A stricter ending overrules a milder one that is still under way.
+            if self._ending is None or how is Ending.DROP_ALL or how is Ending.AT_ONCE:
+                if self._ending is not Ending.DROP_ALL:
+                    self._ending = how
+                if how is not Ending.AFTER_IMAGE:
+                    self._interrupt.set()
+            self._changed.notify_all()
+
+    def _enter(self, phase: Phase) -> None:
+        if self.phase is not phase:
+            self.phase = phase
+            self._report(self)
+
+    # -- the thread that keeps time ---------------------------------------------------------------
+
+    def _expose(self) -> None:
+        while (train := self._next_train()) is not None:
+            self._run(train)
+            with self._changed:
+                self._train = None
+                over = self._ending is not None or self.exposed >= self._images
+                if self.phase is not Phase.FAILED:
+                    self._enter(Phase.ENDED if over else Phase.WAITING)
+                self._changed.notify_all()
+                failure = self.failure
+            if failure:
+                train.done.set_exception(OSError(failure))
+            else:
+                train.done.set_result(None)
+        with self._changed:
+            if self.phase is not Phase.FAILED:
+                self._enter(Phase.ENDED)
+            self._changed.notify_all()
+
+    def _next_train(self) -> Train | None:
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self._train is not None
+                    or self._ending is not None
+                    or self.phase in (Phase.ENDED, Phase.FAILED)
+                )
+            )
+            return self._train
+
+    def _run(self, train: Train) -> None:
+        # Every image is due at its own distance from the start: lateness never adds up.
+        start = self._clock.now()
+        for index in range(train.images):
+            due = index * train.period + train.exposure
+            if not self._clock.wait_until(start, due, self._interrupt):
+                return
+            with self._changed:
+                self.exposed += 1
+                self._changed.notify_all()
+                if self._ending is not None:
+                    return
+
+    # -- the thread that delivers -----------------------------------------------------------------
+
+    def _deliver(self) -> None:
+        try:
+            while (number := self._next_number()) is not None:
+                if self._source is not None:
+                    chunk = self._source.chunk(number)
+                    for sink in self._sinks:
+                        sink.add(number, chunk)
+                with self._changed:
+                    self.delivered = number
+        except Exception as error:  # whatever went wrong ends the series, never this thread unseen
+            log.exception("image %d could not be delivered", self.delivered + 1)
+            self._fail(error)
+        self._close_sinks()
+        self.closed.set_result(None)
+
+    def _next_number(self) -> int | None:
+        """Wait for an image that is exposed and not delivered; None when there will be none."""
+        with self._changed:
+            self._changed.wait_for(
+                lambda: (
+                    self.delivered < self.exposed
+                    or self.phase is Phase.ENDED
+                    or self._ending is Ending.DROP_ALL
+                )
+            )
+            if self._ending is Ending.DROP_ALL:
+                self._changed.wait_for(lambda: self.phase is Phase.ENDED)
+                return None
+            return self.delivered + 1 if self.delivered < self.exposed else None
+
+    def _close_sinks(self) -> None:
+        for sink in self._sinks:
+            try:
+                sink.close()
+            except Exception as error:  # the same: every sink is closed, the first fault told
+                log.exception("the files of a series could not be closed")
+                self._fail(error)
+
+    def _fail(self, error: Exception) -> None:
+        with self._changed:
+            self.failure = self.failure or str(error) or type(error).__name__
+            self._ending = Ending.DROP_ALL
+            self._interrupt.set()
+            self._enter(Phase.FAILED)
+            self._changed.notify_all()

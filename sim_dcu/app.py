@@ -1,0 +1,260 @@
+"""The HTTP face: which URL is which question to the DCU, and how answers are spelled.
+
+Knows paths, methods, bodies and content types; no parameter, no state. The event loop only moves
+bytes: the DCU is asked in a thread, and what takes time is awaited without one.
+"""
+
+import asyncio
+import functools
+import io
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
+
+import numpy as np
+from starlette.applications import Starlette
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import PlainTextResponse, Response
+from starlette.routing import Route
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sim_dcu import darray
+from sim_dcu.dcu import Dcu
+from sim_dcu.parameters import ApiError, MissingError
+from sim_dcu.tables.eiger1 import API_VERSIONS
+
+api_log = logging.getLogger("sim_dcu.api")
+
+# The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
+LARGEST_BODY = 128 * 2**20
+_PIECE = 2**20
+
+
+class TooLargeError(ApiError):
+    """A body that nothing the DCU takes would need."""
+
+    status = 413
+
+
+class JsonReply(Response):
+    """A JSON body as a DCU types it."""
+
+    media_type = "application/json; charset=utf-8"
+
+
+class FileReply(Response):
+    """A published file, sent in pieces of 1 MB.
+
+    The length is that of the file opened, so that one replaced meanwhile is still sent whole.
+    """
+
+    media_type = "application/hdf5"
+
+    def __init__(self, opener: Callable[[], io.FileIO]):
+        super().__init__()
+        self._opener = opener
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one GET or HEAD."""
+        file = await run_in_threadpool(self._opener)
+        with file:
+            remaining = os.fstat(file.fileno()).st_size
+            self.headers["content-length"] = str(remaining)
+            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
+            if scope["method"] == "HEAD":
+                remaining = 0
+            while remaining:
+                piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
+                remaining -= len(piece)
+                await send({"type": "http.response.body", "body": piece, "more_body": True})
+            await send({"type": "http.response.body", "body": b""})
+
+
+def build_app(dcu: Dcu) -> ASGIApp:
+    """Return the ASGI application of `dcu`."""
+    face = _Face(dcu)
+    api = "/{subsystem}/api"
+    routes = [
+        Route(f"{api}/version", face.version),
+        Route(f"{api}/{{version}}/keys", face.sections),
+        Route(f"{api}/{{version}}/files", face.files),
+        Route(f"{api}/{{version}}/{{section}}/keys", face.keys),
+        Route(f"{api}/{{version}}/config", face.get_config),
+        Route(f"{api}/{{version}}/config/{{key:path}}", face.get_config),
+        Route(f"{api}/{{version}}/config/{{key:path}}", face.put_config, methods=["PUT"]),
+        Route(f"{api}/{{version}}/status/{{key:path}}", face.get_status),
+        Route(f"{api}/{{version}}/command/{{key:path}}", face.put_command, methods=["PUT"]),
+        Route("/data/{name:path}", face.get_data),
+        Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
+        Route("/sim/image/{series:int}/{number:int}", face.get_image),
+    ]
+    app = Starlette(routes=routes, exception_handlers={ApiError: _refusal})
+    app.router.redirect_slashes = False
+    return _Entrance(app)
+
+
+async def _refusal(_request: Request, error: Exception) -> Response:
+    status = error.status if isinstance(error, ApiError) else 500
+    # What is left of a body too large would be taken for the next request.
+    headers = {"connection": "close"} if status == TooLargeError.status else None
+    return PlainTextResponse(str(error), status, headers)
+
+
+async def _result(answer: Any) -> Any:
+    """Wait for what the DCU promised; a promise may be for another one."""
+    while isinstance(answer, Future):
+        answer = await asyncio.wrap_future(answer)
+    return answer
+
+
+async def _body(request: Request) -> bytes:
+    pieces = bytearray()
+    announced = request.headers.get("content-length", "0")
+    if int(announced) > LARGEST_BODY:
+        raise TooLargeError(f"body of {announced} bytes, more than {LARGEST_BODY}")
+    async for piece in request.stream():
+        pieces += piece
+        if len(pieces) > LARGEST_BODY:
+            raise TooLargeError(f"body of more than {LARGEST_BODY} bytes")
+    return bytes(pieces)
+
+
+def _json(content: Any) -> JsonReply:
+    def spell(array: object) -> Any:
+        if isinstance(array, np.ndarray):
+            return darray.encoded(array)
+        raise TypeError(f"{type(array).__name__} has no JSON form")
+
+    # With blanks after comma and colon, as EIGER1 prints: a known client scans for `"sequence id": `.
+    return JsonReply(json.dumps(content, default=spell, allow_nan=False))
+
+
+class _Face:
+    """The handlers, one a kind of resource."""
+
+    def __init__(self, dcu: Dcu):
+        self._dcu = dcu
+
+    def _ask(self, request: Request, question: Callable[..., Any], *names: str) -> Any:
+        version = request.path_params.get("version")
+        if version is not None and version not in API_VERSIONS:
+            raise MissingError(f"API version {version} does not exist")
+        return question(*(request.path_params.get(name, "") for name in names))
+
+    async def _reply(self, request: Request, question: Callable[..., Any], *names: str) -> Response:
+        return await run_in_threadpool(lambda: _json(self._ask(request, question, *names)))
+
+    async def version(self, request: Request) -> Response:
+        return await self._reply(request, self._dcu.version, "subsystem")
+
+    async def sections(self, request: Request) -> Response:
+        return await self._reply(request, self._dcu.keys, "subsystem")
+
+    async def keys(self, request: Request) -> Response:
+        if request.path_params["section"] not in ("command", "config", "status"):
+            raise MissingError(f"Section {request.path_params['section']} does not exist")
+        return await self._reply(request, self._dcu.keys, "subsystem", "section")
+
+    async def files(self, request: Request) -> Response:
+        if request.path_params["subsystem"] != "filewriter":
+            raise MissingError("Only the filewriter has files")
+        return await self._reply(request, self._dcu.files)
+
+    async def get_config(self, request: Request) -> Response:
+        return await self._reply(request, self._dcu.read_config, "subsystem", "key")
+
+    async def get_status(self, request: Request) -> Response:
+        return await self._reply(request, self._dcu.read_status, "subsystem", "key")
+
+    async def put_config(self, request: Request) -> Response:
+        body = await _body(request)
+
+        def put() -> Any:
+            question = functools.partial(self._put_body, body)
+            return self._ask(request, question, "subsystem", "key")
+
+        return self._spelled(await _result(await run_in_threadpool(put)))
+
+    def _put_body(self, body: bytes, subsystem: str, key: str) -> Any:
+        # A resource that is not there is 404 whatever the body.
+        self._dcu.read_config(subsystem, key)
+        return self._dcu.put_config(subsystem, key, darray.put_value(body))
+
+    async def put_command(self, request: Request) -> Response:
+        body = await _body(request)
+        argument = functools.partial(darray.argument_value, body)
+
+        def run() -> Any:
+            question = functools.partial(self._dcu.command, argument=argument)
+            return self._ask(request, question, "subsystem", "key")
+
+        return self._spelled(await _result(await run_in_threadpool(run)))
+
+    @staticmethod
+    def _spelled(answer: Any) -> Response:
+        # An empty body must not be typed JSON: a known client would fail to parse it.
+        return PlainTextResponse() if answer is None else _json(answer)
+
+    async def get_data(self, request: Request) -> Response:
+        name = request.path_params["name"]
+
+        def open_file() -> io.FileIO:
+            path = self._dcu.store.path(name)
+            try:
+                return io.FileIO(path)
+            except FileNotFoundError as error:  # deleted since
+                raise MissingError(f"File {name} does not exist") from error
+
+        return FileReply(open_file)
+
+    async def delete_data(self, request: Request) -> Response:
+        await run_in_threadpool(self._dcu.store.delete, request.path_params["name"])
+        return Response(status_code=204)
+
+    async def get_image(self, request: Request) -> Response:
+        series, number = request.path_params["series"], request.path_params["number"]
+
+        def npy() -> bytes:
+            buffer = io.BytesIO()
+            try:
+                np.save(buffer, self._dcu.image(series, number))
+            except LookupError as error:
+                raise MissingError(str(error.args[0])) from error
+            return buffer.getvalue()
+
+        return Response(await run_in_threadpool(npy), media_type="application/octet-stream")
+
+
+class _Entrance:
+    """Before the routes: tidies the path and logs every request.
+
+    Clients double the first slash or leave one at the end; both mean the same resource.
+    """
+
+    def __init__(self, app: ASGIApp):
+        self._app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = scope["path"]
+        scope = {**scope, "path": "/" + "/".join(part for part in asked.split("/") if part)}
+        start = time.monotonic()
+        status = 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        try:
+            await self._app(scope, receive, send_noting)
+        finally:
+            duration = time.monotonic() - start
+            api_log.info("%s %s -> %d in %.4f s", scope["method"], asked, status, duration)

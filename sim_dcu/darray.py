@@ -1,0 +1,115 @@
+"""Arrays as the SIMPLON API spells them in JSON, and the values in the bodies of puts.
+
+Bytes in, values out; knows no parameter by name.
+"""
+
+import base64
+import binascii
+import json
+from typing import Any
+from urllib.parse import parse_qs
+
+import numpy as np
+
+from sim_dcu.parameters import RefusedError
+
+_FORM_FIELD = b"json_payload="
+_DTYPES = ("<f4", "<u4")
+
+
+def encoded(array: np.ndarray) -> dict[str, Any]:
+    """Return the JSON form of `array`.
+
+    Parameters
+    ----------
+    array : numpy.ndarray of float32 or uint32, shape (y, x)
+        A flatfield or a pixel mask.
+
+    Returns
+    -------
+    dict
+        The base64 of the raw bytes in C order, little-endian. `shape` is (height, width) as real
+        replies have it, not (width, height) as the API reference prints it.
+    """
+    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+    return {
+        "__darray__": [1, 0, 0],
+        "type": little.dtype.str,
+        "shape": list(little.shape),
+        "filters": ["base64"],
+        "data": base64.b64encode(little.tobytes()).decode("ascii"),
+    }
+
+
+def decoded(form: dict[str, Any]) -> np.ndarray:
+    """Return the array of a JSON form, a copy of its own.
+
+    Raises
+    ------
+    RefusedError
+        Where the form is not one of a 2-D `<f4` or `<u4` array in base64.
+    """
+    dtype, shape = form.get("type"), form.get("shape")
+    if dtype not in _DTYPES:
+        raise RefusedError(f"array type is not one of {', '.join(_DTYPES)}")
+    if not (
+        isinstance(shape, list)
+        and len(shape) == 2
+        and all(isinstance(length, int) and 0 < length < 2**16 for length in shape)
+    ):
+        raise RefusedError("array shape is not [height, width]")
+    if form.get("filters") != ["base64"]:
+        raise RefusedError('array filters are not ["base64"]')
+    data = form.get("data")
+    if not isinstance(data, str):
+        raise RefusedError("array data is not a string")
+    try:
+        raw = base64.b64decode(data, validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise RefusedError("array data is not base64") from error
+    if len(raw) != shape[0] * shape[1] * 4:
+        raise RefusedError(f"array data has {len(raw)} bytes, {shape[0] * shape[1] * 4} expected")
+    return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
+
+
+def put_value(body: bytes) -> Any:
+    """Return the value that the body of a put holds.
+
+    `{"value": X}`, other keys ignored; the same as the form field `json_payload` of the API
+    reference's example; X an array form or any other JSON.
+
+    Raises
+    ------
+    RefusedError
+        Where there is no such value.
+    """
+    try:
+        if body.startswith(_FORM_FIELD):
+            fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=10)
+            body = fields["json_payload"][0].encode()
+        content = json.loads(body, parse_constant=_refuse_constant)
+    except RecursionError as error:
+        raise RefusedError("body is nested too deeply") from error
+    except ValueError as error:  # not JSON, not UTF-8, an integer of thousands of digits
+        raise RefusedError('body is not JSON with a "value"') from error
+    if not isinstance(content, dict) or content.get("value") is None:
+        raise RefusedError('body is not {"value": ...}')
+    value = content["value"]
+    return decoded(value) if isinstance(value, dict) and "__darray__" in value else value
+
+
+def argument_value(body: bytes) -> Any:
+    """Return the value in a command's body, None where there is none.
+
+    Raises
+    ------
+    RefusedError
+        Where the body is neither empty nor an object.
+    """
+    if body.strip() in (b"", b"{}"):
+        return None
+    return put_value(body)
+
+
+def _refuse_constant(name: str) -> Any:
+    raise RefusedError(f"{name} is not a value")

@@ -1,0 +1,160 @@
+"""A whole DCU: its subsystems, and who may be asked what when.
+
+Pure Python: no HTTP, no event loop. What takes time returns a `concurrent.futures.Future`.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from sim_dcu.clock import Clock
+from sim_dcu.detector import Detector, State
+from sim_dcu.filestore import FileStore, Filewriter
+from sim_dcu.models import MODELS
+from sim_dcu.parameters import MissingError, ParameterStore, RefusedError
+from sim_dcu.subsystem import Argument, Machine, Subsystem
+from sim_dcu.tables import eiger1
+
+
+class Dcu:
+    """A simulated detector control unit.
+
+    Parameters
+    ----------
+    model : str
+        A name of `sim_dcu.models.MODELS`.
+    folder : Path
+        Where the files go; made where it does not exist.
+    clock : Clock
+        Waits for the detector.
+    seed : int
+        Of every random number, 0 or more.
+    initialized : bool
+        Whether to start in state idle instead of na.
+    """
+
+    def __init__(
+        self, model: str, folder: Path, clock: Clock, *, seed: int = 0, initialized: bool = False
+    ):
+        if model not in MODELS:
+            raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
+        if seed < 0:
+            raise ValueError(f"seed {seed} is negative")
+        self._machine = Machine(clock)
+        self.store = FileStore(folder)
+        self.filewriter = Filewriter(self._machine, self.store)
+        self.detector = Detector(self._machine, MODELS[model], seed, self.filewriter)
+        system = Subsystem(
+            self._machine,
+            ParameterStore(()),
+            (),
+            {"restart": self._restart},
+        )
+        self._subsystems: dict[str, Subsystem] = {
+            "detector": self.detector,
+            "filewriter": self.filewriter,
+            "system": system,
+        }
+        if initialized:
+            self.detector.start_initialized()
+
+    def keys(self, subsystem: str, section: str | None = None) -> list[str]:
+        """Return the names of the sections of a subsystem, or of what is in one of them."""
+        chosen = self._open_to(subsystem)
+        if section is None:
+            return ["command", "config", "status"]
+        if section == "config":
+            self._check_initialized(subsystem, "keys")
+        return chosen.keys(section)
+
+    def read_config(self, subsystem: str, key: str) -> dict[str, Any]:
+        """Return the reply of a GET of config `key`, or of the whole config for an empty key."""
+        chosen = self._open_to(subsystem)
+        self._check_initialized(subsystem, key or "config")
+        return chosen.read_config(key) if key else chosen.read_whole_config()
+
+    def read_status(self, subsystem: str, key: str) -> dict[str, Any]:
+        """Return the reply of a GET of status `key`; the detector's state is always told."""
+        if (subsystem, key) == ("detector", "state"):
+            return self.detector.read_status(key)
+        chosen = self._open_to(subsystem)
+        self._check_initialized(subsystem, key)
+        return chosen.read_status(key)
+
+    def put_config(self, subsystem: str, key: str, value: object) -> Any:
+        """Set config `key`.
+
+        Returns
+        -------
+        list of str, None, or a Future of these
+            The names of what changed, None where the reply is empty.
+        """
+        return self._open_to(subsystem).put_config(key, value)
+
+    def command(self, subsystem: str, name: str, argument: Argument = lambda: None) -> Any:
+        """Run a command.
+
+        Parameters
+        ----------
+        subsystem, name : str
+            Which one.
+        argument : callable
+            Returns the value sent with it, or None; called only by a command that takes one.
+
+        Returns
+        -------
+        dict, None, or a Future of these (or of another such Future)
+            The reply; None where it is empty.
+        """
+        return self._open_to(subsystem).run(name, argument)
+
+    def files(self) -> list[str]:
+        """Return the names of the published files."""
+        self._open_to("filewriter")
+        return self.store.names()
+
+    def version(self, subsystem: str) -> dict[str, str]:
+        """Return the API version of a subsystem."""
+        if subsystem not in self._subsystems:
+            raise MissingError(f"Subsystem {subsystem} does not exist")
+        return {"value": eiger1.API_VERSION, "value_type": "string"}
+
+    def image(self, series_id: int, number: int) -> np.ndarray:
+        """Return the image (from 1) that the newest series of that id must hold; (y, x), counts.
+
+        Raises
+        ------
+        KeyError, IndexError
+            Where no such series was armed, or it has no such image.
+        """
+        return self.detector.image(series_id, number)
+
+    def pulse(self) -> bool:
+        """Give an external trigger (exts); return whether the detector took it."""
+        return self.detector.signal("pulse")
+
+    def gate(self, seconds: float) -> bool:
+        """Open an external gate for `seconds` (exte); return whether the detector took it."""
+        return self.detector.signal("gate", seconds)
+
+    def close(self) -> None:
+        """End every wait and thread; nobody asks the DCU any more."""
+        self.detector.close()
+
+    def _restart(self, _argument: Argument) -> Any:
+        self.filewriter.reset()
+        return self.detector.restart()
+
+    def _open_to(self, subsystem: str) -> Subsystem:
+        if subsystem not in self._subsystems:
+            raise MissingError(f"Subsystem {subsystem} does not exist")
+        # "No other API operation may be performed until successful completion" (API reference 1.3).
+        if self.detector.state is State.INITIALIZE:
+            raise RefusedError("not possible in state initialize")
+        return self._subsystems[subsystem]
+
+    def _check_initialized(self, subsystem: str, key: str) -> None:
+        # Until then the DCU does not know its detector; the text is the reference's own.
+        if subsystem == "detector" and self.detector.state is State.NA:
+            raise MissingError(f"Parameter {key} does not exist")

@@ -1,0 +1,215 @@
+"""The filewriter subsystem and the folder its files are served from.
+
+Publishes what the file writer made; knows nothing of the files' contents, of detector states or of
+HTTP.
+"""
+
+import contextlib
+import os
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from sim_dcu.clock import local_time_with_zone
+from sim_dcu.filewriter import SeriesWriter
+from sim_dcu.parameters import MissingError, ParameterStore
+from sim_dcu.series import ArmedSeries
+from sim_dcu.subsystem import Argument, Machine, Subsystem
+from sim_dcu.tables import eiger1
+
+# What the files may take, in KB: an estimate for the memory of a DCU of a small detector.
+CAPACITY_KB = 64 * 1024 * 1024
+
+
+class FileStore:
+    """The published files below one folder; names that start with a dot are not published.
+
+    Parameters
+    ----------
+    folder : Path
+        Made where it does not exist.
+    """
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self.folder = folder.resolve()
+
+    def names(self) -> list[str]:
+        """Return the published files' paths below the folder, with slashes, sorted."""
+        return sorted(path.relative_to(self.folder).as_posix() for path in self._paths())
+
+    def used_kb(self) -> int:
+        """Return what the published files take, in KB of 1024 bytes, rounded up."""
+        total = 0
+        for path in self._paths():
+            # A file may be deleted between its listing and the question for its size.
+            with contextlib.suppress(FileNotFoundError):
+                total += path.stat().st_size
+        return -(-total // 1024)
+
+    def path(self, name: str) -> Path:
+        """Return where the published file `name` lies.
+
+        Raises
+        ------
+        MissingError
+            Where there is none, hidden files and names that leave the folder included.
+        """
+        missing = MissingError(f"File {name} does not exist")
+        parts = name.split("/")
+        if "\0" in name or any(not part or part.startswith(".") for part in parts):
+            raise missing
+        try:
+            path = (self.folder / name).resolve()
+            if path.is_relative_to(self.folder) and path.is_file():
+                return path
+        except OSError as error:  # a name longer than the file system takes, a circle of links
+            raise missing from error
+        raise missing
+
+    def delete(self, name: str) -> None:
+        """Delete the published file `name`.
+
+        Raises
+        ------
+        MissingError
+            Where there is none.
+        """
+        path = self.path(name)
+        try:
+            path.unlink()
+        except FileNotFoundError as error:  # another client was faster
+            raise MissingError(f"File {name} does not exist") from error
+
+    def clear(self, folders: bool) -> None:
+        """Delete every published file and, with `folders`, the folders left empty."""
+        for path in self._paths():
+            path.unlink(missing_ok=True)
+        if not folders:
+            return
+        for root, _, _ in os.walk(self.folder, topdown=False):
+            place = Path(root)
+            hidden = any(p.startswith(".") for p in place.relative_to(self.folder).parts)
+            if place != self.folder and not hidden:
+                # One that holds a file again, or is gone already, is left as it is.
+                with contextlib.suppress(OSError):
+                    place.rmdir()
+
+    def _paths(self) -> Iterator[Path]:
+        for root, folders, files in os.walk(self.folder):
+            folders[:] = [name for name in folders if not name.startswith(".")]
+            for name in files:
+                path = Path(root, name)
+                if not name.startswith(".") and not path.is_symlink():
+                    yield path
+
+
+class SeriesFiles:
+    """The sink that writes one series and keeps the filewriter's state beside it."""
+
+    def __init__(self, filewriter: "Filewriter", writer: SeriesWriter):
+        self._filewriter = filewriter
+        self._writer = writer
+
+    def add(self, number: int, chunk: bytes) -> None:
+        """Write image `number` (from 1, in order)."""
+        with self._filewriter.noting_failure():
+            self._writer.add(number, chunk)
+
+    def close(self) -> None:
+        """Publish the last file; the filewriter is then ready again."""
+        try:
+            with self._filewriter.noting_failure():
+                self._writer.close()
+        finally:
+            self._filewriter.series_closed()
+
+
+class Filewriter(Subsystem):
+    """The filewriter subsystem.
+
+    Parameters
+    ----------
+    machine : Machine
+        Shared with the other subsystems.
+    store : FileStore
+        Where files go.
+    """
+
+    def __init__(self, machine: Machine, store: FileStore):
+        super().__init__(
+            machine,
+            ParameterStore(eiger1.FILEWRITER_CONFIG),
+            eiger1.FILEWRITER_STATUS,
+            {"clear": self._clear, "initialize": self._initialize},
+        )
+        self.store = store
+        self._writing = False
+        self._failure = ""
+
+    def open_series(self, series: ArmedSeries) -> SeriesFiles:
+        """Publish the master of `series` and return the sink of its images.
+
+        Raises
+        ------
+        OSError
+            Where the folder does not take it.
+        """
+        with self.noting_failure():
+            writer = SeriesWriter(self.store.folder, series)
+            writer.write_master()
+        with self.machine.lock:
+            self._writing = True
+        return SeriesFiles(self, writer)
+
+    @contextlib.contextmanager
+    def noting_failure(self) -> Iterator[None]:
+        """Keep what goes wrong inside as the filewriter's error, and let it pass."""
+        try:
+            yield
+        except Exception as error:
+            with self.machine.lock:
+                self._failure = self._failure or str(error) or type(error).__name__
+            raise
+
+    def series_closed(self) -> None:
+        """Note that the last file of the series is published."""
+        with self.machine.lock:
+            self._writing = False
+
+    def forget_failure(self) -> None:
+        """Leave state error."""
+        with self.machine.lock:
+            self._failure = ""
+
+    def reset(self) -> None:
+        """Set the config to its defaults and leave state error."""
+        with self.machine.lock:
+            self.config.reset()
+            self._failure = ""
+
+    def status_value(self, key: str) -> Any:
+        """Return the value of status resource `key`."""
+        if key == "time":
+            return local_time_with_zone()
+        if key == "error":
+            return [self._failure] if self._failure else []
+        if key == "buffer_free":
+            return max(0, CAPACITY_KB - self.store.used_kb())
+        if self._failure:
+            return "error"
+        # Acquire from arm until the last file is closed, whatever mode was put meanwhile.
+        if self._writing:
+            return "acquire"
+        return "ready" if self.config["mode"] == "enabled" else "disabled"
+
+    def _clear(self, _argument: Argument) -> None:
+        # Users of EIGER1 put mode enabled after each clear, because it disables it. A series that
+        # is being written goes on: its unfinished files are not published yet.
+        with self.machine.lock:
+            self.config.update({"mode": "disabled"})
+            writing = self._writing
+        self.store.clear(folders=not writing)
+
+    def _initialize(self, _argument: Argument) -> None:
+        self.reset()

@@ -1,0 +1,162 @@
+"""The image producer: compressed images at the detector's full speed.
+
+Compresses a pool of images once and puts each image of a series together from the pool's
+compressed blocks (the model is in `scene`). Knows nothing of files, threads or time.
+"""
+
+import functools
+import struct
+
+import bitshuffle
+import numpy as np
+
+from sim_dcu import scene
+from sim_dcu.series import ArmedSeries
+
+
+class ImageSource:
+    """The images of one series, as the chunks that go into its files.
+
+    Building the pool takes about 0.1 s a million pixels; series with an equal configuration share
+    it.
+
+    Parameters
+    ----------
+    series : ArmedSeries
+        The configuration the series was armed with.
+
+    Raises
+    ------
+    ValueError
+        Where the armed compression is not one that `chunk_encoding` knows.
+    """
+
+    def __init__(self, series: ArmedSeries) -> None:
+        self._series = series
+        self._encoding = chunk_encoding(series)
+        key = scene.PoolKey.of(series)
+        self._block_count = key.blocks
+        if self._encoding == "bslz4":
+            self._blocks = _compressed_blocks(key)
+            image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
+            # Big-endian: the image's size and a block's size, both in bytes, as in real files.
+            self._header = struct.pack(">QI", image_bytes, scene.BLOCK_BYTES)
+        else:
+            self._blocks = _plain_blocks(key)
+            self._header = b""
+
+    def chunk(self, number: int) -> bytes:
+        """Return the HDF5 chunk of image `number` (from 1).
+
+        With bslz4 a header of 12 bytes and bitshuffle's LZ4 blocks, without compression the
+        little-endian pixels.
+
+        Raises
+        ------
+        IndexError
+            Where the series has no such image.
+        """
+        series = self._series
+        scene.check_number(series, number)
+        choice = scene.random_bytes(
+            series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, self._block_count
+        )
+        picked = (choice & (scene.POOL_IMAGES - 1)).tolist()
+        parts = [self._header]
+        parts += [blocks[which] for blocks, which in zip(self._blocks, picked, strict=True)]
+        return b"".join(parts)
+
+    def array(self, number: int) -> np.ndarray:
+        """Return what the chunk of image `number` holds: `series.dtype`, shape (y, x), counts.
+
+        Raises
+        ------
+        IndexError
+            Where the series has no such image.
+        """
+        body = np.frombuffer(self.chunk(number), np.uint8, offset=len(self._header))
+        shape, dtype = self._series.shape, self._series.dtype
+        if self._encoding == "none":
+            return body.view(dtype).reshape(shape)
+        return bitshuffle.decompress_lz4(body, shape, dtype)
+
+
+def chunk_encoding(series: ArmedSeries) -> str:
+    """Return how the chunks of a series are encoded: "bslz4", or "none".
+
+    Raises
+    ------
+    ValueError
+        Where the armed compression is another one.
+    """
+    if not series.filewriter["compression_enabled"]:
+        return "none"
+    compression = series.detector["compression"]
+    if compression != "bslz4":
+        raise ValueError(f'compression "{compression}" is not simulated; "bslz4" is')
+    return "bslz4"
+
+
+@functools.lru_cache(maxsize=2)
+def _compressed_blocks(key: scene.PoolKey) -> list[tuple[bytes, ...]]:
+    return _by_place([_split(_pool_image(key, number), key) for number in range(scene.POOL_IMAGES)])
+
+
+@functools.lru_cache(maxsize=1)
+def _plain_blocks(key: scene.PoolKey) -> list[tuple[bytes, ...]]:
+    pool = [_pool_image(key, number).tobytes() for number in range(scene.POOL_IMAGES)]
+    starts = range(0, len(pool[0]), scene.BLOCK_BYTES)
+    return _by_place([[image[i : i + scene.BLOCK_BYTES] for i in starts] for image in pool])
+
+
+def _by_place(pool: list[list[bytes]]) -> list[tuple[bytes, ...]]:
+    return list(zip(*pool, strict=True))
+
+
+def _split(image: np.ndarray, key: scene.PoolKey) -> list[bytes]:
+    """Compress an image and return its blocks.
+
+    Every block is a big-endian length of 4 bytes and LZ4 data; the last one covers the rest of
+    the image rounded down to 8 pixels, and up to 7 pixels follow as they are (bitshuffle's rules).
+    """
+    stream = bitshuffle.compress_lz4(image).tobytes()
+    blocks, start = [], 0
+    for _ in range(key.blocks - 1):
+        (length,) = struct.unpack_from(">I", stream, start)
+        blocks.append(stream[start : start + 4 + length])
+        start += 4 + length
+    blocks.append(stream[start:])
+    return blocks
+
+
+def _pool_image(key: scene.PoolKey, number: int) -> np.ndarray:
+    """Return one image of the pool, shape (y, x), with one look-up a pixel."""
+    tables = _look_up_tables(key.count_time, key.bits)
+    raw = scene.random_bytes(
+        key.seed, scene.Purpose.POOL, 0, number, 2 * key.shape[0] * key.shape[1]
+    )
+    index = _first_entries(key.shape) + raw.view("<u2").reshape(key.shape)
+    image = tables.take(index)
+    if key.masked is not None:
+        image[key.masked] = (1 << key.bits) - 1
+    return image
+
+
+@functools.lru_cache(maxsize=1)
+def _look_up_tables(count_time: float, bits: int) -> np.ndarray:
+    """Return every level's count for every random number, one level after the other."""
+    numbers = 1 << scene.RANDOM_BITS
+    columns = []
+    for table in scene.level_tables(count_time):
+        steps = np.bincount(np.array(table.thresholds, dtype=np.int64), minlength=numbers)
+        counts = table.lowest + np.cumsum(steps)
+        columns.append(np.minimum(counts, (1 << bits) - 1).astype(f"<u{bits // 8}"))
+    return np.concatenate(columns)
+
+
+@functools.lru_cache(maxsize=1)
+def _first_entries(shape: tuple[int, int]) -> np.ndarray:
+    """Return where each pixel's level starts in the look-up tables, shape (y, x)."""
+    rows, columns = (np.arange(1 - size, size, 2, dtype=np.int64) ** 2 for size in shape)
+    levels = np.digitize(np.add.outer(rows, columns), scene.LEVEL_BOUNDS)
+    return levels.astype(np.uint32) << np.uint32(scene.RANDOM_BITS)

@@ -1,0 +1,184 @@
+"""A simulated DCU that answers on a port, for as long as a `with` block or a process lasts.
+
+Owns the socket, the server's thread and the temporary folder; knows no URL but its own.
+"""
+
+import asyncio
+import contextlib
+import socket
+import tempfile
+import threading
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+import numpy as np
+import uvicorn
+
+from sim_dcu.app import build_app
+from sim_dcu.clock import Clock
+from sim_dcu.dcu import Dcu
+from sim_dcu.wire import OneWriteProtocol
+
+# A DCU closes connections that are idle for 5 minutes (a client's notes on real hardware), in s.
+IDLE_LIMIT = 300
+# In s: how long a reply under way may still take when the server ends.
+LAST_REPLIES = 1
+_BACKLOG = 1024
+
+
+class Server:
+    """A DCU and its HTTP server; use it with `with`, or `start` and `stop` it.
+
+    Parameters
+    ----------
+    dcu : Dcu
+        Answers the requests.
+    host : str
+        Name or address to listen on.
+    port : int
+        0 takes any free one.
+
+    Attributes
+    ----------
+    dcu : Dcu
+        The DCU itself, for tests that look behind its API.
+    url : str
+        The base URL, without a slash at the end.
+
+    Raises
+    ------
+    OSError
+        Where the port is not free or the host not one of this machine.
+    """
+
+    def __init__(self, dcu: Dcu, host: str = "127.0.0.1", port: int = 0):
+        self.dcu = dcu
+        self._cleanup = contextlib.ExitStack()
+        family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        self._socket = socket.create_server(
+            (str(address[0]), port), family=family, backlog=_BACKLOG
+        )
+        shown = f"[{host}]" if ":" in host else host
+        self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
+        config = uvicorn.Config(
+            build_app(dcu),
+            http=OneWriteProtocol,
+            loop="asyncio",
+            ws="none",
+            lifespan="off",
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            backlog=_BACKLOG,
+            timeout_keep_alive=IDLE_LIMIT,
+            timeout_graceful_shutdown=LAST_REPLIES,
+        )
+        self._server = uvicorn.Server(config)
+        self._listening = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="sim-dcu-http", daemon=True)
+
+    def start(self) -> Self:
+        """Answer requests; returns when it does."""
+        self._thread.start()
+        self._listening.wait()
+        if not self._server.started:
+            raise RuntimeError(f"no server at {self.url}; its log has the reason")
+        return self
+
+    def stop(self) -> None:
+        """End what the DCU does and the server with it, within 2 s; a second call does nothing."""
+        self.dcu.close()
+        self._server.should_exit = True
+        if self._thread.is_alive():
+            self._thread.join()
+        self._socket.close()
+        self._cleanup.close()
+
+    def image(self, series_id: int, number: int) -> np.ndarray:
+        """Return the image (from 1) that the newest series of that id must hold; (y, x), counts."""
+        return self.dcu.image(series_id, number)
+
+    def pulse(self) -> bool:
+        """Give an external trigger (exts); return whether the detector took it."""
+        return self.dcu.pulse()
+
+    def gate(self, seconds: float) -> bool:
+        """Open an external gate for `seconds` (exte); return whether the detector took it."""
+        return self.dcu.gate(seconds)
+
+    def remove_at_end(self, folder: "tempfile.TemporaryDirectory[str]") -> None:
+        """Remove a temporary folder after the server has ended."""
+        self._cleanup.enter_context(folder)
+
+    def __enter__(self) -> Self:
+        return self.start()
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.stop()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._listening.set()
+
+    async def _serve(self) -> None:
+        serving = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
+        while not self._server.started and not serving.done():
+            await asyncio.sleep(0.001)
+        self._listening.set()
+        await serving
+
+
+def serve(
+    model: str = "eiger-1m",
+    *,
+    time_scale: float = 0.0,
+    seed: int = 0,
+    initialized: bool = False,
+    data_dir: str | Path | None = None,
+    host: str = "127.0.0.1",
+    port: int = 0,
+) -> Server:
+    """Return a simulated DCU, to be used with `with`.
+
+    Parameters
+    ----------
+    model : str
+        `eiger-1m` or `eiger-500k`.
+    time_scale : float
+        Factor on every wait the detector itself imposes: 1 is a real detector, 0 does not wait.
+    seed : int
+        Of the images and the bad pixels, 0 or more.
+    initialized : bool
+        Whether to start in state idle instead of na.
+    data_dir : path or None
+        Where the files go; None takes a temporary folder that is removed at the end.
+    host, port
+        Where to listen; port 0 is any free one.
+
+    Raises
+    ------
+    ValueError
+        Where model, time scale or seed is not one that can be simulated.
+    OSError
+        Where the port is not free or the folder cannot be made.
+    """
+    temporary = tempfile.TemporaryDirectory(prefix="sim-dcu-") if data_dir is None else None
+    folder = Path(temporary.name if temporary is not None else str(data_dir))
+    try:
+        dcu = Dcu(model, folder, Clock(time_scale), seed=seed, initialized=initialized)
+        server = Server(dcu, host, port)
+    except (OSError, ValueError):
+        if temporary is not None:
+            temporary.cleanup()
+        raise
+    if temporary is not None:
+        server.remove_at_end(temporary)
+    return server

@@ -1,0 +1,188 @@
+"""What the subsystems of a DCU have in common, and what they share.
+
+Knows nothing of a particular subsystem, nor of HTTP.
+"""
+
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from typing import Any
+
+from sim_dcu.clock import Clock, local_time
+from sim_dcu.parameters import MissingError, NotFittedError, ParameterStore, RefusedError
+from sim_dcu.tables.eiger1 import Status
+
+# What a command is given: read only by a command that wants it, because EIGER1 takes any body.
+Argument = Callable[[], Any]
+Command = Callable[[Argument], Any]
+
+
+class Machine:
+    """The lock, the clock and the worker that all subsystems of one DCU share.
+
+    All that changes the detector runs on the one worker, in the order of arrival, so that two
+    clients never change it at the same time. What ends a series does not queue there.
+
+    Parameters
+    ----------
+    clock : Clock
+        Waits for the detector.
+    """
+
+    def __init__(self, clock: Clock):
+        self.clock = clock
+        self.lock = threading.RLock()
+        self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sim-dcu-worker")
+        self._interrupt = threading.Event()
+        self._closing = False
+
+    def submit(self, job: Callable[..., Any], *arguments: Any) -> "Future[Any]":
+        """Queue `job` on the worker."""
+        return self._worker.submit(job, *arguments)
+
+    def begin_wait(self) -> threading.Event:
+        """Return a fresh event for the wait of the job that calls."""
+        with self.lock:
+            self._interrupt = threading.Event()
+            if self._closing:
+                self._interrupt.set()
+            return self._interrupt
+
+    def interrupt(self) -> None:
+        """Cut short the wait of the job that runs now."""
+        with self.lock:
+            self._interrupt.set()
+
+    def close(self) -> None:
+        """End the worker; what is still queued is dropped."""
+        with self.lock:
+            self._closing = True
+            self._interrupt.set()
+        self._worker.shutdown(wait=True, cancel_futures=True)
+
+
+def after(done: "Future[None]", reply: Any, failure: Callable[[], str] = str) -> "Future[Any]":
+    """Return a future of `reply` that waits for `done`.
+
+    Raises
+    ------
+    RefusedError
+        From the future's result, where `done` failed or `failure` then returns a text.
+    """
+    result: Future[Any] = Future()
+    result.set_running_or_notify_cancel()
+
+    def pass_on(finished: "Future[None]") -> None:
+        error = finished.exception()
+        text = str(error) if error is not None else failure()
+        if text:
+            refusal = RefusedError(text)
+            refusal.__cause__ = error
+            result.set_exception(refusal)
+        else:
+            result.set_result(reply)
+
+    done.add_done_callback(pass_on)
+    return result
+
+
+class Subsystem:
+    """One subsystem: a config, a status and commands.
+
+    Parameters
+    ----------
+    machine : Machine
+        Shared with the other subsystems.
+    config : ParameterStore
+        Its config; every access is under the machine's lock.
+    status : sequence of Status
+        Its status resources.
+    commands : mapping
+        What each command does; it returns the reply (a JSON object or None) or a future of it.
+    not_fitted : sequence of str
+        Status resources whose hardware this model lacks.
+    """
+
+    def __init__(
+        self,
+        machine: Machine,
+        config: ParameterStore,
+        status: Sequence[Status],
+        commands: Mapping[str, Command],
+        not_fitted: Sequence[str] = (),
+    ):
+        self.machine = machine
+        self.config = config
+        self._status = {entry.key: entry for entry in status}
+        self._commands = dict(commands)
+        self._not_fitted = frozenset(not_fitted)
+
+    def status_value(self, key: str) -> Any:
+        """Return the value of status resource `key`; a subsystem with a status has its own."""
+        raise MissingError(f"Parameter {key} does not exist")
+
+    def status_time(self, status: Status) -> str:
+        """Return when the value of `status` was taken."""
+        return local_time()
+
+    def keys(self, section: str) -> list[str]:
+        """Return the names in a section, in alphabetical order."""
+        with self.machine.lock:
+            if section == "config":
+                return self.config.keys()
+            return sorted(self._status if section == "status" else self._commands)
+
+    def read_config(self, key: str) -> dict[str, Any]:
+        """Return the reply of a GET of config `key`; an array stays an array."""
+        with self.machine.lock:
+            return self.config.reply(key)
+
+    def read_whole_config(self) -> dict[str, Any]:
+        """Return the replies of the whole config by key, arrays left out."""
+        with self.machine.lock:
+            return self.config.scalar_replies()
+
+    def read_status(self, key: str) -> dict[str, Any]:
+        """Return the reply of a GET of status `key`.
+
+        Raises
+        ------
+        MissingError, NotFittedError
+            Where there is no such resource, or no hardware for it.
+        """
+        if key in self._not_fitted:
+            raise NotFittedError(f"{key} is not fitted")
+        if key not in self._status:
+            raise MissingError(f"Parameter {key} does not exist")
+        status = self._status[key]
+        with self.machine.lock:
+            value = self.status_value(key)
+            taken = self.status_time(status)
+        if status.brief:
+            return {"time": taken, "value": value, "value_type": status.value_type}
+        return {
+            "critical_limits": list(status.critical_limits),
+            "critical_values": list(status.critical_values),
+            "state": "critical" if value in status.critical_values else "normal",
+            "time": taken,
+            "unit": status.unit,
+            "value": value,
+            "value_type": status.value_type,
+        }
+
+    def put_config(self, key: str, value: object) -> Any:
+        """Set config `key`; return the names that changed, or None where the reply is empty."""
+        with self.machine.lock:
+            self.config.update({key: self.config.accepted(key, value)})
+
+    def run(self, command: str, argument: Argument) -> Any:
+        """Run `command`; return its reply or a future of it.
+
+        Raises
+        ------
+        MissingError, RefusedError
+            Where there is no such command, or it is not possible now.
+        """
+        if command not in self._commands:
+            raise MissingError(f"Command {command} does not exist")
+        return self._commands[command](argument)

@@ -1,0 +1,1 @@
+"""The parameter trees of the detector generations, as data."""
