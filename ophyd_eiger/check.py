@@ -27,7 +27,7 @@ def check_data_file(path: Path, *, images: int | None) -> int:
 
     Raises
     ------
-    FileError, ChunkError
+    MissingFileError, FileError, ChunkError
     """
     with open_hdf5(path) as file:
         dataset = images_of(file, path)
@@ -54,7 +54,7 @@ def check_master_file(path: Path, *, images: int | None) -> None:
 
     Raises
     ------
-    FileError, ChunkError
+    MissingFileError, FileError, ChunkError
     """
     read_master(path)
     if images is not None:

@@ -9,13 +9,13 @@ import io
 import subprocess
 import sys
 import time
+import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import bluesky.plans as bp
-import databroker.v2
 import numpy as np
 import requests
 from bluesky import RunEngine
@@ -31,7 +31,7 @@ from ophyd_eiger.errors import EigerError
 
 MODEL = "eiger-1m"
 PHOTON_ENERGY_EV = 12_400.0
-EXPOSURE_S = 0.1
+EXPOSURE_S = 0.5
 START_TIMEOUT_S = 60.0
 
 
@@ -95,7 +95,7 @@ def run_demo(directory: Path, *, points: int, images: int, time_scale: float) ->
         console.print(f"  {url}")
         eiger = EigerDetector(url, name="eiger", directory=directory / "data")
         stack.callback(eiger.destroy)
-        catalog = databroker.v2.temp()
+        catalog = temporary_catalog()
         uid = take_data(eiger, catalog, ledger, points=points, images=images)
         with ledger.step("read the run back through databroker"):
             dataset = catalog[uid].primary.read()
@@ -114,6 +114,16 @@ def run_demo(directory: Path, *, points: int, images: int, time_scale: float) ->
         return True
     console.print(f"[bold red]{differing} of {total} images differ[/], shape {stacks.shape}")
     return False
+
+
+def temporary_catalog() -> Any:
+    """Return a databroker catalog that lives as long as this process."""
+    with warnings.catch_warnings():
+        # Of a test client that tiled runs its in-process server with.
+        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
+        from databroker.v2 import temp
+
+        return temp()
 
 
 def take_data(

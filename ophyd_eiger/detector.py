@@ -17,10 +17,10 @@ from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
 from ophyd_eiger.client import DcuClient, Timeouts
-from ophyd_eiger.documents import SeriesDocuments
+from ophyd_eiger.documents import point_documents
 from ophyd_eiger.errors import NotStagedError
-from ophyd_eiger.series import Acquisition, Point, Series
-from ophyd_eiger.signals import Link
+from ophyd_eiger.series import Acquisition, Point
+from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
 from ophyd_eiger.transfer import FetchedFile
 from ophyd_eiger.worker import EigerStatus, Worker
@@ -83,9 +83,8 @@ class EigerDetector(Device):
         self.directory = directory
         self.file_prefix = prefix
         self._connected = False
-        self._documents: tuple[Series, SeriesDocuments] | None = None
         self._asset_docs: list[tuple[str, dict]] = []
-        self._recorded: tuple[Point, str] | None = None
+        self._scanned: tuple[EigerSignal, ...] | None = None
         super().__init__(client.url, name=name, parent=parent, **kwargs)
         self._acquisition = Acquisition(
             self.name, self.detector, self.filewriter, self.link, self._connect_once
@@ -174,9 +173,9 @@ class EigerDetector(Device):
         prefix = self.file_prefix or self.name
         if "/" in prefix or "$" in prefix:
             raise ValueError(f"{self.name}: a file prefix holds no '/' and no '$': {prefix!r}")
-        self._documents = None
-        self._recorded = None
+        self._scanned = None
         self._asset_docs = []
+        self.link.scanned.clear()
         self._staged = Staged.yes
         return self._acquisition.stage(directory, prefix, self._note_not_staged)
 
@@ -202,15 +201,16 @@ class EigerDetector(Device):
             If there is no finished point to read.
         """
         point = self._last_point()
-        series = point.series
-        if self._recorded is None or self._recorded[0] is not point:
-            documents = self._documents_of(series)
-            datum_id, assets = documents.datum(point.first, point.images)
-            self._asset_docs.extend(assets)
-            self._recorded = (point, datum_id)
+        series, delivery = point.series, point.series.delivery
+        datum_id, documents = point_documents(
+            delivery.directory, delivery.master, first=point.first, images=point.images
+        )
+        self._asset_docs.extend(documents)
         readings: dict[str, Any] = dict(super().read().items())
+        for signal in self._scanned_signals():
+            readings.update(signal.read())
         readings[f"{self.name}_series_id"] = {"value": series.series_id, "timestamp": point.time}
-        readings[f"{self.name}_image"] = {"value": self._recorded[1], "timestamp": point.time}
+        readings[f"{self.name}_image"] = {"value": datum_id, "timestamp": point.time}
         return readings
 
     def describe(self) -> dict[str, Any]:
@@ -228,10 +228,9 @@ class EigerDetector(Device):
                 "its Status first"
             )
         self._acquisition.promise_given = True
-        # A run asks once, at its first reading: its documents start anew, with a Resource each.
-        self._documents = None
-        self._recorded = None
         keys: dict[str, Any] = dict(super().describe().items())
+        for signal in self._scanned_signals():
+            keys.update(signal.describe())
         keys[f"{self.name}_series_id"] = {
             "source": f"{self.address}/detector/command/arm",
             "dtype": "integer",
@@ -257,11 +256,14 @@ class EigerDetector(Device):
             raise NotStagedError(f"{self.name}: no images were taken; trigger it before reading")
         return point
 
-    def _documents_of(self, series: Series) -> SeriesDocuments:
-        if self._documents is None or self._documents[0] is not series:
-            delivery = series.delivery
-            self._documents = (series, SeriesDocuments(delivery.directory, delivery.master))
-        return self._documents[1]
+    def _scanned_signals(self) -> tuple[EigerSignal, ...]:
+        """Return the signals that a scan over them wants in its events, the same for all events.
+
+        bp.scan does not read a device's signals beside the device itself.
+        """
+        if self._scanned is None:
+            self._scanned = tuple(self.link.scanned)
+        return self._scanned
 
     def _connect_once(self) -> None:
         if not self._connected:

@@ -43,8 +43,13 @@ class Promise:
         return f"{self.images} x {self.shape[0]} x {self.shape[1]} {self.dtype}"
 
 
-class SeriesDocuments:
-    """Resource and Datum documents of one series in one run.
+def point_documents(
+    directory: Path, master: str, *, first: int, images: int
+) -> tuple[str, list[tuple[str, dict]]]:
+    """Return the id of a point's Datum, and the Resource and Datum to emit for it.
+
+    Each point has a Resource of its own, also where several share a series: a device is not told
+    which run it is read in, and a run must hold every Resource that its events need.
 
     Parameters
     ----------
@@ -52,27 +57,14 @@ class SeriesDocuments:
         Where the files go.
     master : str
         The master file's name.
+    first : int
+        The point's first image in the series, counted from 0.
+    images : int
+        Images of the point.
     """
-
-    def __init__(self, directory: Path, master: str) -> None:
-        self._bundle = event_model.compose_resource(
-            spec=SPEC, root=str(directory), resource_path=master, resource_kwargs={}
-        )
-        self._resource_told = False
-
-    def datum(self, first: int, images: int) -> tuple[str, list[tuple[str, dict]]]:
-        """Return the id of a point's Datum and the documents to emit for it.
-
-        Parameters
-        ----------
-        first : int
-            The point's first image in the series, counted from 0.
-        images : int
-            Images of the point.
-        """
-        datum = self._bundle.compose_datum(datum_kwargs={"first": first, "images": images})
-        documents: list[tuple[str, dict]] = [("datum", dict(datum))]
-        if not self._resource_told:
-            self._resource_told = True
-            documents.insert(0, ("resource", dict(self._bundle.resource_doc)))
-        return datum["datum_id"], documents
+    bundle = event_model.compose_resource(
+        spec=SPEC, root=str(directory), resource_path=master, resource_kwargs={}, validate=False
+    )
+    datum = bundle.compose_datum(datum_kwargs={"first": first, "images": images}, validate=False)
+    documents = [("resource", dict(bundle.resource_doc)), ("datum", dict(datum))]
+    return datum["datum_id"], documents

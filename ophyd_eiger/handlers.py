@@ -4,13 +4,14 @@ Loads neither ophyd nor an HTTP client: an analysis machine has no detector.
 """
 
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 import dask.array as da
+import numpy as np
 
-from ophyd_eiger.errors import MissingFileError
+from ophyd_eiger.errors import FileError, MissingFileError
 from ophyd_eiger.reader import Series, open_series
 
 SPEC = "EIGER_SIMPLON"
@@ -23,12 +24,16 @@ class EigerHandler:
     ----------
     path : path
         The series' master file.
+    shape : sequence of int, optional
+        Shape (y, x) of an image as the run's descriptor has it; checked if given, because
+        databroker itself fills up what is a pixel or two short.
     """
 
     specs = frozenset({SPEC})
 
-    def __init__(self, path: str | os.PathLike) -> None:
+    def __init__(self, path: str | os.PathLike, shape: Sequence[int] | None = None) -> None:
         self.path = Path(path)
+        self.shape = None if shape is None else tuple(shape)
         self._series: Series | None = None
 
     def __call__(self, first: int, images: int) -> da.Array:
@@ -50,11 +55,13 @@ class EigerHandler:
         ------
         MissingFileError
             If the series does not have them (yet), naming the file that is not there.
+        FileError
+            If a file is not what it should be, or its images are not of the shape promised.
         """
         series = self._series
         if series is None or len(series) < first + images:
             # Files of a run may arrive after the run: look again before giving up.
-            series = self._series = self._open()
+            series = self._series = open_series(self.path)
         if len(series) < first + images:
             missing = "; ".join(f"{file.name} is missing" for file in series.missing[:1])
             raise MissingFileError(
@@ -62,20 +69,37 @@ class EigerHandler:
                 f"{len(series)} found; {missing or 'the series was ended early'}"
             )
         _, y, x = series.shape
-        stack = da.from_array(series, chunks=(1, y, x), name=False)  # pyright: ignore[reportArgumentType] - dask types them as str
-        return stack[first : first + images]
-
-    def _open(self) -> Series:
-        try:
-            return open_series(self.path)
-        except FileNotFoundError as error:
-            raise MissingFileError(f"{self.path}: not there (yet): {error}") from error
+        if self.shape not in (None, (y, x)):
+            raise FileError(f"{self.path}: images of shape {(y, x)}, {self.shape} promised")
+        # pyright: dask types the array as a numpy array and the chunks as text.
+        return da.from_array(
+            _EventImages(series, first, images),  # pyright: ignore[reportArgumentType]
+            chunks=(1, y, x),  # pyright: ignore[reportArgumentType]
+            name=False,
+            fancy=False,
+        )
 
     def get_file_list(self, datum_kwargs_gen: Iterable[dict[str, Any]]) -> list[str]:
         """Return the series' files, the master first."""
         list(datum_kwargs_gen)
-        return [str(self.path), *(str(file) for file in self._open().files)]
+        return [str(self.path), *(str(file) for file in open_series(self.path).files)]
 
     def close(self) -> None:
         """Forget what is known of the files; the next call looks again."""
         self._series = None
+
+
+class _EventImages:
+    """The images of one event as dask wants them: shape, dtype, ndim and slices."""
+
+    def __init__(self, series: Series, first: int, images: int) -> None:
+        self._series = series
+        self._numbers = range(first, first + images)
+        self.shape = (images, *series.shape[1:])
+        self.dtype = series.dtype
+        self.ndim = series.ndim
+
+    def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
+        images, *pixels = index
+        wanted = self._numbers[images]
+        return self._series.read(wanted.start, wanted.stop)[(slice(None), *pixels)]

@@ -4,14 +4,23 @@ Opens nothing but the master. Links are resolved in the master's own folder only
 also look in the working directory, and take a stale file of the same name for the right one.
 """
 
+import contextlib
+import re
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 
 import h5py
+import numpy as np
 
-from ophyd_eiger.errors import FileError
+from ophyd_eiger.errors import EigerError, FileError, MissingFileError
 
 MASTER_ENDING = "_master.h5"
+# What h5py makes of HDF5's errors: for one broken file, any of them, depending on the broken byte.
+HDF5_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError)
+
+_SPECIFIC = "entry/instrument/detector/detectorSpecific"
+_DATA_LINK = re.compile(r"data_(\d+)")
 
 
 @dataclass(frozen=True)
@@ -32,23 +41,61 @@ class Master:
     data_files: tuple[Path, ...]
     images_promised: int | None
 
+    @property
+    def mask(self) -> np.ndarray:
+        """The pixel mask, uint32 of shape (y, x); 0 is a good pixel."""
+        return self._array("pixel_mask").astype(np.uint32, copy=False)
 
-def open_hdf5(path: Path) -> h5py.File:
-    """Open an HDF5 file to read.
+    @property
+    def flatfield(self) -> np.ndarray:
+        """The flat-field factors, float32 of shape (y, x)."""
+        return self._array("flatfield").astype(np.float32, copy=False)
+
+    def _array(self, name: str) -> np.ndarray:
+        with open_hdf5(self.path) as file:
+            place = f"{_SPECIFIC}/{name}"
+            dataset = object_of(file, place)
+            if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
+                raise FileError(f"{self.path}: no array of shape (y, x) in /{place}")
+            return dataset[()]
+
+
+@contextlib.contextmanager
+def open_hdf5(path: Path) -> Iterator[h5py.File]:
+    """Open an HDF5 file to read; whatever HDF5 raises until it is closed names the file.
 
     Raises
     ------
-    FileNotFoundError
+    MissingFileError
         If there is none.
     FileError
-        If it is none, or if it was cut off.
+        If it is none, if it was cut off, or if what is read of it is broken.
     """
     try:
-        return h5py.File(path, "r")
+        file = h5py.File(path, "r")
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path}: no such file") from None
-    except OSError as error:
+        raise MissingFileError(f"{path}: no such file") from None
+    except HDF5_ERRORS as error:
         raise FileError(f"{path}: not a whole HDF5 file ({error})") from error
+    with file:
+        try:
+            yield file
+        except EigerError:
+            raise
+        except HDF5_ERRORS as error:
+            raise FileError(f"{path}: broken ({error})") from error
+
+
+def object_of(file: h5py.File, place: str) -> object:
+    """Return the object at `place`, or None where this very file has none.
+
+    What an external link leads to does not count: HDF5 looks for its file in more places than the
+    master's folder.
+    """
+    found = file.get(place)
+    if not isinstance(found, (h5py.Group, h5py.Dataset)) or found.file.filename != file.filename:
+        return None
+    return found
 
 
 def read_master(path: Path) -> Master:
@@ -56,31 +103,32 @@ def read_master(path: Path) -> Master:
 
     Raises
     ------
-    FileNotFoundError, FileError
+    MissingFileError, FileError
     """
     with open_hdf5(path) as file:
-        entry = file.get("entry")
+        entry = object_of(file, "entry")
         if not isinstance(entry, h5py.Group):
             raise FileError(f"{path}: no group /entry; this is no master file of an EIGER")
         # Firmware before 1.3 has the links directly below /entry.
-        group = entry.get("data")
+        group = object_of(file, "entry/data")
         links = group if isinstance(group, h5py.Group) else entry
-        return Master(path, _data_files(links, path), _promised(entry))
+        return Master(path, _data_files(links, path), _promised(file))
 
 
 def _data_files(links: h5py.Group, path: Path) -> tuple[Path, ...]:
     found = {}
     for name in links:
+        matched = _DATA_LINK.fullmatch(str(name))
         link = links.get(name, getlink=True)
-        if str(name).startswith("data_") and isinstance(link, h5py.ExternalLink):
-            found[name] = path.parent / PurePosixPath(link.filename).name
-    return tuple(found[name] for name in sorted(found))
+        if matched and isinstance(link, h5py.ExternalLink):
+            found[int(matched[1])] = path.parent / PurePosixPath(link.filename).name
+    return tuple(found[number] for number in sorted(found))
 
 
-def _promised(entry: h5py.Group) -> int | None:
+def _promised(file: h5py.File) -> int | None:
     counts = []
     for name in ("nimages", "ntrigger"):
-        value = entry.get(f"instrument/detector/detectorSpecific/{name}")
+        value = object_of(file, f"{_SPECIFIC}/{name}")
         if not isinstance(value, h5py.Dataset):
             return None
         counts.append(int(value[()]))

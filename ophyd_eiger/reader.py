@@ -3,6 +3,8 @@
 Loads neither ophyd nor an HTTP client.
 """
 
+import bisect
+import itertools
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -12,13 +14,25 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 import numpy as np
 
-from ophyd_eiger.chunks import check_chunk
+from ophyd_eiger.chunks import BITSHUFFLE_FILTER, check_chunk
 from ophyd_eiger.errors import ChunkError, FileError, MissingFileError
-from ophyd_eiger.master import Master, open_hdf5, read_master
+from ophyd_eiger.master import HDF5_ERRORS, Master, object_of, open_hdf5, read_master
 
 IMAGES = "entry/data/data"
-# Shape (y, x) and type of an image.
-Geometry = tuple[tuple[int, int], np.dtype]
+# Settings of the bitshuffle filter: where the size of an element stands, and where the codec.
+_BITSHUFFLE_ELEMENT, _BITSHUFFLE_CODEC = 2, 4
+_BITSHUFFLE_LZ4 = 2
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What all images of a series have in common: shape (y, x) in pixels, and type of a pixel."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    def __str__(self) -> str:
+        return f"{self.shape[0]} x {self.shape[1]} {self.dtype}"
 
 
 @dataclass(frozen=True)
@@ -35,7 +49,7 @@ def open_series(path: str | os.PathLike) -> "Series":
 
     Raises
     ------
-    FileNotFoundError, FileError, MissingFileError
+    MissingFileError, FileError
     """
     return Series(path)
 
@@ -44,7 +58,8 @@ class Series:
     """The images of one series.
 
     Indexes like a numpy array of shape (images, y, x); each access reads. Files are opened when
-    they are needed and closed again.
+    they are needed and closed again. Which files there are is looked up once: a series opened
+    anew sees those that came since.
 
     Parameters
     ----------
@@ -53,19 +68,23 @@ class Series:
 
     Attributes
     ----------
+    master : Master
+        What the master file says.
     shape : tuple of int
         (images found, y, x); images behind a missing data file do not count.
     dtype : numpy.dtype
         Type of a pixel.
-    files : tuple of Path
-        The files that hold the images found.
+    ndim : int
+        3.
     missing : tuple of Path
         Data files that the master links to and that are not there.
 
     Raises
     ------
     MissingFileError
-        If there is not a single image.
+        If there is no master file, or not a single image.
+    FileError
+        If a file is not what it should be.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
@@ -87,8 +106,8 @@ class Series:
         if geometry is None:
             names = ", ".join(file.name for file in self.missing)
             raise MissingFileError(f"{path}: no image found; {names} missing")
-        (y, x), self.dtype = geometry
-        self.shape = (total, y, x)
+        self.dtype = geometry.dtype
+        self.shape = (total, *geometry.shape)
         self.ndim = 3
 
     def __repr__(self) -> str:
@@ -110,75 +129,80 @@ class Series:
     @property
     def mask(self) -> np.ndarray:
         """The pixel mask of the master file, uint32 of shape (y, x); 0 is a good pixel."""
-        return self._detector_array("pixel_mask")
+        return self.master.mask
 
     @property
     def flatfield(self) -> np.ndarray:
         """The flat-field factors of the master file, float32 of shape (y, x)."""
-        return self._detector_array("flatfield")
+        return self.master.flatfield
 
     def __getitem__(self, index: object) -> np.ndarray:
         key = index if isinstance(index, tuple) else (index,)
         first, pixels = (key[0], key[1:]) if key else (slice(None), ())
-        if isinstance(first, (int, np.integer)):
+        if isinstance(first, (int, np.integer)) and not isinstance(first, bool):
             number = int(first) + (len(self) if first < 0 else 0)
             return self.read(number, number + 1)[(0, *pixels)]
+        if first is Ellipsis:
+            return self.read(0, len(self))[key]
         if not isinstance(first, slice):
             raise TypeError(f"images are chosen by a number or a slice, not by {first!r}")
-        start, stop, step = first.indices(len(self))
-        if step < 1:
-            raise ValueError(f"a step of {step} through the images; steps go forward")
-        return self.read(start, max(start, stop))[(slice(None, None, step), *pixels)]
+        numbers = range(*first.indices(len(self)))
+        return self._read_images(numbers)[(slice(None), *pixels)]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return images `start` to `stop - 1`, counted from 0, of shape (stop - start, y, x).
 
         Raises
         ------
+        IndexError
+            If no such images were promised.
         MissingFileError
-            If the series holds fewer images, naming the file that is not there.
+            If they were promised and are not there, naming the file that is missing.
         ChunkError
             If an image's bytes are broken.
         """
-        if not 0 <= start <= stop:
-            raise IndexError(f"{self.master.path}: no images {start} to {stop}")
+        if not 0 <= start <= stop or (stop > len(self) and not self._awaits(stop)):
+            raise IndexError(
+                f"{self.master.path.name}: images {start} to {stop - 1} asked for, it has "
+                f"0 to {len(self) - 1}"
+            )
         if stop > len(self):
             raise self._too_few(stop)
-        out = np.empty((stop - start, *self.shape[1:]), self.dtype)
-        for part in self._parts:
-            low, high = max(start, part.first), min(stop, part.first + part.images)
-            if low < high:
-                self._read_part(part, low, high, out[low - start : high - start])
+        return self._read_images(range(start, stop))
+
+    def _read_images(self, numbers: range) -> np.ndarray:
+        """Return images that are there, in the order of `numbers`; each file is opened once."""
+        out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+        firsts = [part.first for part in self._parts]
+        places = itertools.groupby(
+            enumerate(numbers), lambda place: bisect.bisect_right(firsts, place[1]) - 1
+        )
+        for which, group in places:
+            part = self._parts[which]
+            with open_hdf5(part.path) as file:
+                images = images_of(file, part.path)
+                for place, number in group:
+                    _read_image(images, number - part.first, part.path, out[place])
         return out
 
-    def _read_part(self, part: Part, low: int, high: int, out: np.ndarray) -> None:
-        with open_hdf5(part.path) as opened:
-            images = images_of(opened, part.path)
-            for place, number in enumerate(range(low - part.first, high - part.first)):
-                check_image(images, number, part.path)
-                images.read_direct(out, np.s_[number], np.s_[place])
+    def _awaits(self, images: int) -> bool:
+        promised = self.master.images_promised
+        return bool(self.missing) if promised is None else images <= promised
 
     def _too_few(self, wanted: int) -> MissingFileError:
         promised = self.master.images_promised
         said = "" if promised is None else f"{promised} images promised, "
         lost = "".join(f"; {file.name} is missing" for file in self.missing[:1])
         return MissingFileError(
-            f"{self.master.path.name}: {said}{len(self)} found, image {wanted} asked for{lost}"
+            f"{self.master.path.name}: {said}{len(self)} found, image {wanted} asked for"
+            f"{lost or '; the series was ended early'}"
         )
-
-    def _detector_array(self, name: str) -> np.ndarray:
-        place = f"entry/instrument/detector/detectorSpecific/{name}"
-        with open_hdf5(self.master.path) as file:
-            dataset = file.get(place)
-            if not isinstance(dataset, h5py.Dataset):
-                raise FileError(f"{self.master.path}: no /{place}")
-            return dataset[()]
 
 
 def _survey(path: Path) -> tuple[int, Geometry]:
     with open_hdf5(path) as file:
         images = images_of(file, path)
-        return images.shape[0], (images.shape[1:], images.dtype)
+        return images.shape[0], Geometry(images.shape[1:], images.dtype)
 
 
 def images_of(file: h5py.File, path: Path) -> h5py.Dataset:
@@ -187,11 +211,13 @@ def images_of(file: h5py.File, path: Path) -> h5py.Dataset:
     Raises
     ------
     FileError
-        If there are none of shape (images, y, x).
+        If there are none of shape (images, y, x), or if their pixels are no counts.
     """
-    images = file.get(IMAGES)
+    images = object_of(file, IMAGES)
     if not isinstance(images, h5py.Dataset) or images.ndim != 3:
         raise FileError(f"{path}: no images of shape (images, y, x) in /{IMAGES}")
+    if images.dtype.kind != "u":
+        raise FileError(f"{path}: pixels of type {images.dtype}, not unsigned integers")
     return images
 
 
@@ -203,14 +229,42 @@ def check_image(images: h5py.Dataset, number: int, path: Path) -> None:
     ChunkError
         Naming file and image.
     """
-    created = images.id.get_create_plist()
-    filters = [created.get_filter(place)[0] for place in range(created.get_nfilters())]
+    shape = images.shape[1:]
     try:
-        if images.chunks != (1, *images.shape[1:]):
+        if images.chunks != (1, *shape):
             raise ChunkError(f"chunks of {images.chunks}, not of one image")
-        _, raw = images.id.read_direct_chunk((number, 0, 0))
-        check_chunk(raw, filters, images.shape[1:], images.dtype)
-    except (ChunkError, OSError, RuntimeError) as error:
-        raise ChunkError(
-            f"{path}: image {number + 1} of {len(images)} is broken: {error}"
-        ) from error
+        skipped, raw = images.id.read_direct_chunk((number, 0, 0))
+        check_chunk(raw, _filters(images, skipped), shape, images.dtype)
+    except HDF5_ERRORS as error:  # ChunkError among them
+        raise _broken(images, number, path, error) from error
+
+
+def _filters(images: h5py.Dataset, skipped: int) -> list[int]:
+    """Return the filters that a chunk went through; bit n of `skipped` leaves out filter n."""
+    created = images.id.get_create_plist()
+    filters = []
+    for place in range(created.get_nfilters()):
+        code, _, settings, _ = created.get_filter(place)
+        if skipped >> place & 1:
+            continue
+        if code == BITSHUFFLE_FILTER and (
+            len(settings) <= _BITSHUFFLE_CODEC
+            or settings[_BITSHUFFLE_ELEMENT] != images.dtype.itemsize
+            or settings[_BITSHUFFLE_CODEC] != _BITSHUFFLE_LZ4
+        ):
+            # The codec goes by these and not by the type, so a wrong one leads it astray.
+            raise ChunkError(f"bitshuffle settings {settings} are none that an EIGER writes")
+        filters.append(code)
+    return filters
+
+
+def _read_image(images: h5py.Dataset, number: int, path: Path, out: np.ndarray) -> None:
+    check_image(images, number, path)
+    try:
+        images.read_direct(out, np.s_[number])
+    except HDF5_ERRORS as error:
+        raise _broken(images, number, path, error) from error
+
+
+def _broken(images: h5py.Dataset, number: int, path: Path, error: Exception) -> ChunkError:
+    return ChunkError(f"{path}: image {number + 1} of {len(images)} is broken: {error}")

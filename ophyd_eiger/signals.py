@@ -56,6 +56,8 @@ class Link:
         Called before cancel and abort, which end the exposure that the worker waits for.
     after_command : callable
         Called with (subsystem, command) after a user's command was carried out.
+    scanned : list of EigerSignal
+        What was set since the detector was staged: a scan over it wants its values in the events.
     """
 
     client: DcuClient
@@ -63,6 +65,7 @@ class Link:
     make_way: Callable[[], None] = field(default=lambda: None)
     interrupt: Callable[[], None] = field(default=lambda: None)
     after_command: Callable[[str, str], None] = field(default=lambda subsystem, command: None)
+    scanned: list["EigerSignal"] = field(default_factory=list)
 
 
 @dataclass(frozen=True)
@@ -252,6 +255,8 @@ class EigerSignal(Signal):
         self.link.worker.raise_unseen()
         if self.dcu_metadata is not None:
             self.check_value(value)
+        if self not in self.link.scanned:
+            self.link.scanned.append(self)
         status = EigerStatus(f"{self.name}: set {value!r}")
         return self.link.worker.submit(lambda: self.put_now(value), status)
 

@@ -53,6 +53,8 @@ class EigerStatus(StatusBase):
     def on_observed(self, callback: Callable[[], None]) -> None:
         """Call back once when somebody first waits for this Status."""
         self._on_observed = callback
+        if self._observed:
+            self._note_observer()
 
     def add_callback(self, callback: Callable) -> None:
         """Call `callback(status)` when the work is done, at once if it is."""

@@ -178,10 +178,6 @@ class Acquisition:
                 train.done.set_exception(OSError(failure))
             else:
                 train.done.set_result(None)
-        with self._changed:
-            if self.phase is not Phase.FAILED:
-                self._enter(Phase.ENDED)
-            self._changed.notify_all()
 
     def _next_train(self) -> Train | None:
         with self._changed:
@@ -192,6 +188,10 @@ class Acquisition:
                     or self.phase in (Phase.ENDED, Phase.FAILED)
                 )
             )
+            if self._train is None and self.phase is Phase.WAITING:
+                # Ended under the same lock, so that no trigger comes in between.
+                self._enter(Phase.ENDED)
+                self._changed.notify_all()
             return self._train
 
     def _run(self, train: Train) -> None:

@@ -130,7 +130,7 @@ def _json(content: Any) -> JsonReply:
             return darray.encoded(array)
         raise TypeError(f"{type(array).__name__} has no JSON form")
 
-    # With blanks after comma and colon, as EIGER1 prints: a known client scans for `"sequence id": `.
+    # With blanks after comma and colon, as the arm replies of real EIGER1 have them.
     return JsonReply(json.dumps(content, default=spell, allow_nan=False))
 
 

@@ -9,10 +9,11 @@ from typing import Any
 import numpy as np
 
 from sim_dcu.clock import Clock
-from sim_dcu.detector import Detector, State
+from sim_dcu.detector import Detector
 from sim_dcu.filestore import FileStore, Filewriter
 from sim_dcu.models import MODELS
 from sim_dcu.parameters import MissingError, ParameterStore, RefusedError
+from sim_dcu.states import State
 from sim_dcu.subsystem import Argument, Machine, Subsystem
 from sim_dcu.tables import eiger1
 
@@ -128,15 +129,23 @@ class Dcu:
         KeyError, IndexError
             Where no such series was armed, or it has no such image.
         """
-        return self.detector.image(series_id, number)
+        return self.detector.series.image(series_id, number)
 
     def pulse(self) -> bool:
         """Give an external trigger (exts); return whether the detector took it."""
-        return self.detector.signal("pulse")
+        return self.detector.series.signal("pulse")
 
     def gate(self, seconds: float) -> bool:
-        """Open an external gate for `seconds` (exte); return whether the detector took it."""
-        return self.detector.signal("gate", seconds)
+        """Open an external gate for `seconds` (exte); return whether the detector took it.
+
+        Raises
+        ------
+        ValueError
+            Where `seconds` is not a finite number of 0 or more.
+        """
+        if not 0 <= seconds < float("inf"):
+            raise ValueError(f"a gate of {seconds} s is not a finite number of 0 or more")
+        return self.detector.series.signal("gate", seconds)
 
     def close(self) -> None:
         """End every wait and thread; nobody asks the DCU any more."""
@@ -150,11 +159,11 @@ class Dcu:
         if subsystem not in self._subsystems:
             raise MissingError(f"Subsystem {subsystem} does not exist")
         # "No other API operation may be performed until successful completion" (API reference 1.3).
-        if self.detector.state is State.INITIALIZE:
+        if self.detector.state.now is State.INITIALIZE:
             raise RefusedError("not possible in state initialize")
         return self._subsystems[subsystem]
 
     def _check_initialized(self, subsystem: str, key: str) -> None:
         # Until then the DCU does not know its detector; the text is the reference's own.
-        if subsystem == "detector" and self.detector.state is State.NA:
+        if subsystem == "detector" and self.detector.state.now is State.NA:
             raise MissingError(f"Parameter {key} does not exist")

@@ -133,7 +133,7 @@ CHIP_SETTINGS = {
 }
 HALF_MODULE_CHIP_PIXELS = (256, 1024)  # four chips of 256 x 256, without the seams between them
 HIGH_VOLTAGE = 200.0  # V
-FIRST_STREAM = 4352
+FIRST_STREAM = 4352  # the first half module's in a real EIGER 9M; they go up in steps of 16 to 48
 # The steps of the table of true and measured count rates, in counts per second and pixel, and the
 # dead time in s of a pixel that is blind after each photon; both agree with a real file's table.
 RATE_STEP = 1125.0

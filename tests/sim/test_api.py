@@ -11,7 +11,7 @@ import math
 import numpy as np
 import pytest
 import requests
-from conftest import Client
+from plain_client import Client
 
 import sim_dcu
 

@@ -212,6 +212,7 @@ def test_counts_that_do_not_fit_read_as_overflow():
     image = oracle.image(series, 1)
     radius = distance(series.shape)
     assert (image[(radius >= 215) & (radius < 219)] == 255).all()  # 7200 expected
+    np.testing.assert_array_equal(ImageSource(series).array(1), image)
 
 
 def test_all_images_of_all_series_differ():

@@ -1,0 +1,127 @@
+"""Scans with bluesky's own plans have exactly the images that the oracle gives."""
+
+import bluesky.plans as bp
+import numpy as np
+import pytest
+from ophyd.sim import motor
+
+
+PLANS = {
+    "count": (lambda eiger: bp.count([eiger], 5), 5),
+    "scan": (lambda eiger: bp.scan([eiger], motor, 0, 1, 11), 11),
+}
+# Every pair of values of (plan, nimages, ntrigger, nimages_per_file) is in one of these.
+SHORT = {
+    ("count", 1, 1, 1),
+    ("count", 7, 4, 3),
+    ("scan", 1, 4, 3),
+    ("scan", 7, 1, 1),
+    ("count", 1, 4, 1000),
+    ("scan", 7, 1, 1000),
+    ("scan", 7, 4, 1),
+    ("count", 7, 1, 3),
+}
+CASES = [
+    pytest.param(*case, marks=() if case in SHORT else pytest.mark.long)
+    for case in (
+        (plan, nimages, ntrigger, per_file)
+        for plan in PLANS
+        for nimages in (1, 7)
+        for ntrigger in (1, 4)
+        for per_file in (1, 3, 1000)
+    )
+]
+
+
+@pytest.mark.parametrize(("plan", "nimages", "ntrigger", "per_file"), CASES)
+def test_scan_has_the_oracles_images(
+    RE, catalog, dcu, eiger, assert_right, tmp_path, plan, nimages, ntrigger, per_file
+):
+    make_plan, points = PLANS[plan]
+    eiger.detector.nimages.set(nimages).wait(10)
+    eiger.detector.ntrigger.set(ntrigger).wait(10)
+    eiger.filewriter.nimages_per_file.set(per_file).wait(10)
+    (uid,) = RE(make_plan(eiger))
+    assert_right(uid, points=points, images=nimages)
+    assert eiger.detector.state.get() == "idle"
+    assert eiger.filewriter.name_pattern.get() == "series_$id"
+    left = {path.name for path in (tmp_path / "data").iterdir()}
+    assert left == {file.path.name for file in eiger.fetched}
+
+
+def test_images_inside_the_master(RE, catalog, dcu, eiger, assert_right):
+    eiger.detector.nimages.set(3).wait(10)
+    eiger.filewriter.nimages_per_file.set(0).wait(10)
+    (uid,) = RE(bp.count([eiger], 2))
+    assert_right(uid, points=2, images=3)
+    assert [file.path.name[-10:] for file in eiger.fetched] == ["_master.h5", "_master.h5"]
+
+
+def test_through_v1_header(RE, catalog, dcu, eiger, assert_right):
+    (uid,) = RE(bp.count([eiger], 2))
+    images = [np.asarray(image) for image in catalog.v1[uid].data("eiger_image")]
+    assert [image.shape for image in images] == [(1, 514, 1030)] * 2
+    assert np.array_equal(images[1][0], dcu.image(2, 1))
+
+
+def test_two_scans_in_one_folder_overwrite_nothing(RE, catalog, dcu, eiger, assert_right, tmp_path):
+    (first,) = RE(bp.count([eiger], 2))
+    before = {path: path.read_bytes() for path in (tmp_path / "data").iterdir()}
+    # Sequence ids start again at 1, so that equal name patterns would give equal names.
+    eiger.initialize()
+    eiger.detector.frame_time.set(0.02).wait(10)
+    eiger.detector.count_time.set(0.015).wait(10)
+    (second,) = RE(bp.count([eiger], 2))
+    assert_right(second, points=2, images=1)
+    assert {path: path.read_bytes() for path in before} == before
+    assert catalog[first].primary.read()["eiger_image"].shape == (2, 1, 514, 1030)
+
+
+def test_count_time_scanned(RE, catalog, dcu, eiger, assert_right):
+    """A value that is set between points ends the series that is armed for the old one."""
+    uid = RE(bp.scan([eiger], eiger.detector.count_time, 0.001, 0.004, 4))[0]
+    assert_right(uid, points=4, images=1)
+    times = np.asarray(catalog[uid].primary.read()["eiger_detector_count_time"])
+    assert times == pytest.approx([0.001, 0.002, 0.003, 0.004], rel=1e-6)
+
+
+def test_set_in_the_middle_of_an_armed_series(RE, catalog, dcu, eiger, assert_right):
+    eiger.detector.ntrigger.set(3).wait(10)
+    uid = RE(bp.scan([eiger], eiger.detector.beam_center_x, 1, 4, 4))[0]
+    assert_right(uid, points=4, images=1)
+
+
+def test_two_runs_in_one_staging(RE, catalog, dcu, eiger, assert_right):
+    import bluesky.plan_stubs as bps
+    import bluesky.preprocessors as bpp
+
+    eiger.detector.ntrigger.set(4).wait(10)
+
+    @bpp.stage_decorator([eiger])
+    def two_runs():
+        for _ in range(2):
+            yield from bps.open_run()
+            for _ in range(2):
+                yield from bps.trigger_and_read([eiger])
+            yield from bps.close_run()
+
+    uids = RE(two_runs())
+    for uid, numbers in zip(uids, ((1, 2), (3, 4)), strict=True):
+        found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+        assert np.array_equal(found[:, 0], [dcu.image(1, number) for number in numbers])
+
+
+def test_configuration_is_in_the_descriptor(RE, catalog, eiger):
+    eiger.detector.photon_energy.set(12400).wait(10)
+    (uid,) = RE(bp.count([eiger], 1))
+    descriptor = catalog[uid].primary.metadata["descriptors"][0]
+    configuration = descriptor["configuration"]["eiger"]["data"]
+    assert configuration["eiger_detector_photon_energy"] == pytest.approx(12400)
+    assert configuration["eiger_detector_threshold_energy"] == pytest.approx(6200)
+    assert configuration["eiger_detector_bit_depth_image"] == 16
+    keys = descriptor["configuration"]["eiger"]["data_keys"]
+    assert keys["eiger_detector_photon_energy"]["units"] == "eV"
+    image = descriptor["data_keys"]["eiger_image"]
+    assert image["shape"] == [1, 514, 1030]
+    assert image["dtype_numpy"] == "<u2"
+    assert image["external"] == "FILESTORE:"

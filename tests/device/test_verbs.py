@@ -1,0 +1,266 @@
+"""Each verb returns at once, does its work in order, and says what is wrong."""
+
+import logging
+import threading
+
+import pytest
+from ophyd.utils.errors import RedundantStaging
+
+import sim_dcu
+from ophyd_eiger import EigerDetector
+from ophyd_eiger.errors import (
+    EigerError,
+    NotStagedError,
+    PromiseError,
+    RefusedError,
+    StateError,
+    StoppedError,
+    TransferError,
+)
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A detector whose exposures take a minute, and arming its own time."""
+    with sim_dcu.serve(model="eiger-500k", time_scale=1, seed=5, initialized=True) as dcu:
+        device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        device.connect()
+        device.detector.frame_time.set(60).wait(10)
+        device.detector.nimages.set(1).wait(10)
+        yield device
+        device.destroy()
+
+
+def wait_for_state(device, wanted, seconds=30.0):
+    """Wait until the detector is in a state, by asking it."""
+    deadline = threading.Event()
+    timer = threading.Timer(seconds, deadline.set)
+    timer.start()
+    try:
+        while device.detector.state.get() != wanted:
+            assert not deadline.wait(0.01), f"not {wanted!r} within {seconds} s"
+    finally:
+        timer.cancel()
+
+
+def test_verbs_return_at_once(slow):
+    staged = slow.stage()
+    triggered = slow.trigger()
+    unstaged = slow.unstage()
+    # The arming alone takes longer than all three calls.
+    assert not staged.done
+    assert not triggered.done
+    unstaged.wait(30)
+    assert staged.success
+    assert slow.detector.state.get() == "idle"
+
+
+def test_trigger_again_takes_the_point_again(dcu, eiger):
+    eiger.detector.frame_time.set(0.02).wait(10)
+    eiger.stage()
+    first, second = eiger.trigger(), eiger.trigger()
+    second.wait(20)
+    # The first was overtaken before or while it was exposed: either way it is over, and quietly.
+    first.wait(0)
+    series_id = eiger.read()["eiger_series_id"]["value"]
+    eiger.unstage().wait(20)
+    assert series_id in (1, 2)
+    masters = {file.path.name.split("_")[2] for file in eiger.fetched}
+    assert str(series_id) in masters
+
+
+def test_trigger_while_one_runs_ends_it_first(slow):
+    slow.stage().wait(30)
+    first = slow.trigger()
+    wait_for_state(slow, "acquire")
+    slow.detector.abort  # noqa: B018 - not sent by hand: trigger itself ends the exposure
+    second = slow.trigger()
+    first.wait(30)
+    wait_for_state(slow, "acquire")
+    assert not second.done
+    # A new series: the images of the first exposure belong to no event.
+    assert slow.detector.arm.get() == 2
+    slow.unstage().wait(30)
+    assert slow.detector.state.get() == "idle"
+
+
+def test_unstage_ends_a_running_exposure(slow):
+    slow.stage().wait(30)
+    triggered = slow.trigger()
+    wait_for_state(slow, "acquire")
+    slow.unstage().wait(30)
+    assert triggered.done
+    assert slow.detector.state.get() == "idle"
+
+
+def test_stop_ends_the_exposure_and_its_trigger_fails(slow):
+    slow.stage().wait(30)
+    triggered = slow.trigger()
+    wait_for_state(slow, "acquire")
+    slow.stop().wait(30)
+    with pytest.raises(StoppedError, match="stopped before its end"):
+        triggered.wait(30)
+    assert slow.detector.state.get() == "idle"
+    slow.unstage().wait(30)
+
+
+def test_abort_by_hand_fails_the_trigger(slow):
+    slow.stage().wait(30)
+    triggered = slow.trigger()
+    wait_for_state(slow, "acquire")
+    slow.detector.abort.set(1).wait(30)
+    with pytest.raises(StoppedError):
+        triggered.wait(30)
+    slow.unstage().wait(30)
+    assert slow.detector.state.get() == "idle"
+
+
+def test_set_comes_after_a_running_exposure(eiger):
+    eiger.stage()
+    triggered = eiger.trigger()
+    set_ = eiger.detector.count_time.set(0.002)
+    set_.wait(20)
+    assert triggered.done
+    eiger.unstage().wait(20)
+
+
+def test_trigger_without_stage(eiger):
+    with pytest.raises(NotStagedError, match="not staged"):
+        eiger.trigger().wait(10)
+
+
+def test_staged_twice(eiger):
+    eiger.stage().wait(10)
+    with pytest.raises(RedundantStaging):
+        eiger.stage()
+    eiger.unstage().wait(10)
+
+
+def test_read_before_trigger_is_done(slow):
+    slow.stage().wait(30)
+    with pytest.raises(NotStagedError, match="no images were taken"):
+        slow.read()
+    slow.trigger()
+    with pytest.raises(NotStagedError, match="wait for trigger's Status"):
+        slow.read()
+    slow.unstage().wait(30)
+
+
+def test_describe_before_stage_is_done(slow):
+    with pytest.raises(NotStagedError, match="known when stage is done"):
+        slow.describe()
+    status = slow.stage()
+    with pytest.raises(NotStagedError):
+        slow.describe()
+    status.wait(30)
+    assert slow.describe()["eiger_image"]["shape"] == [1, 514, 1030]
+    slow.unstage().wait(30)
+
+
+def test_not_initialized(tmp_path):
+    with sim_dcu.serve(model="eiger-500k", time_scale=0) as dcu:
+        device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        with pytest.raises(StateError, match=r"'na', not 'idle'.*eiger\.initialize\(\)"):
+            device.stage().wait(10)
+        assert device.detector.state.get() == "na"
+        # A stage that failed leaves nothing behind: it can be tried again at once.
+        device.initialize()
+        device.stage().wait(10)
+        device.unstage().wait(10)
+        device.destroy()
+
+
+def test_armed_by_somebody_else(dcu, eiger):
+    eiger.detector.arm.set(1).wait(10)
+    with pytest.raises(StateError, match=r"somebody armed it.*disarm\.set"):
+        eiger.stage().wait(10)
+    assert eiger.detector.state.get() == "ready"
+    eiger.detector.disarm.set(1).wait(10)
+
+
+def test_trigger_mode_that_is_not_supported(eiger):
+    eiger.detector.trigger_mode.set("inte").wait(10)
+    with pytest.raises(StateError, match="trigger_mode is 'inte'"):
+        eiger.stage().wait(10)
+    assert eiger.detector.state.get() == "idle"
+
+
+def test_stage_that_failed_fails_the_trigger_with_its_error(eiger, caplog):
+    eiger.detector.trigger_mode.set("inte").wait(10)
+    # As a parent device does it: the Status is dropped.
+    eiger.stage()
+    with pytest.raises(StateError, match="trigger_mode is 'inte'"):
+        eiger.trigger().wait(10)
+    told = [record for record in caplog.records if record.levelno >= logging.ERROR]
+    assert len(told) == 1
+    assert "nobody waits for it" in told[0].getMessage()
+    eiger.unstage().wait(10)
+
+
+def test_a_failure_nobody_waited_for_is_raised_by_the_next_verb(dcu, eiger):
+    # The limits are the detector's; a value that passes them may be refused all the same.
+    eiger.detector.arm.set(1).wait(10)
+    done = threading.Event()
+    eiger.filewriter["config/no_such_key"].set(1)
+    eiger.link.worker.submit(done.set, type(eiger.detector.disarm.set(1))("marker"))
+    assert done.wait(10)
+    with pytest.raises(RefusedError, match="no_such_key"):
+        eiger.detector.count_time.set(0.001)
+    eiger.detector.count_time.set(0.001).wait(10)
+
+
+def test_bit_depth_that_changes_in_a_run(eiger):
+    eiger.stage().wait(10)
+    assert eiger.describe()["eiger_image"]["dtype_numpy"] == "<u2"
+    eiger.detector.frame_time.set(0.05).wait(10)
+    eiger.detector.count_time.set(0.04).wait(10)
+    with pytest.raises(PromiseError, match=r"uint32, but the run was told .*uint16"):
+        eiger.trigger().wait(10)
+    eiger.unstage().wait(10)
+    assert eiger.detector.state.get() == "idle"
+
+
+def test_folder_that_cannot_be_written(eiger, tmp_path):
+    blocker = tmp_path / "file"
+    blocker.write_text("in the way")
+    eiger.directory = blocker / "data"
+    with pytest.raises(TransferError, match=r"no files can be written there"):
+        eiger.stage().wait(10)
+    assert eiger.detector.state.get() == "idle"
+
+
+def test_prefix(eiger, tmp_path):
+    eiger.file_prefix = "lysozyme"
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    eiger.unstage().wait(10)
+    assert all(file.path.name.startswith("lysozyme_") for file in eiger.fetched)
+    eiger.file_prefix = "a/b"
+    with pytest.raises(ValueError, match="holds no '/'"):
+        eiger.stage()
+
+
+def test_commands_as_signals(dcu, eiger):
+    status = eiger.detector.initialize.set(1)
+    status.wait(20)
+    assert eiger.detector.arm.set(1).wait(10) is None
+    assert eiger.detector.arm.get() == 1
+    eiger.detector.soft_trigger.set(1).wait(20)
+    eiger.detector.disarm.set(1).wait(10)
+    assert eiger.detector.disarm.get() == 1
+    # A command that is illegal now fails with the DCU's own words.
+    with pytest.raises(EigerError, match=r"PUT http://\S+/command/trigger: the DCU answered 400"):
+        eiger.detector.soft_trigger.set(1).wait(10)
+
+
+def test_threads_end_with_the_device(dcu, tmp_path):
+    before = set(threading.enumerate())
+    device = EigerDetector(dcu.url, name="mortal", directory=tmp_path)
+    device.stage().wait(10)
+    device.trigger().wait(10)
+    device.unstage().wait(10)
+    device.destroy()
+    left = [t for t in set(threading.enumerate()) - before if t.name.startswith("mortal")]
+    for thread in left:
+        thread.join(10)
+    assert not any(thread.is_alive() for thread in left)
