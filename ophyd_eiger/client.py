@@ -24,6 +24,7 @@ from ophyd_eiger.errors import (
     AddressError,
     DcuTimeoutError,
     DcuUnreachableError,
+    EigerError,
     LostReplyError,
     NotServedError,
     RefusedError,
@@ -327,7 +328,8 @@ def _reason(error: BaseException) -> str:
     seen = error
     while True:
         inner = seen.__cause__ or seen.__context__
-        if inner is None:
+        # What was being handled when this error came is another story.
+        if inner is None or isinstance(inner, EigerError):
             return str(seen) or type(seen).__name__
         seen = inner
 

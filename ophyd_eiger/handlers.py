@@ -71,13 +71,9 @@ class EigerHandler:
         _, y, x = series.shape
         if self.shape not in (None, (y, x)):
             raise FileError(f"{self.path}: images of shape {(y, x)}, {self.shape} promised")
-        # pyright: dask types the array as a numpy array and the chunks as text.
-        return da.from_array(
-            _EventImages(series, first, images),  # pyright: ignore[reportArgumentType]
-            chunks=(1, y, x),  # pyright: ignore[reportArgumentType]
-            name=False,
-            fancy=False,
-        )
+        event: Any = _EventImages(series, first, images)
+        chunks: Any = (1, y, x)  # typed as text by dask
+        return da.from_array(event, chunks=chunks, name=False, fancy=False)
 
     def get_file_list(self, datum_kwargs_gen: Iterable[dict[str, Any]]) -> list[str]:
         """Return the series' files, the master first."""
@@ -101,5 +97,4 @@ class _EventImages:
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         images, *pixels = index
-        wanted = self._numbers[images]
-        return self._series.read(wanted.start, wanted.stop)[(slice(None), *pixels)]
+        return self._series.pick(self._numbers[images])[(slice(None), *pixels)]

@@ -86,7 +86,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             raise FileError(f"{path}: broken ({error})") from error
 
 
-def object_of(file: h5py.File, place: str) -> object:
+def object_of(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
     """Return the object at `place`, or None where this very file has none.
 
     What an external link leads to does not count: HDF5 looks for its file in more places than the

@@ -9,6 +9,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
@@ -136,18 +137,17 @@ class Series:
         """The flat-field factors of the master file, float32 of shape (y, x)."""
         return self.master.flatfield
 
-    def __getitem__(self, index: object) -> np.ndarray:
+    def __getitem__(self, index: Any) -> np.ndarray:
         key = index if isinstance(index, tuple) else (index,)
         first, pixels = (key[0], key[1:]) if key else (slice(None), ())
         if isinstance(first, (int, np.integer)) and not isinstance(first, bool):
             number = int(first) + (len(self) if first < 0 else 0)
             return self.read(number, number + 1)[(0, *pixels)]
         if first is Ellipsis:
-            return self.read(0, len(self))[key]
+            return self.read(0, len(self))[(first, *pixels)]
         if not isinstance(first, slice):
             raise TypeError(f"images are chosen by a number or a slice, not by {first!r}")
-        numbers = range(*first.indices(len(self)))
-        return self._read_images(numbers)[(slice(None), *pixels)]
+        return self.pick(range(*first.indices(len(self))))[(slice(None), *pixels)]
 
     def read(self, start: int, stop: int) -> np.ndarray:
         """Return images `start` to `stop - 1`, counted from 0, of shape (stop - start, y, x).
@@ -161,17 +161,25 @@ class Series:
         ChunkError
             If an image's bytes are broken.
         """
-        if not 0 <= start <= stop or (stop > len(self) and not self._awaits(stop)):
-            raise IndexError(
-                f"{self.master.path.name}: images {start} to {stop - 1} asked for, it has "
-                f"0 to {len(self) - 1}"
-            )
-        if stop > len(self):
-            raise self._too_few(stop)
-        return self._read_images(range(start, stop))
+        if start > stop:
+            raise IndexError(f"{self.master.path.name}: images {start} to {stop - 1} asked for")
+        return self.pick(range(start, stop))
 
-    def _read_images(self, numbers: range) -> np.ndarray:
-        """Return images that are there, in the order of `numbers`; each file is opened once."""
+    def pick(self, numbers: range) -> np.ndarray:
+        """Return the images of these numbers, counted from 0, in their order.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (len(numbers), y, x). Each file is opened once.
+
+        Raises
+        ------
+        IndexError, MissingFileError, ChunkError
+            As `read`.
+        """
+        if numbers:
+            self._check_there(min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]) + 1)
         out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
         firsts = [part.first for part in self._parts]
         places = itertools.groupby(
@@ -185,9 +193,16 @@ class Series:
                     _read_image(images, number - part.first, part.path, out[place])
         return out
 
-    def _awaits(self, images: int) -> bool:
+    def _check_there(self, start: int, stop: int) -> None:
         promised = self.master.images_promised
-        return bool(self.missing) if promised is None else images <= promised
+        to_come = bool(self.missing) if promised is None else stop <= promised
+        if start < 0 or (stop > len(self) and not to_come):
+            raise IndexError(
+                f"{self.master.path.name}: images {start} to {stop - 1} asked for, it has "
+                f"0 to {len(self) - 1}"
+            )
+        if stop > len(self):
+            raise self._too_few(stop)
 
     def _too_few(self, wanted: int) -> MissingFileError:
         promised = self.master.images_promised

@@ -40,6 +40,7 @@ from ophyd.utils.errors import WaitTimeoutError
 
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import (
+    DcuError,
     DcuTimeoutError,
     DcuUnreachableError,
     EigerError,
@@ -498,22 +499,23 @@ class Acquisition:
     def _wait_for_state(self, wanted: str, lost: LostReplyError) -> None:
         """Wait until the state shows that a command without reply was carried out."""
         deadline = time.monotonic() + self.link.client.timeouts.end
-        while (state := self.detector.state.get()) != wanted:
+        while (state := self._state_after(lost)) != wanted:
             if time.monotonic() > deadline or state not in ("configure", "acquire"):
-                raise LostReplyError(
-                    f"{lost}; the state is {state!r}, not {wanted!r}", request=lost.request
-                ) from lost
+                raise _still_lost(lost, f"the state is {state!r}, not {wanted!r}")
             time.sleep(STATE_PERIOD_S)
 
     def _wait_out_lost_trigger(self, last: bool, timeout: float, lost: LostReplyError) -> None:
         """Find out whether a trigger without reply was carried out, and wait for its end."""
-        seen = self.detector.state.get() == "acquire"
+        seen = self._state_after(lost) == "acquire"
         state = self._wait_while("acquire", timeout)
         if not seen and not (last and state == "idle"):
-            raise LostReplyError(
-                f"{lost}; the state is {state!r}, so the images may not have been taken",
-                request=lost.request,
-            ) from lost
+            raise _still_lost(lost, f"the state is {state!r}: the images may not have been taken")
+
+    def _state_after(self, lost: LostReplyError) -> str:
+        try:
+            return self.detector.state.get()
+        except DcuError as error:
+            raise _still_lost(lost, f"and then the state could not be asked: {error}") from error
 
     def _wait_while(self, state: str, timeout: float) -> str:
         deadline = time.monotonic() + timeout
@@ -553,6 +555,10 @@ class Acquisition:
                 request=f"PUT {self.link.client.url} command/arm",
             )
         return max(ids)
+
+
+def _still_lost(lost: LostReplyError, found: str) -> LostReplyError:
+    return LostReplyError(f"{lost}; {found}", request=lost.request)
 
 
 def _check_directory(directory: Path) -> None:

@@ -67,6 +67,7 @@ class Delivery:
     cut_short: bool = False
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
+    reached: dict[str, int] = field(default_factory=dict)
 
     @property
     def master(self) -> str:
@@ -268,7 +269,7 @@ class Transfer:
         final = delivery.directory / name
         aside = delivery.directory / f".{name}.part"
         try:
-            size = self._download(name, aside)
+            size = self._download(delivery, name, aside)
             if name == delivery.master:
                 inside = delivery.images_in(name) if delivery.images_per_file == 0 else None
                 check_master_file(aside, images=inside)
@@ -279,7 +280,7 @@ class Transfer:
             aside.unlink(missing_ok=True)
         return FetchedFile(final, size, time.perf_counter() - began)
 
-    def _download(self, name: str, aside: Path) -> int:
+    def _download(self, delivery: Delivery, name: str, aside: Path) -> int:
         written = 0
         buffer = memoryview(bytearray(PIECE_BYTES))
         with (
@@ -289,8 +290,11 @@ class Transfer:
             while count := read_into(buffer):
                 file.write(buffer[:count])
                 written += count
-                with self._state:
-                    self._note_progress()
+                # A file that fails again and again is no progress, however often it is fetched.
+                if written > delivery.reached.get(name, 0):
+                    delivery.reached[name] = written
+                    with self._state:
+                        self._note_progress()
             os.fsync(file.fileno())
         if size is not None and written != size:
             raise FileError(f"{aside}: {written} bytes came, {size} were announced")

@@ -68,11 +68,23 @@ class FileReply(Response):
             await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
             if scope["method"] == "HEAD":
                 remaining = 0
-            while remaining:
-                piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
-                remaining -= len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
-            await send({"type": "http.response.body", "body": b""})
+            gone = asyncio.ensure_future(_disconnected(receive))
+            try:
+                while remaining:
+                    # To a client that went away the server sends nothing, and says nothing.
+                    if gone.done():
+                        return
+                    piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
+                    remaining -= len(piece)
+                    await send({"type": "http.response.body", "body": piece, "more_body": True})
+                await send({"type": "http.response.body", "body": b""})
+            finally:
+                gone.cancel()
+
+
+async def _disconnected(receive: Receive) -> None:
+    while (await receive())["type"] != "http.disconnect":
+        pass
 
 
 def build_app(dcu: Dcu) -> ASGIApp:

@@ -22,7 +22,9 @@ from sim_dcu.wire import OneWriteProtocol
 
 # A DCU closes connections that are idle for 5 minutes (a client's notes on real hardware), in s.
 IDLE_LIMIT = 300
-# In s: how long a reply under way may still take when the server ends.
+# In s, when the server ends: how long a client may still take to read its reply, and after how
+# long a reply that does not come is given up.
+LAST_READING = 0.7
 LAST_REPLIES = 1
 _BACKLOG = 1024
 
@@ -70,6 +72,7 @@ class Server:
             access_log=False,
             log_config=None,
             server_header=False,
+            proxy_headers=False,
             backlog=_BACKLOG,
             timeout_keep_alive=IDLE_LIMIT,
             timeout_graceful_shutdown=LAST_REPLIES,
@@ -91,6 +94,9 @@ class Server:
         self.dcu.close()
         self._server.should_exit = True
         if self._thread.is_alive():
+            self._thread.join(LAST_READING)
+            with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+                self._loop.call_soon_threadsafe(self._drop_connections)
             self._thread.join()
         self._socket.close()
         self._cleanup.close()
@@ -128,7 +134,14 @@ class Server:
         finally:
             self._listening.set()
 
+    def _drop_connections(self) -> None:
+        # A client that does not read its reply would keep the server for ever.
+        for connection in list(self._server.server_state.connections):
+            if connection.transport is not None:
+                connection.transport.abort()
+
     async def _serve(self) -> None:
+        self._loop = asyncio.get_running_loop()
         serving = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
         while not self._server.started and not serving.done():
             await asyncio.sleep(0.001)

@@ -5,7 +5,6 @@ import numpy as np
 import pytest
 from ophyd.sim import motor
 
-
 PLANS = {
     "count": (lambda eiger: bp.count([eiger], 5), 5),
     "scan": (lambda eiger: bp.scan([eiger], motor, 0, 1, 11), 11),

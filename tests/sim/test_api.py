@@ -339,12 +339,13 @@ def test_refusal_names_key_value_and_limits(client: Client) -> None:
     ],
     ids=lambda body: repr(body[:20]),
 )
-def test_bodies_without_a_value_are_400(client: Client, body: bytes) -> None:
-    path = client.path("detector/config/frame_time")
+@pytest.mark.parametrize("key", ["frame_time", "nimages"])
+def test_bodies_without_a_value_are_400(client: Client, key: str, body: bytes) -> None:
+    path = client.path(f"detector/config/{key}")
     reply = client.session.put(path, data=body, headers={"Content-Type": JSON}, timeout=5)
     assert reply.status_code == 400, reply.text
     assert len(reply.content) < 128
-    assert client.value("detector/config/frame_time") == 1.0
+    assert client.value(f"detector/config/{key}") == 1
 
 
 @pytest.mark.parametrize(

@@ -27,6 +27,8 @@ def start(*arguments: str) -> "subprocess.Popen[str]":
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
+        # Whoever starts it may not have asked for unbuffered output.
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
     )
 
 
@@ -223,3 +225,16 @@ def test_ending_leaves_no_thread_and_no_port() -> None:
 def test_serve_refuses_what_it_cannot_simulate(wrong: dict[str, object]) -> None:
     with pytest.raises(ValueError, match=str(next(iter(wrong.values())))):
         sim_dcu.serve(**wrong)
+
+
+def test_serve_ends_within_2_s_while_a_download_stands_still() -> None:
+    with sim_dcu.serve("eiger-500k", initialized=True) as dcu:
+        # More than all buffers between the two ends of a connection hold.
+        (dcu.dcu.store.folder / "large.h5").write_bytes(bytes(64 * 2**20))
+        address = urlsplit(dcu.url)
+        with socket.create_connection((address.hostname, address.port)) as stalled:
+            stalled.sendall(b"GET /data/large.h5 HTTP/1.1\r\nHost: d\r\n\r\n")
+            assert stalled.recv(15) == b"HTTP/1.1 200 OK"
+            begin = time.monotonic()
+            dcu.stop()
+            assert time.monotonic() - begin < 2

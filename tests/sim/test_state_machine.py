@@ -245,7 +245,9 @@ def test_unsupported_compression_is_refused_at_arm(client: Client) -> None:
 
 def test_series_of_too_many_images_is_refused_at_arm(client: Client) -> None:
     client.config(nimages=2_000_000_000, ntrigger=2)
-    assert client.command("arm").status_code == 400
+    reply = client.command("arm")
+    assert reply.status_code == 400
+    assert "2000000000" in reply.text
     assert client.state == "idle"
 
 

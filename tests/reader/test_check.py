@@ -1,0 +1,134 @@
+"""Files fresh from the DCU: what is whole passes, and nothing else does."""
+
+import shutil
+
+import h5py
+import numpy as np
+import pytest
+
+from ophyd_eiger.check import check_data_file, check_master_file
+from ophyd_eiger.errors import ChunkError, EigerError, FileError, MissingFileError
+
+IMAGES = np.random.default_rng(5).integers(0, 9, (3, 33, 47), np.uint16)
+
+
+@pytest.fixture
+def data_file(tmp_path, write_data):
+    """A data file of 3 images, numbered 4 to 6, under the name it has while it is fetched."""
+    return write_data(tmp_path / ".c_data_000002.h5.part", IMAGES, first=4)
+
+
+def test_whole_files_pass(data_file, real_files):
+    assert check_data_file(data_file, images=3) == 3
+    assert check_data_file(data_file, images=None) == 3
+    for path in real_files:
+        assert check_data_file(path, images=2) == 2
+
+
+@pytest.mark.parametrize("code", [None, 32004, 32008], ids=["none", "lz4", "bslz4"])
+def test_each_compression_passes(tmp_path, write_data, code):
+    path = write_data(tmp_path / "d.h5", IMAGES, code=code)
+    assert check_data_file(path, images=3) == 3
+
+
+@pytest.mark.parametrize("images", [0, 1, 2, 4])
+def test_another_number_of_images(data_file, images):
+    with pytest.raises(FileError, match=f"c_data_000002.h5.part: 3 images found, {images} exp"):
+        check_data_file(data_file, images=images)
+
+
+def test_numbers_that_do_not_fit(data_file):
+    with h5py.File(data_file, "a") as file:
+        file["entry/data/data"].attrs["image_nr_high"] = np.int32(7)
+    with pytest.raises(FileError, match=r"3 images found, numbered 4 to 7"):
+        check_data_file(data_file, images=None)
+
+
+@pytest.mark.parametrize("value", ["many", np.array([1, 2])])
+def test_numbers_that_are_none(data_file, value):
+    with h5py.File(data_file, "a") as file:
+        file["entry/data/data"].attrs["image_nr_high"] = value
+    with pytest.raises(FileError, match=r"c_data_000002.h5.part: broken"):
+        check_data_file(data_file, images=3)
+
+
+def test_files_without_numbers_pass(data_file):
+    with h5py.File(data_file, "a") as file:
+        del file["entry/data/data"].attrs["image_nr_low"]
+    assert check_data_file(data_file, images=3) == 3
+
+
+@pytest.mark.parametrize("number", [0, 1, 2])
+def test_each_image_is_looked_at(data_file, number):
+    with h5py.File(data_file, "a") as file:
+        dataset = file["entry/data/data"]
+        raw = dataset.id.read_direct_chunk((number, 0, 0))[1]
+        dataset.id.write_direct_chunk((number, 0, 0), raw[:-1])
+    with pytest.raises(ChunkError, match=f"part: image {number + 1} of 3 is broken: "):
+        check_data_file(data_file, images=3)
+
+
+def test_an_image_that_was_never_written(data_file):
+    with h5py.File(data_file, "a") as file:
+        file["entry/data/data"].resize(4, axis=0)
+        file["entry/data/data"].attrs["image_nr_high"] = np.int32(7)
+    with pytest.raises(ChunkError, match=r"image 4 of 4 is broken"):
+        check_data_file(data_file, images=4)
+
+
+def test_a_real_file_cut_off_anywhere(tmp_path, real_files):
+    path = tmp_path / "cut.h5"
+    whole = real_files[0].read_bytes()
+    for length in range(0, len(whole), 997):
+        path.write_bytes(whole[:length])
+        with pytest.raises(FileError, match=r"cut\.h5"):
+            check_data_file(path, images=2)
+
+
+def problem_of(path):
+    """Return what is said of a data file, its name alone if it passes."""
+    try:
+        check_data_file(path, images=3)
+    except EigerError as error:
+        return str(error)
+    return path.name
+
+
+def test_any_byte_of_a_files_structure_may_be_wrong(tmp_path, data_file):
+    """It passes or is refused by name: the first 2 KB hold all but the images."""
+    path, whole = tmp_path / "hurt.h5", data_file.read_bytes()
+    for place in range(2048):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 0xFF]) + whole[place + 1 :])
+        assert "hurt.h5" in problem_of(path)
+
+
+def test_what_is_no_file(tmp_path):
+    with pytest.raises(MissingFileError, match=r"absent.h5: no such file"):
+        check_data_file(tmp_path / "absent.h5", images=1)
+    with pytest.raises(FileError, match=r"not a whole HDF5 file"):
+        check_data_file(tmp_path, images=1)
+    (tmp_path / "empty.h5").touch()
+    with pytest.raises(FileError, match=r"empty.h5: not a whole HDF5 file"):
+        check_data_file(tmp_path / "empty.h5", images=1)
+
+
+def test_master_files(tmp_path, write_master, data_file, eiger_test_data):
+    check_master_file(eiger_test_data / "eiger1_9M_master/dectris_eiger_master.h5", images=None)
+    links = write_master(tmp_path / "links_master.h5", ["links_data_000001.h5"], nimages=3)
+    check_master_file(links, images=None)
+    with pytest.raises(FileError, match=r"links_master.h5: no images"):
+        check_master_file(links, images=3)
+    inside = write_master(tmp_path / "all_master.h5", [], nimages=3, images=IMAGES)
+    check_master_file(inside, images=3)
+    with pytest.raises(FileError, match=r"3 images found, 4 expected"):
+        check_master_file(inside, images=4)
+
+
+def test_a_master_cut_off(tmp_path, write_master):
+    path = write_master(tmp_path / "m_master.h5", [], nimages=3, images=IMAGES)
+    cut = tmp_path / "cut_master.h5"
+    shutil.copyfile(path, cut)
+    with cut.open("r+b") as file:
+        file.truncate(path.stat().st_size - 1)
+    with pytest.raises(FileError, match=r"cut_master.h5: not a whole HDF5 file"):
+        check_master_file(cut, images=None)
