@@ -10,6 +10,7 @@ import logging
 import math
 import threading
 import time
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -121,7 +122,7 @@ class DcuClient:
         self.timeouts = timeouts or Timeouts()
         self._api_version = api_version
         self._local = threading.local()
-        self._sessions: list[requests.Session] = []
+        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
         self._lock = threading.Lock()
 
     def __repr__(self) -> str:
@@ -241,7 +242,7 @@ class DcuClient:
     def close(self) -> None:
         """Close every connection; the next request opens a new one."""
         with self._lock:
-            sessions, self._sessions = self._sessions, []
+            sessions, self._sessions = list(self._sessions), weakref.WeakSet()
         self._local = threading.local()
         for session in sessions:
             session.close()
@@ -258,7 +259,7 @@ class DcuClient:
             session.mount("https://", adapter)
             self._local.session = session
             with self._lock:
-                self._sessions.append(session)
+                self._sessions.add(session)
         return session
 
     def _get_json(self, url: str) -> Any:

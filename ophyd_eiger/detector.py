@@ -10,7 +10,7 @@ import logging
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 from ophyd import Component, Device
 from ophyd.device import Staged
@@ -19,7 +19,8 @@ from ophyd.utils.errors import RedundantStaging
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.documents import point_documents
 from ophyd_eiger.errors import NotStagedError
-from ophyd_eiger.series import Acquisition, Point
+from ophyd_eiger.points import Point
+from ophyd_eiger.series import Acquisition
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
 from ophyd_eiger.transfer import FetchedFile
@@ -206,7 +207,7 @@ class EigerDetector(Device):
             delivery.directory, delivery.master, first=point.first, images=point.images
         )
         self._asset_docs.extend(documents)
-        readings: dict[str, Any] = dict(super().read().items())
+        readings = cast("dict[str, Any]", super().read())
         for signal in self._scanned_signals():
             readings.update(signal.read())
         readings[f"{self.name}_series_id"] = {"value": series.series_id, "timestamp": point.time}
@@ -228,7 +229,7 @@ class EigerDetector(Device):
                 "its Status first"
             )
         self._acquisition.promise_given = True
-        keys: dict[str, Any] = dict(super().describe().items())
+        keys = cast("dict[str, Any]", super().describe())
         for signal in self._scanned_signals():
             keys.update(signal.describe())
         keys[f"{self.name}_series_id"] = {

@@ -25,13 +25,9 @@ The first `stage` reads every resource first, unless `connect` has done so.
 """
 
 import logging
-import os
-import tempfile
-import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,22 +36,23 @@ from ophyd.utils.errors import WaitTimeoutError
 
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import (
-    DcuError,
     DcuTimeoutError,
     DcuUnreachableError,
     EigerError,
     LostReplyError,
     NotStagedError,
     PromiseError,
+    RefusedError,
     ReplyError,
     StateError,
     StoppedError,
-    TransferError,
 )
 from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.points import Exposure, Point, Series, Staging
 from ophyd_eiger.signals import EigerCommand, EigerSignal, Link, require_value
+from ophyd_eiger.states import States
 from ophyd_eiger.subsystems import Detector, Filewriter
-from ophyd_eiger.transfer import Delivery, Transfer
+from ophyd_eiger.transfer import Delivery, Transfer, prepare_directory
 from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
@@ -73,65 +70,10 @@ RELIED_ON = (
     "filewriter.mode",
     "filewriter.name_pattern",
 )
-STATE_PERIOD_S = 0.05
 # A series that holds finished points is ended by cancel, which keeps them but waits for the image
 # that is being exposed; beyond this frame time, or with nothing to keep, abort ends it at once.
 LONGEST_CANCEL_S = 5.0
 CONNECTION_ERRORS = (DcuUnreachableError, LostReplyError, DcuTimeoutError)
-
-
-@dataclass
-class Series:
-    """One armed series and what became of its triggers."""
-
-    series_id: int
-    delivery: Delivery
-    nimages: int
-    ntrigger: int
-    points: int = 0
-    triggered: bool = False
-    ended: bool = False
-    failed: bool = False
-
-    @property
-    def used_up(self) -> bool:
-        """Whether every trigger was sent."""
-        return self.points == self.ntrigger
-
-
-@dataclass(frozen=True)
-class Point:
-    """The images of one trigger: `images` of them from `first`, counted from 0 in the series."""
-
-    series: Series
-    first: int
-    images: int
-    time: float
-
-
-@dataclass
-class Staging:
-    """What one stage set up and its unstage puts back."""
-
-    directory: Path
-    stem: str
-    changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
-
-
-class Exposure:
-    """One call of `trigger`: its Status, and how others tell it to stop."""
-
-    def __init__(self, status: EigerStatus) -> None:
-        self.status = status
-        self.wake = threading.Event()
-        self.interrupted = False
-        self.stopped = False
-
-    def interrupt(self, *, stopped: bool = False) -> None:
-        """End the exposure; `stopped` if its point is lost by that, so that its Status fails."""
-        self.stopped = self.stopped or stopped
-        self.interrupted = True
-        self.wake.set()
 
 
 class Acquisition:
@@ -161,6 +103,7 @@ class Acquisition:
         self.detector = detector
         self.filewriter = filewriter
         self.link = link
+        self.states = States(name, detector, filewriter, link)
         self.transfer = Transfer(link.client, name)
         self.deliveries: list[Delivery] = []
         self.promise: Promise | None = None
@@ -247,11 +190,11 @@ class Acquisition:
         self.link.worker.raise_unseen()
         self._connect()
         self.make_way()
-        self._check_idle()
+        self.states.require_idle()
         for dotted in RELIED_ON:
             self._signal(dotted).get()
         self._check_trigger_mode()
-        _check_directory(directory)
+        prepare_directory(directory)
         stem = f"{prefix}_{uuid.uuid4().hex[:8]}"
         staging = Staging(directory, stem)
         self.deliveries = []
@@ -263,7 +206,7 @@ class Acquisition:
                 self._change(staging, self.filewriter.mode, "enabled")
             self._change(staging, self.filewriter.name_pattern, f"{stem}_$id")
             self._series = self._arm(staging)
-        except EigerError:
+        except Exception:
             self._put_back_after_failure(staging)
             raise
         self._staging = staging
@@ -305,7 +248,7 @@ class Acquisition:
                     logger.warning("%s: not put in order: %s", self.name, error)
                 else:
                     errors.append(error)
-            except EigerError as error:
+            except Exception as error:  # noqa: BLE001 - the steps after it are still due
                 errors.append(error)
         for later in errors[1:]:
             logger.error("%s: %s", self.name, later)
@@ -343,7 +286,7 @@ class Acquisition:
         try:
             series_id = self.detector.arm.send()
         except LostReplyError as error:
-            self._wait_for_state("ready", error)
+            self.states.confirm("ready", error)
             series_id = None
         if series_id is None:
             series_id = self._id_from_files(staging)
@@ -417,13 +360,13 @@ class Acquisition:
         try:
             self.detector.soft_trigger.send(timeout=timeout)
         except LostReplyError as error:
-            self._wait_out_lost_trigger(last, timeout, error)
+            self.states.confirm_trigger(last, timeout, error)
         if last:
-            self._wait_while("acquire", timeout)
+            self.states.wait_for_exposure_to_end(timeout)
 
     def _end(self, series: Series) -> None:
         """Disarm after the last trigger; the DCU has done so by itself, and accepts it again."""
-        self._send(self.detector.disarm)
+        self._send_ending(self.detector.disarm)
         series.ended = True
         self.transfer.end(series.delivery, cut_short=False)
 
@@ -435,31 +378,13 @@ class Acquisition:
         if series.triggered and not (series.used_up and not series.failed):
             frame_time = float(require_value(self.detector.frame_time))
             keep = series.points > 0 and frame_time <= LONGEST_CANCEL_S
-            self._send(self.detector.cancel if keep else self.detector.abort)
-        self._send(self.detector.disarm)
+            self._send_ending(self.detector.cancel if keep else self.detector.abort)
+        self._send_ending(self.detector.disarm)
         if series.triggered:
-            self._wait_for_files_closed()
+            self.states.wait_for_files_closed()
             self.transfer.end(series.delivery, cut_short=True)
 
     # ---- single steps ----
-
-    def _check_idle(self) -> None:
-        state = self.detector.state.get()
-        advice = {
-            "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
-            "error": f"initialize it: {self.name}.initialize(); status/error may say why",
-            "initialize": "wait until it is idle",
-            "configure": "wait until it is idle",
-            "ready": "somebody armed it; if nobody uses it, disarm it: "
-            f"{self.name}.detector.disarm.set(1)",
-            "acquire": "somebody takes data with it; if nobody does, end that: "
-            f"{self.name}.detector.abort.set(1)",
-        }
-        if state != "idle":
-            raise StateError(
-                f"{self.name}: the detector at {self.link.client.url} is in state {state!r}, not "
-                f"'idle'; {advice.get(state, 'look at status/error')}"
-            )
 
     def _check_trigger_mode(self) -> None:
         mode = require_value(self.detector.trigger_mode)
@@ -489,55 +414,17 @@ class Acquisition:
         subsystem, attribute = dotted.split(".")
         return getattr(getattr(self, subsystem), attribute)
 
-    def _send(self, command: EigerCommand) -> None:
-        """Send disarm, cancel or abort; after a lost reply the state tells what became of it."""
+    def _send_ending(self, command: EigerCommand) -> None:
+        """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""
         try:
             command.send()
+        except RefusedError as error:
+            # A detector that went into an error, or was initialized by somebody, refuses it.
+            if not self.states.is_over():
+                raise
+            logger.warning("%s: %s; the series is over all the same", self.name, error)
         except LostReplyError as error:
-            self._wait_for_state("idle", error)
-
-    def _wait_for_state(self, wanted: str, lost: LostReplyError) -> None:
-        """Wait until the state shows that a command without reply was carried out."""
-        deadline = time.monotonic() + self.link.client.timeouts.end
-        while (state := self._state_after(lost)) != wanted:
-            if time.monotonic() > deadline or state not in ("configure", "acquire"):
-                raise _still_lost(lost, f"the state is {state!r}, not {wanted!r}")
-            time.sleep(STATE_PERIOD_S)
-
-    def _wait_out_lost_trigger(self, last: bool, timeout: float, lost: LostReplyError) -> None:
-        """Find out whether a trigger without reply was carried out, and wait for its end."""
-        seen = self._state_after(lost) == "acquire"
-        state = self._wait_while("acquire", timeout)
-        if not seen and not (last and state == "idle"):
-            raise _still_lost(lost, f"the state is {state!r}: the images may not have been taken")
-
-    def _state_after(self, lost: LostReplyError) -> str:
-        try:
-            return self.detector.state.get()
-        except DcuError as error:
-            raise _still_lost(lost, f"and then the state could not be asked: {error}") from error
-
-    def _wait_while(self, state: str, timeout: float) -> str:
-        deadline = time.monotonic() + timeout
-        while (found := self.detector.state.get()) == state:
-            if time.monotonic() > deadline:
-                raise StateError(
-                    f"{self.name}: state was still {state!r} {timeout:g} s after the trigger"
-                )
-            time.sleep(STATE_PERIOD_S)
-        if found in ("error", "na"):
-            raise StateError(
-                f"{self.name}: the detector went into state {found!r} during the exposure; "
-                f"{self.name}.initialize() brings it back"
-            )
-        return found
-
-    def _wait_for_files_closed(self) -> None:
-        deadline = time.monotonic() + self.link.client.timeouts.end
-        while self.filewriter.state.get() == "acquire":
-            if time.monotonic() > deadline:
-                raise StateError(f"{self.name}: the file writer still writes after disarm")
-            time.sleep(STATE_PERIOD_S)
+            self.states.confirm("idle", error)
 
     def _id_from_files(self, staging: Staging) -> int:
         """Return the id of the series that was just armed from its master file's name."""
@@ -555,25 +442,3 @@ class Acquisition:
                 request=f"PUT {self.link.client.url} command/arm",
             )
         return max(ids)
-
-
-def _still_lost(lost: LostReplyError, found: str) -> LostReplyError:
-    return LostReplyError(f"{lost}; {found}", request=lost.request)
-
-
-def _check_directory(directory: Path) -> None:
-    """Make the folder, and see that files can be written to it.
-
-    Raises
-    ------
-    TransferError
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise TransferError(
-            f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
-            "give another directory="
-        ) from error

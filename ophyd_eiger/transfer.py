@@ -9,6 +9,7 @@ import errno
 import logging
 import math
 import os
+import tempfile
 import threading
 import time
 from dataclasses import dataclass, field
@@ -299,6 +300,24 @@ class Transfer:
         if size is not None and written != size:
             raise FileError(f"{aside}: {written} bytes came, {size} were announced")
         return written
+
+
+def prepare_directory(directory: Path) -> None:
+    """Make the folder, and see that files can be written to it.
+
+    Raises
+    ------
+    TransferError
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=directory):
+            pass
+    except OSError as error:
+        raise TransferError(
+            f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
+            "give another directory="
+        ) from error
 
 
 def _give_name(aside: Path, final: Path) -> None:

@@ -81,7 +81,7 @@ COMMANDS = resources("command")
 
 
 def test_the_transcription_is_whole() -> None:
-    """Counted in the reference's tables, one for each of its sections 3.1 to 3.4."""
+    """As many as rows were counted in the tables of the reference."""
     counts = {
         f"{subsystem}/{section}": len(resources(section, of=(subsystem,)))
         for subsystem in SUBSYSTEMS
@@ -223,7 +223,6 @@ def test_access_is_as_stated(dcu, resource: str) -> None:
     else:
         assert reply.content == b""
     after = get(dcu, resource).json()["value"]
-    # Every put of an energy makes it one of its own, and no longer that of an element.
     assert after == before
 
 

@@ -1,0 +1,154 @@
+"""What the detector's state says: may a series start, is it over, what became of a command.
+
+A command is never sent twice. When its reply is lost, the state tells whether it was carried out.
+"""
+
+import time
+
+from ophyd_eiger.errors import DcuError, LostReplyError, StateError
+from ophyd_eiger.signals import EigerSignal, Link
+from ophyd_eiger.subsystems import Detector, Filewriter
+
+STATE_PERIOD_S = 0.05
+# In the SIMPLON API Reference V1.3 an initialized detector is "ready", armed or not; firmware from
+# API 1.6 on tells "idle" from "ready".
+FIRST_API_WITH_IDLE = (1, 6)
+
+
+class States:
+    """Asks the detector and its file writer for their states.
+
+    Parameters
+    ----------
+    name : str
+        Name of the device, for messages.
+    detector, filewriter : Detector, Filewriter
+        The subsystems asked.
+    link : Link
+        For the DCU's address, version and timeouts.
+    """
+
+    def __init__(self, name: str, detector: Detector, filewriter: Filewriter, link: Link) -> None:
+        self.name = name
+        self.detector = detector
+        self.filewriter = filewriter
+        self.link = link
+
+    def require_idle(self) -> None:
+        """See that the detector is initialized and disarmed.
+
+        Raises
+        ------
+        StateError
+            With what to do.
+        """
+        state = self.detector.state.get()
+        if state == "idle" or (state == "ready" and not self._tells_idle_from_ready()):
+            return
+        advice = {
+            "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
+            "error": f"initialize it: {self.name}.initialize(); status/error may say why",
+            "initialize": "wait until it is idle",
+            "configure": "wait until it is idle",
+            "ready": "somebody armed it; if nobody uses it, disarm it: "
+            f"{self.name}.detector.disarm.set(1)",
+            "acquire": "somebody takes data with it; if nobody does, end that: "
+            f"{self.name}.detector.abort.set(1)",
+        }
+        raise StateError(
+            f"{self.name}: the detector at {self.link.client.url} is in state {state!r}, not "
+            f"'idle'; {advice.get(state, 'look at status/error')}"
+        )
+
+    def _tells_idle_from_ready(self) -> bool:
+        numbers = [part for part in self.link.client.api_version.split(".")[:2] if part.isdigit()]
+        return tuple(int(number) for number in numbers) >= FIRST_API_WITH_IDLE
+
+    def wait_for_exposure_to_end(self, timeout: float) -> str:
+        """Wait until the detector does not expose any more, and return its state.
+
+        Raises
+        ------
+        StateError
+            If it still does after `timeout` s, or if the exposure ended in a fault.
+        """
+        deadline = time.monotonic() + timeout
+        while (state := self.detector.state.get()) == "acquire":
+            if time.monotonic() > deadline:
+                raise StateError(
+                    f"{self.name}: state was still 'acquire' {timeout:g} s after the trigger; end "
+                    f"it: {self.name}.detector.abort.set(1)"
+                )
+            time.sleep(STATE_PERIOD_S)
+        if state in ("error", "na"):
+            raise StateError(
+                f"{self.name}: the detector went into state {state!r} during the exposure"
+                f"{self._faults()}; {self.name}.initialize() brings it back"
+            )
+        return state
+
+    def _faults(self) -> str:
+        faults = _faults_of(self.detector.error) + _faults_of(self.filewriter.error)
+        return f" ({', '.join(faults)})" if faults else ""
+
+    def wait_for_files_closed(self) -> None:
+        """Wait until the file writer has written the last file of an ended series.
+
+        Raises
+        ------
+        StateError
+        """
+        deadline = time.monotonic() + self.link.client.timeouts.end
+        while self.filewriter.state.get() == "acquire":
+            if time.monotonic() > deadline:
+                raise StateError(f"{self.name}: the file writer still writes after disarm")
+            time.sleep(STATE_PERIOD_S)
+
+    def confirm(self, wanted: str, lost: LostReplyError) -> None:
+        """Wait until the state shows that a command without reply was carried out.
+
+        Raises
+        ------
+        LostReplyError
+            If it does not, or if it cannot be asked.
+        """
+        deadline = time.monotonic() + self.link.client.timeouts.end
+        while (state := self._after(lost)) != wanted:
+            if time.monotonic() > deadline or state not in ("configure", "acquire"):
+                raise _still_lost(lost, f"the state is {state!r}, not {wanted!r}")
+            time.sleep(STATE_PERIOD_S)
+
+    def confirm_trigger(self, last: bool, timeout: float, lost: LostReplyError) -> None:
+        """Wait out an exposure whose trigger had no reply, if it was carried out.
+
+        Raises
+        ------
+        LostReplyError
+            If nothing shows that it was: a detector that is ready may be so still or again.
+        """
+        seen = self._after(lost) == "acquire"
+        state = self.wait_for_exposure_to_end(timeout)
+        if not seen and not (last and state == "idle"):
+            raise _still_lost(lost, f"the state is {state!r}: the images may not have been taken")
+
+    def is_over(self) -> bool:
+        """Return whether there is nothing to end: no series is armed, or the detector is lost."""
+        return self.detector.state.get() in ("idle", "error", "na")
+
+    def _after(self, lost: LostReplyError) -> str:
+        try:
+            return self.detector.state.get()
+        except DcuError as error:
+            raise _still_lost(lost, f"and then the state could not be asked: {error}") from error
+
+
+def _faults_of(signal: EigerSignal) -> list[str]:
+    try:
+        found = signal.get()
+    except DcuError:
+        return []
+    return [str(fault) for fault in found] if isinstance(found, list) else []
+
+
+def _still_lost(lost: LostReplyError, found: str) -> LostReplyError:
+    return LostReplyError(f"{lost}; {found}", request=lost.request)
