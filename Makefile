@@ -1,8 +1,13 @@
-# make demo | test | test-long | shell: each makes .venv on its first run and reuses it later.
-PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
-	$$p -c 'import sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+# make demo | test | test-long | shell: the first run makes .venv, later ones start at once.
+
+# bitshuffle, which the simulator needs, comes ready-made for 3.11 and 3.12; later Pythons compile it.
+PYTHON ?= $(shell for p in python3.12 python3.11 python3 python3.13; do \
+	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
+	&& echo $$p && break; done)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
+# Two workers: most of a test's time is waiting.
+PYTEST := $(VENV)/bin/python -m pytest -n 2
 
 .PHONY: demo test test-long shell
 
@@ -10,24 +15,28 @@ demo: $(VENV)/installed
 	$(VENV)/bin/ophyd-eiger demo
 
 shell: $(VENV)/installed
-	$(VENV)/bin/ipython --ipython-dir=$(VENV)/ipython --profile-dir=profile_collection
+	$(VENV)/bin/ipython --profile-dir=profile_collection
 
 test: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest -m "not long" $(PYTEST_FLAGS)
+	$(PYTEST) -m "not long" $(PYTEST_FLAGS)
 
 test-long: $(VENV)/installed-test
-	$(VENV)/bin/python -m pytest $(PYTEST_FLAGS)
+	$(PYTEST) $(PYTEST_FLAGS)
 
 $(VENV)/bin/python:
-	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with venv found; say which: make PYTHON=/path/to/python $(MAKECMDGOALS)"; exit 1; }
+	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with venv and ensurepip found (Debian: apt install python3-venv); or say which: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) install --upgrade "pip>=25.1"
 
 $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
-	@echo "installing into $(VENV); this takes a minute or two the first time"
+	@echo "installing into $(VENV): a minute or two, this once"
+	$(PIP) install --upgrade "pip>=25.1"
 	$(PIP) install --editable ".[all]"
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml $(VENV)/installed
 	$(PIP) install --group test
+	touch $@
+
+$(VENV)/installed-dev: pyproject.toml $(VENV)/installed-test
+	$(PIP) install --group dev
 	touch $@

@@ -137,6 +137,8 @@ class EigerSignal(Signal):
             request = f"GET {self.source}"
             raise ReplyError(f"{request}: {reply!r} holds no value", request=request)
         first = self.dcu_metadata is None
+        if self.resource == "status/state" and reply["value"] != self._readback:
+            logger.info("%s: %s -> %s", self.name, self._readback, reply["value"])
         self.served = True
         self.dcu_metadata = Metadata.of(reply, self.section)
         self._metadata["write_access"] = self.dcu_metadata.writable

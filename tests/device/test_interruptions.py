@@ -14,7 +14,7 @@ from ophyd import Component, Device
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
-from ophyd_eiger.errors import StateError
+from ophyd_eiger.errors import NotStagedError, StateError
 
 # bluesky counts a second Ctrl-C only if it comes 0.1 s after the first, as a hand's does.
 BETWEEN_KEYS_S = 0.15
@@ -185,6 +185,30 @@ def test_component_of_another_device(RE, catalog, dcu, tmp_path):
     station.eiger.unstage().wait(30)
     found = np.asarray(catalog[uid].primary.read()["station_eiger_image"])
     assert np.array_equal(found[:, 0], [dcu.image(1, 1), dcu.image(2, 1)])
+    station.destroy()
+
+
+def test_component_read_by_itself(RE, catalog, dcu, tmp_path):
+    """bluesky stages the root of a device that it reads: again the Status is dropped."""
+    station = Endstation("BL1:", address=dcu.url, directory=tmp_path, name="station")
+    station.eiger.detector.frame_time.set(0.2).wait(10)
+    (uid,) = RE(bp.count([station.eiger], 2))
+    station.eiger.unstage().wait(30)
+    found = np.asarray(catalog[uid].primary.read()["station_eiger_image"])
+    assert np.array_equal(found[:, 0], [dcu.image(1, 1), dcu.image(2, 1)])
+    station.destroy()
+
+
+def test_component_that_nobody_triggers(RE, dcu, tmp_path):
+    class Untriggered(Device):
+        eiger = Component(EigerDetector, dcu.url, add_prefix=(), directory=tmp_path)
+
+    station = Untriggered("BL1:", name="station")
+    with pytest.raises(NotStagedError, match="station_eiger: no images were taken; trigger it"):
+        RE(bp.count([station], 1))
+    assert RE.state == "idle"
+    station.eiger.unstage().wait(30)
+    assert station.eiger.detector.state.get() == "idle"
     station.destroy()
 
 

@@ -1,0 +1,161 @@
+"""Addresses, logging and connections of the client, and the worker behind the verbs."""
+
+import gc
+import logging
+import re
+import threading
+import weakref
+
+import pytest
+
+import sim_dcu
+from ophyd_eiger import EigerDetector
+from ophyd_eiger.client import DcuClient, base_url
+from ophyd_eiger.errors import AddressError, EigerError, RefusedError
+from ophyd_eiger.worker import EigerStatus, Worker
+
+
+@pytest.mark.parametrize(
+    ("address", "url"),
+    [
+        ("dcu", "http://dcu"),
+        ("dcu:8080", "http://dcu:8080"),
+        ("http://dcu/", "http://dcu"),
+        ("http://dcu:80", "http://dcu:80"),
+        (" 10.42.42.20 ", "http://10.42.42.20"),
+        ("10.42.42.20:8000/", "http://10.42.42.20:8000"),
+        ("::1", "http://[::1]"),
+        ("[::1]", "http://[::1]"),
+        ("[::1]:8080", "http://[::1]:8080"),
+        ("http://[fe80::1]:8080/", "http://[fe80::1]:8080"),
+        ("https://gateway/eiger1/", "https://gateway/eiger1"),
+    ],
+)
+def test_addresses(address, url):
+    assert base_url(address) == url
+
+
+@pytest.mark.parametrize(
+    "address", ["", "http://", "ftp://dcu", "dcu:port", "dcu:99999", "two words", "http://[::1"]
+)
+def test_addresses_that_are_none(address):
+    with pytest.raises(AddressError, match=re.escape(repr(address))) as caught:
+        base_url(address)
+    assert isinstance(caught.value, ValueError)
+    assert isinstance(caught.value, EigerError)
+
+
+def test_ipv6_dcu(tmp_path):
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True, host="::1") as dcu:
+        assert dcu.url.startswith("http://[::1]:")
+        device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        assert device.detector.state.get() == "idle"
+        device.destroy()
+
+
+def test_the_version_is_asked_once_and_can_be_given(dcu, requests_sent):
+    client = DcuClient(dcu.url)
+    client.get("detector", "config/count_time")
+    client.get("detector", "config/count_time")
+    assert requests_sent().count("GET /detector/api/version") == 1
+    older = DcuClient(dcu.url, api_version="1.0.0")
+    assert older.resource_url("detector", "config/x").endswith("/detector/api/1.0.0/config/x")
+    assert older.get("detector", "status/state")["value"] == "idle"
+
+
+def test_every_request_is_logged_with_milliseconds(eiger, caplog):
+    caplog.set_level(logging.DEBUG, logger="ophyd_eiger")
+    eiger.detector.count_time.set(0.001).wait(10)
+    lines = [record.getMessage() for record in caplog.records if record.levelno == logging.DEBUG]
+    assert any(
+        re.match(r"PUT http://\S+/config/count_time \{'value': 0\.001\}: 200 in [\d.]+ ms", line)
+        for line in lines
+    )
+    assert any(re.match(r"GET http://\S+/config/count_time : 200 in", line) for line in lines)
+
+
+def test_commands_and_state_changes_are_logged(eiger, caplog):
+    caplog.set_level(logging.INFO, logger="ophyd_eiger")
+    eiger.stage().wait(10)
+    eiger.detector.state.get()
+    eiger.unstage().wait(10)
+    lines = [record.getMessage() for record in caplog.records]
+    assert any(re.match(r"eiger_detector_arm: arm done in .* s, sequence id 1", x) for x in lines)
+    assert "eiger_detector_state: idle -> ready" in lines
+
+
+def test_a_connection_is_kept(dcu):
+    client = DcuClient(dcu.url)
+    client.get("detector", "status/state")
+    pool = next(iter(client._session().adapters["http://"].poolmanager.pools._container.values()))
+    for _ in range(5):
+        client.get("detector", "status/state")
+    assert pool.num_connections == 1
+
+
+def test_the_dcus_own_words_are_in_the_error(eiger):
+    with pytest.raises(RefusedError) as caught:
+        eiger.link.client.put("detector", "config/count_time", -1)
+    assert caught.value.status == 400
+    assert caught.value.text in str(caught.value)
+    assert caught.value.request == f"PUT {eiger.address}/detector/api/1.6.0/config/count_time"
+
+
+def test_work_is_done_in_order_and_ends_with_the_worker():
+    worker, done = Worker("test"), []
+    statuses = [
+        worker.submit(lambda n=n: done.append(n), EigerStatus(f"job {n}")) for n in range(20)
+    ]
+    for status in statuses:
+        status.wait(5)
+    assert done == list(range(20))
+    worker.close()
+    assert not any(thread.name == "test" for thread in threading.enumerate())
+
+
+def test_a_worker_nobody_uses_ends_its_thread():
+    worker = Worker("forgotten")
+    worker.submit(lambda: None, EigerStatus("job")).wait(5)
+    thread = next(thread for thread in threading.enumerate() if thread.name == "forgotten")
+    gone = weakref.ref(worker)
+    del worker
+    gc.collect()
+    thread.join(5)
+    assert gone() is None
+    assert not thread.is_alive()
+
+
+def test_a_status_tells_what_failed():
+    worker = Worker("test")
+    status = worker.submit(lambda: 1 / 0, EigerStatus("eiger: divide"))
+    with pytest.raises(ZeroDivisionError):
+        status.wait(5)
+    assert repr(status) == "<eiger: divide: failed: ZeroDivisionError: division by zero>"
+    worker.raise_unseen()
+    worker.close()
+
+
+def test_a_failure_nobody_sees_is_kept_once(caplog):
+    worker = Worker("test")
+    release = threading.Event()
+    worker.submit(release.wait, EigerStatus("first"))
+    status = worker.submit(lambda: 1 / 0, EigerStatus("eiger: divide"))
+    last = worker.submit(lambda: None, EigerStatus("last"))
+    release.set()
+    last.wait(5)
+    assert "eiger: divide failed, and nobody waits for it: division by zero" in caplog.text
+    with pytest.raises(ZeroDivisionError):
+        worker.raise_unseen()
+    worker.raise_unseen()
+    assert status.done
+    worker.close()
+
+
+def test_a_failure_that_is_seen_late_is_not_raised_again():
+    worker = Worker("test")
+    status = worker.submit(lambda: 1 / 0, EigerStatus("eiger: divide"))
+    worker.submit(lambda: None, EigerStatus("last")).wait(5)
+    with pytest.raises(ZeroDivisionError):
+        status.wait(5)
+    worker.raise_unseen()
+    worker.close()
