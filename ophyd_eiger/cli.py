@@ -9,6 +9,8 @@ except ImportError as error:
         f"ophyd-eiger: {error}; the command line needs: pip install 'ophyd-eiger[all]'"
     ) from error
 
+from ophyd_eiger.errors import EigerError
+
 
 @click.group()
 @click.version_option(package_name="ophyd-eiger")
@@ -33,15 +35,20 @@ def main() -> None:
     type=click.FloatRange(0),
     default=0.2,
     show_default=True,
-    help="How the simulated detector's waits compare with a real one's.",
+    help="Factor on every wait of the simulated detector; 1 is a real one.",
 )
 def demo(directory: Path, points: int, images: int, time_scale: float) -> None:
     """Scan with a simulated EIGER 1M, read the run back and compare every pixel."""
+    click.echo("loading bluesky and matplotlib ...")
     try:
         from ophyd_eiger.demo import run_demo
     except ImportError as error:
         raise click.ClickException(
             f"{error}; the demo needs: pip install 'ophyd-eiger[all]'"
         ) from error
-    if not run_demo(directory, points=points, images=images, time_scale=time_scale):
+    try:
+        all_equal = run_demo(directory, points=points, images=images, time_scale=time_scale)
+    except EigerError as error:
+        raise click.ClickException(str(error)) from error
+    if not all_equal:
         raise SystemExit(1)

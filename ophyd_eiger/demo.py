@@ -1,15 +1,12 @@
 """The main job, end to end: a scan on a simulated EIGER 1M, read back and compared.
 
-Starts `python -m sim_dcu` as a process of its own and speaks HTTP to it, as to a real DCU. Only
-the comparison uses what no real DCU has: the simulator's word on what each image must hold.
+Speaks HTTP to a simulated DCU in a process of its own, as to a real one. Only the comparison uses
+what no real DCU has: the simulator's word on what each image must hold.
 """
 
 import contextlib
 import io
-import subprocess
-import sys
 import time
-import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,17 +19,21 @@ from bluesky import RunEngine
 from matplotlib import colormaps
 from matplotlib.colors import PowerNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+from PIL import Image
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from ophyd_eiger.detector import EigerDetector
-from ophyd_eiger.errors import EigerError
+from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.reader import open_series
+from ophyd_eiger.trial import simulator, temporary_catalog
 
 MODEL = "eiger-1m"
 PHOTON_ENERGY_EV = 12_400.0
 EXPOSURE_S = 0.5
-START_TIMEOUT_S = 60.0
+REPLY_TIMEOUT_S = 60.0
 
 
 @dataclass
@@ -60,7 +61,9 @@ class Ledger:
             MofNCompleteColumn(),
             TimeElapsedColumn(),
         )
-        with Progress(*columns, console=self.console, transient=True) as progress:
+        with Progress(
+            *columns, console=self.console, transient=True, disable=not self.console.is_terminal
+        ) as progress:
             task = progress.add_task(name, total=total)
             yield lambda: progress.advance(task)
         self._note(name, began)
@@ -91,11 +94,12 @@ def run_demo(directory: Path, *, points: int, images: int, time_scale: float) ->
     ledger = Ledger(console)
     with contextlib.ExitStack() as stack:
         with ledger.step(f"start a simulated {MODEL.upper().replace('-', ' ')}"):
-            url = stack.enter_context(simulator(MODEL, time_scale))
-        console.print(f"  {url}")
+            url = stack.enter_context(simulator("--model", MODEL, "--time-scale", str(time_scale)))
+        console.print(f"  [dim]{url}[/]")
+        with ledger.step("load databroker"):
+            catalog = temporary_catalog()
         eiger = EigerDetector(url, name="eiger", directory=directory / "data")
         stack.callback(eiger.destroy)
-        catalog = temporary_catalog()
         uid = take_data(eiger, catalog, ledger, points=points, images=images)
         with ledger.step("read the run back through databroker"):
             dataset = catalog[uid].primary.read()
@@ -103,27 +107,17 @@ def run_demo(directory: Path, *, points: int, images: int, time_scale: float) ->
             series_ids = [int(number) for number in np.asarray(dataset["eiger_series_id"])]
         differing = compare(url, stacks, series_ids, ledger)
         with ledger.step("draw"):
-            mask = eiger_mask(eiger)
             picture = directory / f"demo_{uid[:8]}.png"
-            draw(picture, stacks, mask)
+            draw(picture, stacks, last_mask(eiger))
         print_table(console, eiger, ledger, stacks)
-    console.print(f"data in {directory / 'data'}, picture {picture}, run {uid}")
+    for what, where in (("run", uid), ("data", f"{directory / 'data'}/"), ("picture", picture)):
+        console.print(f"{what:<7}  {where}", soft_wrap=True)
     total = points * images
     if differing == 0 and stacks.shape[:2] == (points, images):
         console.print(f"[bold green]all pixels equal[/] over {total} images")
         return True
     console.print(f"[bold red]{differing} of {total} images differ[/], shape {stacks.shape}")
     return False
-
-
-def temporary_catalog() -> Any:
-    """Return a databroker catalog that lives as long as this process."""
-    with warnings.catch_warnings():
-        # Of a test client that tiled runs its in-process server with.
-        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
-        from databroker.v2 import temp
-
-        return temp()
 
 
 def take_data(
@@ -139,33 +133,13 @@ def take_data(
         eiger.detector.count_time.set(EXPOSURE_S).wait()
         eiger.detector.frame_time.set(EXPOSURE_S + 0.001).wait()
         eiger.detector.nimages.set(images).wait()
-    engine = RunEngine({})
+    # Without bluesky's own answer to Ctrl-C, which pauses: here it ends the demo.
+    engine = RunEngine({}, context_managers=[])
     engine.subscribe(catalog.v1.insert)
     with ledger.counted(f"scan, {images} images a point", points) as advance:
         engine.subscribe(lambda name, doc: advance(), "event")
         uids: Any = engine(bp.count([eiger], num=points))
     return uids[0]
-
-
-@contextlib.contextmanager
-def simulator(model: str, time_scale: float) -> Iterator[str]:
-    """Run `python -m sim_dcu` as a process; yields its URL.
-
-    Raises
-    ------
-    EigerError
-        If it does not start.
-    """
-    command = [sys.executable, "-m", "sim_dcu", "--port", "0", "--model", model]
-    command += ["--time-scale", str(time_scale)]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if "http://" not in line:
-                raise EigerError(f"{' '.join(command)} did not start: {line!r}")
-            yield line.split()[-1]
-        finally:
-            process.terminate()
 
 
 def compare(url: str, stacks: np.ndarray, series_ids: list[int], ledger: Ledger) -> int:
@@ -176,7 +150,7 @@ def compare(url: str, stacks: np.ndarray, series_ids: list[int], ledger: Ledger)
         s.trust_env = False
         for stack, series_id in zip(stacks, series_ids, strict=True):
             for number, image in enumerate(stack, start=1):
-                reply = s.get(f"{url}/sim/image/{series_id}/{number}", timeout=START_TIMEOUT_S)
+                reply = s.get(f"{url}/sim/image/{series_id}/{number}", timeout=REPLY_TIMEOUT_S)
                 reply.raise_for_status()
                 expected = np.load(io.BytesIO(reply.content))
                 same = image.dtype == expected.dtype and np.array_equal(image, expected)
@@ -185,35 +159,43 @@ def compare(url: str, stacks: np.ndarray, series_ids: list[int], ledger: Ledger)
     return differing
 
 
-def eiger_mask(eiger: EigerDetector) -> np.ndarray:
-    """Return the pixel mask of the run's last series, from its master file."""
-    from ophyd_eiger.reader import open_series
-
-    masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
+def last_mask(eiger: EigerDetector) -> np.ndarray:
+    """Return the pixel mask, uint32 of shape (y, x), from the run's last master file."""
+    masters = [file.path for file in eiger.fetched if file.path.name.endswith(MASTER_ENDING)]
     return open_series(masters[-1]).mask
 
 
 def draw(path: Path, stacks: np.ndarray, mask: np.ndarray) -> None:
-    """Draw an image with its mask, and the sum over the run."""
+    """Draw the first image and the sum over the run, masked pixels in red, into a new PNG."""
     images = stacks.reshape(-1, *stacks.shape[-2:])
     masked = mask != 0
     total = images.sum(axis=0, dtype=np.uint64)
-    figure = Figure(figsize=(11, 5.2), layout="constrained")
+    figure = Figure(figsize=(9.4, 4.5), layout="constrained")
     axes = figure.subplots(1, 2)
     colors = colormaps["viridis"].with_extremes(bad="#c8553d")
     panels = (("image 1", images[0]), (f"sum of {len(images)} images", total))
     for ax, (title, values) in zip(axes, panels, strict=True):
         shown = np.ma.array(values.astype(np.float64), mask=masked)
         top = max(float(np.percentile(shown.compressed(), 99.8)), 1.0)
+        # Averaged over what falls into one pixel of the screen, so that no ring is lost there.
         picture = ax.imshow(
-            shown, cmap=colors, norm=PowerNorm(0.5, 0, top), interpolation="nearest"
+            shown,
+            cmap=colors,
+            norm=PowerNorm(0.5, 0, top),
+            interpolation="auto",
+            interpolation_stage="data",
         )
         ax.set(title=title, xlabel="x [pixel]", ylabel="y [pixel]")
-        figure.colorbar(picture, ax=ax, label="photons", extend="max")
-    figure.suptitle(f"EIGER 1M, simulated; masked: {masked.sum()} pixels (red)")
+        ticks = MaxNLocator(5, integer=True)
+        figure.colorbar(picture, ax=ax, label="photons a pixel", extend="max", ticks=ticks)
+    figure.suptitle(f"EIGER 1M, simulated; {masked.sum()} masked pixels in red")
+    drawn = io.BytesIO()
+    figure.savefig(drawn, format="png", dpi=100)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("xb") as file:
-        figure.savefig(file, format="png", dpi=110)
+    with Image.open(drawn) as true_color, path.open("xb") as file:
+        # 96 colours look the same and take a third of the bytes.
+        few = true_color.convert("RGB").quantize(96, kmeans=3, dither=Image.Dither.NONE)
+        few.save(file, format="png", optimize=True)
 
 
 def print_table(console: Console, eiger: EigerDetector, ledger: Ledger, stacks: np.ndarray) -> None:

@@ -204,7 +204,7 @@ class EigerDetector(Device):
         point = self._last_point()
         series, delivery = point.series, point.series.delivery
         datum_id, documents = point_documents(
-            delivery.directory, delivery.master, first=point.first, images=point.images
+            delivery.directory, delivery.master, point.first, series.promise
         )
         self._asset_docs.extend(documents)
         readings = cast("dict[str, Any]", super().read())

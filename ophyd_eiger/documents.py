@@ -44,7 +44,7 @@ class Promise:
 
 
 def point_documents(
-    directory: Path, master: str, *, first: int, images: int
+    directory: Path, master: str, first: int, promise: Promise
 ) -> tuple[str, list[tuple[str, dict]]]:
     """Return the id of a point's Datum, and the Resource and Datum to emit for it.
 
@@ -59,12 +59,18 @@ def point_documents(
         The master file's name.
     first : int
         The point's first image in the series, counted from 0.
-    images : int
-        Images of the point.
+    promise : Promise
+        How many images the point has, and of what shape, which the handler holds the files to.
     """
     bundle = event_model.compose_resource(
-        spec=SPEC, root=str(directory), resource_path=master, resource_kwargs={}, validate=False
+        spec=SPEC,
+        root=str(directory),
+        resource_path=master,
+        resource_kwargs={"shape": list(promise.shape)},
+        validate=False,
     )
-    datum = bundle.compose_datum(datum_kwargs={"first": first, "images": images}, validate=False)
+    datum = bundle.compose_datum(
+        datum_kwargs={"first": first, "images": promise.images}, validate=False
+    )
     documents = [("resource", dict(bundle.resource_doc)), ("datum", dict(datum))]
     return datum["datum_id"], documents

@@ -7,6 +7,7 @@ import os
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
+from weakref import WeakValueDictionary
 
 import dask.array as da
 import numpy as np
@@ -15,6 +16,9 @@ from ophyd_eiger.errors import FileError, MissingFileError
 from ophyd_eiger.reader import Series, open_series
 
 SPEC = "EIGER_SIMPLON"
+# Each point of a scan has a Resource, hence a handler, of its own; the handlers of one series share
+# what is known of its files, so that these are surveyed once and not once a point.
+_open_series: "WeakValueDictionary[tuple[str, int, int], Series]" = WeakValueDictionary()
 
 
 class EigerHandler:
@@ -61,7 +65,7 @@ class EigerHandler:
         series = self._series
         if series is None or len(series) < first + images:
             # Files of a run may arrive after the run: look again before giving up.
-            series = self._series = open_series(self.path)
+            series = self._series = _shared_series(self.path, first + images)
         if len(series) < first + images:
             missing = "; ".join(f"{file.name} is missing" for file in series.missing[:1])
             raise MissingFileError(
@@ -83,6 +87,19 @@ class EigerHandler:
     def close(self) -> None:
         """Forget what is known of the files; the next call looks again."""
         self._series = None
+
+
+def _shared_series(path: Path, images: int) -> Series:
+    """Return the series, as another handler has it open if it holds so many images already."""
+    try:
+        found = path.stat()
+    except OSError:
+        return open_series(path)
+    key = (str(path), found.st_mtime_ns, found.st_size)
+    series = _open_series.get(key)
+    if series is None or len(series) < images:
+        series = _open_series[key] = open_series(path)
+    return series
 
 
 class _EventImages:

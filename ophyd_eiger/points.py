@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ophyd_eiger.documents import Promise
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.transfer import Delivery
 from ophyd_eiger.worker import EigerStatus
@@ -16,12 +17,17 @@ class Series:
 
     series_id: int
     delivery: Delivery
-    nimages: int
+    promise: Promise
     ntrigger: int
     points: int = 0
     triggered: bool = False
     ended: bool = False
     failed: bool = False
+
+    @property
+    def nimages(self) -> int:
+        """Images a trigger."""
+        return self.promise.images
 
     @property
     def used_up(self) -> bool:
@@ -31,11 +37,10 @@ class Series:
 
 @dataclass(frozen=True)
 class Point:
-    """The images of one trigger: `images` of them from `first`, counted from 0 in the series."""
+    """The images of one trigger, from `first` on, counted from 0 in the series."""
 
     series: Series
     first: int
-    images: int
     time: float
 
 

@@ -227,7 +227,7 @@ class Acquisition:
                 if exposure.stopped:
                     raise StoppedError(f"{self.name}: the exposure was stopped before its end")
                 return
-            self.point = Point(series, series.points * series.nimages, series.nimages, time.time())
+            self.point = Point(series, series.points * series.nimages, time.time())
             series.points += 1
             series.delivery.recorded += series.nimages
             if series.used_up:
@@ -290,21 +290,22 @@ class Acquisition:
             series_id = None
         if series_id is None:
             series_id = self._id_from_files(staging)
+        try:
+            self.promise = self._kept_promise(nimages)
+        except Exception:
+            # Nothing was exposed: to disarm is all there is to end.
+            self._send_ending(self.detector.disarm)
+            raise
         delivery = Delivery(
             basename=f"{staging.stem}_{series_id}",
             directory=staging.directory,
             images=nimages * ntrigger,
             images_per_file=int(require_value(self.filewriter.nimages_per_file)),
         )
-        series = Series(series_id, delivery, nimages, ntrigger)
-        try:
-            self._keep_promise(nimages)
-        except Exception:
-            self._end_early(series)
-            raise
-        return series
+        return Series(series_id, delivery, self.promise, ntrigger)
 
-    def _keep_promise(self, nimages: int) -> None:
+    def _kept_promise(self, nimages: int) -> Promise:
+        """Return what the images of the series just armed will be, as the run was told it."""
         detector = self.detector
         bits = int(detector.bit_depth_image.get())
         shape = (
@@ -318,7 +319,7 @@ class Acquisition:
                 f"{self.promise}; give each such setting a run of its own (bit_depth_image follows "
                 "count_time)"
             )
-        self.promise = promise
+        return promise
 
     def _expose(self, series: Series, exposure: Exposure) -> bool:
         """Send the trigger and wait for the exposures; return False if told to stop."""
