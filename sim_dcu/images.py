@@ -7,11 +7,12 @@ compressed blocks (the model is in `scene`). Knows nothing of files, threads or 
 import functools
 import struct
 
-import bitshuffle
 import numpy as np
 
-from sim_dcu import scene
+from sim_dcu import codec, scene
 from sim_dcu.series import ArmedSeries
+
+HEADER = struct.Struct(">QI")
 
 
 class ImageSource:
@@ -40,7 +41,7 @@ class ImageSource:
             self._blocks = _compressed_blocks(key)
             image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
             # Big-endian: the image's size and a block's size, both in bytes, as in real files.
-            self._header = struct.pack(">QI", image_bytes, scene.BLOCK_BYTES)
+            self._header = HEADER.pack(image_bytes, scene.BLOCK_BYTES)
         else:
             self._blocks = _plain_blocks(key)
             self._header = b""
@@ -74,11 +75,11 @@ class ImageSource:
         IndexError
             Where the series has no such image.
         """
-        body = np.frombuffer(self.chunk(number), np.uint8, offset=len(self._header))
+        chunk = self.chunk(number)
         shape, dtype = self._series.shape, self._series.dtype
         if self._encoding == "none":
-            return body.view(dtype).reshape(shape)
-        return bitshuffle.decompress_lz4(body, shape, dtype)
+            return np.frombuffer(chunk, dtype).reshape(shape)
+        return codec.decompressed(chunk, shape, dtype)
 
 
 def chunk_encoding(series: ArmedSeries) -> str:
@@ -119,8 +120,8 @@ def _split(image: np.ndarray, key: scene.PoolKey) -> list[bytes]:
     Every block is a big-endian length of 4 bytes and LZ4 data; the last one covers the rest of
     the image rounded down to 8 pixels, and up to 7 pixels follow as they are (bitshuffle's rules).
     """
-    stream = bitshuffle.compress_lz4(image).tobytes()
-    blocks, start = [], 0
+    stream = codec.compressed(image)
+    blocks, start = [], HEADER.size
     for _ in range(key.blocks - 1):
         (length,) = struct.unpack_from(">I", stream, start)
         blocks.append(stream[start : start + 4 + length])
