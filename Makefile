@@ -1,7 +1,6 @@
 # make demo | test | test-long | shell: the first run makes .venv, later ones start at once.
 
-# bitshuffle, which the simulator needs, comes ready-made for 3.11 and 3.12; later Pythons compile it.
-PYTHON ?= $(shell for p in python3.12 python3.11 python3 python3.13; do \
+PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	$$p -c 'import ensurepip, sys, venv; sys.exit(sys.version_info < (3, 11))' 2>/dev/null \
 	&& echo $$p && break; done)
 VENV := .venv
@@ -15,7 +14,8 @@ demo: $(VENV)/installed
 	$(VENV)/bin/ophyd-eiger demo
 
 shell: $(VENV)/installed
-	$(VENV)/bin/ipython --profile-dir=profile_collection
+	@mkdir -p $(VENV)/ipython
+	$(VENV)/bin/ipython --ipython-dir=$(VENV)/ipython --no-banner -i profile_collection/startup/00-eiger.py
 
 test: $(VENV)/installed-test
 	$(PYTEST) -m "not long" $(PYTEST_FLAGS)

@@ -1,5 +1,7 @@
 """One call that sets the detector up, takes images and says where they are."""
 
+import asyncio
+import functools
 from collections.abc import Generator
 from typing import Any
 
@@ -35,7 +37,8 @@ def series(
     energy : float, optional
         Photon energy in eV; left as it is if not given or if it is so already.
     period : float, optional
-        Time from the start of one image to the next in s; the shortest possible if not given.
+        Time from the start of one image to the start of the next in s; the shortest possible if
+        not given.
     md : dict, optional
         Metadata of the run.
 
@@ -52,16 +55,18 @@ def series(
     Raises
     ------
     ValueError
-        If the detector cannot take images as fast as `period` asks.
+        If the detector cannot take images as fast as `period` asks, or does not allow a value.
+        No run is opened then.
     """
     detector = eiger.detector
     if energy is not None:
-        now = yield from bps.rd(detector.photon_energy, default_value=0.0)
-        if abs(now - energy) > SAME_ENERGY_EV:
+        now = yield from _ask(detector.photon_energy)
+        if now is None or abs(now - energy) > SAME_ENERGY_EV:
             yield from bps.mv(detector.photon_energy, energy)
     yield from bps.mv(detector.trigger_mode, "ints")
     # In this order the detector itself finds the shortest frame time: a frame time that is too
     # short shortens the count time, and the count time that is then put lengthens the frame time.
+    yield from _ask(detector.frame_time)
     shortest = max(exposure, detector.frame_time.limits[0] or 0.0)
     yield from bps.mv(detector.frame_time, shortest if period is None else period)
     yield from bps.mv(detector.count_time, exposure)
@@ -87,6 +92,14 @@ def series(
     uid = yield from bp.count([eiger], num=1, md=_md)
     _say_where(eiger, uid)
     return uid
+
+
+def _ask(signal: Any) -> Generator[Any, Any, Any]:
+    """Ask the DCU anew, which others may have changed, without holding up the RunEngine."""
+    asked = yield from bps.wait_for([functools.partial(asyncio.to_thread, signal.get)])
+    if asked is None:  # the messages are listed, and no RunEngine carries them out
+        return signal.last
+    return asked[0].result()
 
 
 def _say_where(eiger: EigerDetector, uid: str) -> None:

@@ -1,0 +1,137 @@
+"""What the README says works: its Python blocks run, its commands and flags exist."""
+
+import ast
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+
+import bluesky.plans as bp
+import numpy as np
+import pytest
+
+import sim_dcu
+from ophyd_eiger import EigerDetector
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
+# Where the README's simulator is; the tests' own has another port.
+ADDRESS = "http://127.0.0.1:8000"
+Y, X = 514, 1030  # of an EIGER 500K
+
+
+def run(block: str, names: dict) -> object:
+    """Run a block as at a prompt; return the value of its last line if that is an expression."""
+    body = ast.parse(block).body
+    last = body.pop() if isinstance(body[-1], ast.Expr) else None
+    exec(compile(ast.Module(body, []), "README.md", "exec"), names)
+    if last is None:
+        return None
+    return eval(compile(ast.Expression(last.value), "README.md", "eval"), names)
+
+
+@pytest.fixture
+def python_blocks():
+    return [text for language, text in BLOCKS if language == "python"]
+
+
+def test_python_blocks_run_in_order(RE, catalog, python_blocks, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("ophyd_eiger.trial.temporary_catalog", lambda: catalog)
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True) as dcu:
+        prompt = EigerDetector(dcu.url, name="eiger", directory="data")
+        names = {"RE": RE, "cat": catalog, "eiger": prompt, "bp": bp}
+        blocks = [block.replace(ADDRESS, dcu.url) for block in python_blocks]
+        assert ADDRESS in "".join(python_blocks)
+
+        values = [run(blocks[0], names)]
+        assert values == [(5, 1, Y, X)]
+        prompt.destroy()
+
+        values += [run(block, names) for block in blocks[1:]]
+        shapes = [value for value in values if isinstance(value, tuple) and len(value) == 4]
+        assert shapes == [(5, 1, Y, X), (5, 10, Y, X)]
+        eiger = names["eiger"]
+        assert eiger.detector.photon_energy.get() == pytest.approx(12400)
+        assert names["first"].shape == names["good"].shape == (Y, X)
+        assert names["images"].shape == (2, 1, Y, X)
+        assert np.array_equal(names["first"], np.asarray(names["images"])[0, 0])
+        assert names["expected"].shape == (Y, X)
+        # The plan's series of 20 images is the last that came home.
+        assert len(eiger.fetched) == 2
+        printed = capsys.readouterr().out
+        assert "_master.h5" in printed
+        eiger.destroy()
+    names_of_files = {path.name for path in (tmp_path / "data").iterdir()}
+    pattern = re.compile(r"eiger_[0-9a-f]{8}_\d+_(master|data_\d{6})\.h5")
+    documented = re.findall(r"`(eiger_\S+\.h5)`", README)
+    assert documented
+    assert all(pattern.fullmatch(name) for name in documented)
+    assert all(pattern.fullmatch(name) for name in names_of_files if name.startswith("eiger_"))
+
+
+def help_of(*command: str) -> set[str]:
+    done = subprocess.run(
+        [sys.executable, "-m", *command, "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    return set(re.findall(r"(?<!\S)--[a-z-]+", done.stdout)) - {"--help"}
+
+
+def test_the_simulators_flags_are_those_of_its_help():
+    rows = set(re.findall(r"^\| `(--[a-z-]+)` \|", README, re.MULTILINE))
+    assert rows == help_of("sim_dcu")
+
+
+def test_the_demos_flags_are_those_of_its_help():
+    (sentence,) = re.findall(r"`ophyd-eiger demo` has the flags (.*)\.", README)
+    flags = set(re.findall(r"`(--[a-z-]+)`", sentence))
+    code = "import sys; from ophyd_eiger.cli import main; sys.argv = ['ophyd-eiger', *sys.argv[1:]]"
+    done = subprocess.run(
+        [sys.executable, "-c", f"{code}; main()", "demo", "--help"],
+        capture_output=True,
+        text=True,
+        check=True,
+        timeout=60,
+    )
+    assert flags == set(re.findall(r"^ +(--[a-z-]+)", done.stdout, re.MULTILINE)) - {"--help"}
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make missing: apt-get install make")
+@pytest.mark.parametrize("target", ["demo", "test", "test-long", "shell"])
+def test_make_targets(target):
+    assert f"make {target}" in README
+    done = subprocess.run(
+        ["make", "--dry-run", target], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+
+
+def test_no_target_is_named_that_is_not_tried_here():
+    assert set(re.findall(r"make ([a-z-]+)`", README)) <= {"demo", "test", "test-long", "shell"}
+
+
+def test_what_is_named_is_there():
+    for path in re.findall(r"\]\((?!http)([^)]+)\)", README):
+        assert (ROOT / path).is_file(), path
+    folders = re.findall(r"^\| `([a-z_]+)/` \|", README, re.MULTILINE)
+    assert folders
+    for folder in folders:
+        assert (ROOT / folder).is_dir(), folder
+    assert (ROOT / ".ci" / "run").is_file()
+    assert (ROOT / "docs" / "demo.png").stat().st_size < 150_000
+
+
+def test_names_of_package_commands_and_handler():
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    assert f"pip install {project['name']}`" in README
+    for command in project["scripts"]:
+        assert f"`{command}" in README
+    for handler in project["entry-points"]["databroker.handlers"]:
+        assert f"`{handler}`" in README
