@@ -40,7 +40,7 @@ OLDEST_API = "1.0.0"
 
 @dataclass(frozen=True)
 class Timeouts:
-    """How long each kind of call may take, in seconds.
+    """How long each kind of call may go without a byte of its reply, in seconds.
 
     The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
     changing the energy takes seconds, because the flat field is calculated anew.

@@ -17,13 +17,13 @@ from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
 from ophyd_eiger.client import DcuClient, Timeouts
+from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.documents import point_documents
 from ophyd_eiger.errors import NotStagedError
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
-from ophyd_eiger.transfer import FetchedFile
 from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
@@ -92,6 +92,7 @@ class EigerDetector(Device):
         )
         self.link.make_way = self._acquisition.make_way
         self.link.interrupt = self._acquisition.interrupt
+        self.link.refuse_while_staged = self._acquisition.refuse_while_staged
         self.link.after_command = self._after_command
         _forward_asset_docs(self)
 

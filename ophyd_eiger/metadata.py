@@ -1,6 +1,7 @@
 """What the DCU says of a resource beside its value, and what follows from it. Pure: no requests."""
 
 import math
+import sys
 from dataclasses import dataclass
 from typing import Any
 
@@ -69,13 +70,15 @@ class Metadata:
 
     def _checked_number(self, value: Any) -> float | int:
         article = "a number" if self.value_type == "float" else "a whole number"
-        if isinstance(value, bool) or not isinstance(value, (int, float)) or math.isnan(value):
+        is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
+        # (An int may be larger than any float, so that isnan(value) itself would fail.)
+        if not is_number or (isinstance(value, float) and math.isnan(value)):
             raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
         if self.value_type != "float" and value != math.floor(value):
             raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
-        if not low <= value <= high or math.isinf(value):
+        if not low <= value <= high or abs(value) > sys.float_info.max:
             outside = f"{self.unit} is outside {self.bounds} reported by the detector for"
             raise ValueError(outside.lstrip())
         return float(value) if self.value_type == "float" else int(value)

@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.signals import EigerSignal
-from ophyd_eiger.transfer import Delivery
 from ophyd_eiger.worker import EigerStatus
 
 
@@ -23,6 +23,7 @@ class Series:
     triggered: bool = False
     ended: bool = False
     failed: bool = False
+    interrupted: bool = False
 
     @property
     def nimages(self) -> int:

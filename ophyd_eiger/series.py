@@ -34,8 +34,10 @@ from typing import Any
 import numpy as np
 from ophyd.utils.errors import WaitTimeoutError
 
+from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import (
+    DcuError,
     DcuTimeoutError,
     DcuUnreachableError,
     EigerError,
@@ -52,7 +54,7 @@ from ophyd_eiger.points import Exposure, Point, Series, Staging
 from ophyd_eiger.signals import EigerCommand, EigerSignal, Link, require_value
 from ophyd_eiger.states import States
 from ophyd_eiger.subsystems import Detector, Filewriter
-from ophyd_eiger.transfer import Delivery, Transfer, prepare_directory
+from ophyd_eiger.transfer import Transfer, prepare_directory
 from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
@@ -73,6 +75,19 @@ RELIED_ON = (
 # A series that holds finished points is ended by cancel, which keeps them but waits for the image
 # that is being exposed; beyond this frame time, or with nothing to keep, abort ends it at once.
 LONGEST_CANCEL_S = 5.0
+# The first HTTP status that does not say whether the request was carried out.
+SERVER_FAULT = 500
+# What a staged device cannot share: with these its next images would go elsewhere or be miscounted.
+REFUSED_WHILE_STAGED = {
+    ("detector", "command/arm"),
+    ("detector", "command/trigger"),
+    ("detector", "command/initialize"),
+    ("filewriter", "config/mode"),
+    ("filewriter", "config/name_pattern"),
+    ("filewriter", "command/clear"),
+    ("filewriter", "command/initialize"),
+    ("system", "command/restart"),
+}
 CONNECTION_ERRORS = (DcuUnreachableError, LostReplyError, DcuTimeoutError)
 
 
@@ -115,6 +130,7 @@ class Acquisition:
         self._exposure: Exposure | None = None
         self._why_not_staged: Exception | None = None
         self._connection_failed = False
+        self._not_put_back: dict[EigerSignal, tuple[Any, Any]] = {}
         self._caller = Worker(f"{name} trigger")
 
     # ---- the verbs: called in the RunEngine's event loop, they return at once ----
@@ -147,10 +163,11 @@ class Acquisition:
     def trigger(self) -> EigerStatus:
         """Take one point; done when its images are exposed and, at a series' end, disarmed.
 
-        If the point before is still being exposed, it is taken again: its exposure is ended, and
-        its images belong to no event.
+        If the point before is still being exposed, it is taken again: its exposure is ended, its
+        images belong to no event, and its Status is done, as it is when unstage ends it.
         """
         self._interrupt()
+        self.point = None
         exposure = Exposure(EigerStatus(f"{self.name}: trigger"))
         self._exposure = exposure
         return self.link.worker.submit(lambda: self._take_point(exposure), exposure.status)
@@ -178,6 +195,19 @@ class Acquisition:
         exposure = self._exposure
         if exposure is not None and not exposure.status.done:
             exposure.interrupt(stopped=stopped)
+
+    def refuse_while_staged(self, subsystem: str, resource: str) -> None:
+        """Refuse what would take a staged device's files or triggers away.
+
+        Raises
+        ------
+        StateError
+        """
+        if self._staging is not None and (subsystem, resource) in REFUSED_WHILE_STAGED:
+            raise StateError(
+                f"{self.name}: no {subsystem} {resource} while it is staged, which would lose or "
+                f"mix up images; first unstage it: {self.name}.unstage()"
+            )
 
     def close(self) -> None:
         """Let the threads end."""
@@ -273,7 +303,8 @@ class Acquisition:
 
     def _armed_series(self, staging: Staging) -> Series:
         series = self._series
-        if series is not None and series.failed:
+        if series is not None and (series.failed or series.used_up):
+            # Used up and not ended: its disarm failed.
             self.make_way()
             series = None
         if series is None or series.ended:
@@ -283,18 +314,13 @@ class Acquisition:
     def _arm(self, staging: Staging) -> Series:
         nimages = int(require_value(self.detector.nimages))
         ntrigger = int(require_value(self.detector.ntrigger))
+        series_id = self._send_arm()
         try:
-            series_id = self.detector.arm.send()
-        except LostReplyError as error:
-            self.states.confirm("ready", error)
-            series_id = None
-        if series_id is None:
-            series_id = self._id_from_files(staging)
-        try:
+            if series_id is None:
+                series_id = self._id_from_files(staging)
             self.promise = self._kept_promise(nimages)
         except Exception:
-            # Nothing was exposed: to disarm is all there is to end.
-            self._send_ending(self.detector.disarm)
+            self._disarm_after_failure()
             raise
         delivery = Delivery(
             basename=f"{staging.stem}_{series_id}",
@@ -303,6 +329,31 @@ class Acquisition:
             images_per_file=int(require_value(self.filewriter.nimages_per_file)),
         )
         return Series(series_id, delivery, self.promise, ntrigger)
+
+    def _send_arm(self) -> int | None:
+        """Send arm, and leave nothing armed if that fails; return the sequence id if it came."""
+        try:
+            return self.detector.arm.send()
+        except LostReplyError as error:
+            self.states.confirm("ready", error)
+            return None
+        except RefusedError as error:
+            if error.status >= SERVER_FAULT:
+                self._disarm_after_failure()
+                raise
+            # Not carried out. If another client was faster, the state has better advice.
+            self.states.require_idle()
+            raise
+        except DcuError:
+            self._disarm_after_failure()
+            raise
+
+    def _disarm_after_failure(self) -> None:
+        """Disarm what may be armed; nothing was exposed, so there is no more to end."""
+        try:
+            self._send_ending(self.detector.disarm)
+        except EigerError as error:
+            logger.warning("%s: not disarmed: %s", self.name, error)
 
     def _kept_promise(self, nimages: int) -> Promise:
         """Return what the images of the series just armed will be, as the run was told it."""
@@ -338,6 +389,7 @@ class Acquisition:
         self._caller.submit(lambda: self._send_trigger(series, timeout), call)
         exposure.wake.wait()
         if exposure.interrupted:
+            series.interrupted = True
             self._end_early(series)
             self._wait_for_reply(call)
             return False
@@ -383,7 +435,11 @@ class Acquisition:
         self._send_ending(self.detector.disarm)
         if series.triggered:
             self.states.wait_for_files_closed()
-            self.transfer.end(series.delivery, cut_short=True)
+            self.transfer.end(
+                series.delivery,
+                cut_short=True,
+                interrupted=series.interrupted or series.failed,
+            )
 
     # ---- single steps ----
 
@@ -397,8 +453,13 @@ class Acquisition:
 
     def _change(self, staging: Staging, signal: EigerSignal, value: Any) -> None:
         before = require_value(signal)
-        signal.put_now(value)
+        ours, original = self._not_put_back.get(signal, (None, None))
+        if ours is not None and before == ours:
+            before = original
+        # Noted first: a put that fails may have been carried out.
         staging.changed.append((signal, before))
+        self._not_put_back[signal] = (value, before)
+        signal.put_now(value)
 
     def _put_back_after_failure(self, staging: Staging) -> None:
         try:
@@ -410,6 +471,7 @@ class Acquisition:
         while staging.changed:
             signal, before = staging.changed.pop()
             signal.put_now(before)
+            del self._not_put_back[signal]
 
     def _signal(self, dotted: str) -> EigerSignal:
         subsystem, attribute = dotted.split(".")

@@ -56,6 +56,9 @@ class Link:
         running series does not survive: an armed series froze its configuration.
     interrupt : callable
         Called before cancel and abort, which end the exposure that the worker waits for.
+    refuse_while_staged : callable
+        Called in the worker with (subsystem, resource) before a user's put or command; raises if
+        it would take the staged device's files or triggers away.
     after_command : callable
         Called with (subsystem, command) after a user's command was carried out.
     scanned : list of EigerSignal
@@ -66,6 +69,9 @@ class Link:
     worker: Worker
     make_way: Callable[[], None] = field(default=lambda: None)
     interrupt: Callable[[], None] = field(default=lambda: None)
+    refuse_while_staged: Callable[[str, str], None] = field(
+        default=lambda subsystem, resource: None
+    )
     after_command: Callable[[str, str], None] = field(default=lambda subsystem, command: None)
     scanned: list["EigerSignal"] = field(default_factory=list)
 
@@ -172,7 +178,7 @@ class EigerSignal(Signal):
         try:
             return metadata.checked(value)
         except ValueError as error:
-            raise LimitError(f"{self.name}: {value!r} {error} {self.resource}") from None
+            raise LimitError(f"{self.name}: {_shown(value)} {error} {self.resource}") from None
 
     def set(self, value: Any, **kwargs: Any) -> EigerStatus:
         """Put a value; done when the DCU took it and what changed with it was read back.
@@ -188,11 +194,15 @@ class EigerSignal(Signal):
         if self not in self.link.scanned:
             self.link.scanned.append(self)
         status = EigerStatus(f"{self.name}: set {value!r}")
-        return self.link.worker.submit(lambda: self.put_now(value), status)
+        return self.link.worker.submit(lambda: self._put_for_user(value), status)
 
     def put(self, value: Any, **kwargs: Any) -> None:
         """Put a value and wait until what changed with it was read back."""
         self.set(value).wait()
+
+    def _put_for_user(self, value: Any) -> None:
+        self.link.refuse_while_staged(self.subsystem, self.resource)
+        self.put_now(value)
 
     def put_now(self, value: Any) -> None:
         """Put a value from the worker's own thread."""
@@ -328,6 +338,7 @@ class EigerCommand(Signal):
         self.set(value).wait()
 
     def _send_for_user(self, value: Any) -> None:
+        self.link.refuse_while_staged(self.owner.subsystem, self.resource)
         if self.ends_series:
             self.link.make_way()
         self.send(value=self.argument(value))
@@ -431,6 +442,14 @@ def _sequence_id(reply: Any) -> int | None:
         if isinstance(number, int) and number >= 0:
             return number
     return None
+
+
+def _shown(value: Any) -> str:
+    try:
+        return repr(value)
+    except ValueError:
+        # Python does not print integers of thousands of digits.
+        return "a huge integer"
 
 
 def require_value(signal: EigerSignal) -> Any:

@@ -7,113 +7,26 @@ and gives it its name only then. Nothing that exists is overwritten; nothing is 
 
 import errno
 import logging
-import math
 import os
 import tempfile
 import threading
 import time
-from dataclasses import dataclass, field
 from pathlib import Path
 
 from ophyd_eiger.check import check_data_file, check_master_file
 from ophyd_eiger.client import DcuClient
+from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
-from ophyd_eiger.master import MASTER_ENDING
 
 logger = logging.getLogger(__name__)
 
 # While a series runs, its files are asked for this often; after its end at once, then ever slower.
 POLL_PERIOD_S = 1.0
 FIRST_POLL_S = 0.02
-PIECE_BYTES = 1 << 20
-
-
-@dataclass(frozen=True)
-class FetchedFile:
-    """A file that is home: where, how many bytes, and in how many seconds."""
-
-    path: Path
-    bytes: int
-    seconds: float
-
-
-@dataclass
-class Delivery:
-    """The files of one series on their way home.
-
-    Attributes
-    ----------
-    basename : str
-        What each file's name starts with, on the DCU and at home.
-    directory : Path
-        Where they go; fixed when the series was armed.
-    images : int
-        Images the series will have, `nimages` x `ntrigger`.
-    images_per_file : int
-        `nimages_per_file` as armed; 0 if all images are in the master.
-    recorded : int
-        Images that events name so far: the least that must come home.
-    ended : bool
-        Whether the series is over, and all its files are on the DCU.
-    cut_short : bool
-        Whether it ended early, so that only the list of files tells how many there are.
-    """
-
-    basename: str
-    directory: Path
-    images: int
-    images_per_file: int
-    recorded: int = 0
-    ended: bool = False
-    cut_short: bool = False
-    home: dict[str, FetchedFile] = field(default_factory=dict)
-    errors: dict[str, Exception] = field(default_factory=dict)
-    reached: dict[str, int] = field(default_factory=dict)
-
-    @property
-    def master(self) -> str:
-        """The master file's name."""
-        return self.basename + MASTER_ENDING
-
-    def data_file(self, number: int) -> str:
-        """Return the name of a data file, counted from 1."""
-        return f"{self.basename}_data_{number:06d}.h5"
-
-    def expected(self, listed: set[str]) -> list[str]:
-        """Return the names that must come home, the master last."""
-        if self.images_per_file == 0:
-            return [self.master]
-        promised = math.ceil(self.images / self.images_per_file)
-        names = [self.data_file(number + 1) for number in range(promised)]
-        if self.cut_short:
-            needed = math.ceil(self.recorded / self.images_per_file)
-            names = [
-                name
-                for number, name in enumerate(names)
-                if number < needed or name in listed or name in self.home
-            ]
-        return [*names, self.master]
-
-    def due(self, listed: set[str]) -> list[str]:
-        """Return the names that can be fetched now.
-
-        The master comes when the series is over, in case firmware completes it at the end.
-        """
-        names = [name for name in self.expected(listed) if name in listed and name not in self.home]
-        return names if self.ended else [name for name in names if name != self.master]
-
-    def is_complete(self, listed: set[str]) -> bool:
-        """Return whether all is home that there is."""
-        return self.ended and all(name in self.home for name in self.expected(listed))
-
-    def images_in(self, name: str) -> int | None:
-        """Return how many images a file must hold; None if a series cut short leaves it open."""
-        if self.cut_short:
-            return None
-        if self.images_per_file == 0:
-            return self.images
-        number = int(name.removesuffix(".h5")[-6:])
-        return min(self.images_per_file, self.images - (number - 1) * self.images_per_file)
+# A piece is read to its end before anything is known of it: small ones over a slow line, so that
+# the bytes that come are seen to come, large ones over a fast line, where each costs time.
+SMALLEST_PIECE, LARGEST_PIECE = 1 << 13, 1 << 20
+FAST_PIECE_S, SLOW_PIECE_S = 0.05, 0.5
 
 
 class Transfer:
@@ -136,6 +49,7 @@ class Transfer:
         self._ends = 0
         self._dcu_error: DcuError | None = None
         self._thread: threading.Thread | None = None
+        self._wrong: list[str] = []
 
     def add(self, delivery: Delivery) -> None:
         """Take on a series whose first images are about to be exposed."""
@@ -147,10 +61,11 @@ class Transfer:
                 )
                 self._thread.start()
 
-    def end(self, delivery: Delivery, *, cut_short: bool) -> None:
+    def end(self, delivery: Delivery, *, cut_short: bool, interrupted: bool = False) -> None:
         """Note that a series is over and that its files are on the DCU."""
         with self._state:
             delivery.cut_short = cut_short
+            delivery.interrupted = interrupted
             delivery.ended = True
             self._ends += 1
             self._note_progress()
@@ -167,13 +82,23 @@ class Transfer:
         ------
         TransferError
             Naming what is missing and why; the transfer is given up, the files stay on the DCU.
+            Or if what came home is not what was taken.
         """
         with self._state:
             while self._open:
                 if not self._wait_for_progress(patience):
-                    given_up, self._open = self._open, []
-                    self._state.notify_all()
-                    self._report(given_up, patience)
+                    self._report(self._give_up(), patience)
+            wrong, self._wrong = self._wrong, []
+        if wrong:
+            raise TransferError(f"{self.name}: {'; '.join(wrong)}")
+
+    def _give_up(self) -> list[Delivery]:
+        given_up, self._open = self._open, []
+        # The thread may hang in a download for as long as a request may take; it ends by itself,
+        # and the next series gets one of its own.
+        self._thread = None
+        self._state.notify_all()
+        return given_up
 
     def _wait_for_progress(self, patience: float) -> bool:
         before = self._progress
@@ -198,10 +123,17 @@ class Transfer:
         ]
         reasons = [error for delivery in wanted for error in delivery.errors.values()]
         reason = reasons[-1] if reasons else self._dcu_error
+        on_the_way = [
+            f"{size} bytes of {name} had come"
+            for delivery in wanted
+            for name, size in delivery.reached.items()
+            if name not in delivery.home
+        ]
+        said = reason or "; ".join(on_the_way) or "the DCU does not list them"
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         raise TransferError(
             f"{self.name}: {named} did not come home to {wanted[0].directory} within "
-            f"{patience:g} s of the last byte ({reason or 'the DCU does not list them'}); what is "
+            f"{patience:g} s of the last byte ({said}); what is "
             "on the DCU is still there"
         ) from reason
 
@@ -210,6 +142,8 @@ class Transfer:
         while True:
             with self._state:
                 self._wait_for_an_end(seen_ends, pause)
+                if self._thread is not threading.current_thread():
+                    return
                 if not self._open:
                     self._thread = None
                     return
@@ -237,10 +171,13 @@ class Transfer:
         self._dcu_error = None
         for delivery in deliveries:
             for name in delivery.due(listed):
-                self._bring(delivery, name)
+                if delivery in self._open:
+                    self._bring(delivery, name)
             with self._state:
                 if delivery.is_complete(listed) and delivery in self._open:
                     self._open.remove(delivery)
+                    if wrong := delivery.miscounted():
+                        self._wrong.append(wrong)
                     self._note_progress()
 
     def _note_progress(self) -> None:
@@ -271,26 +208,35 @@ class Transfer:
         aside = delivery.directory / f".{name}.part"
         try:
             size = self._download(delivery, name, aside)
-            if name == delivery.master:
-                inside = delivery.images_in(name) if delivery.images_per_file == 0 else None
-                check_master_file(aside, images=inside)
+            if name != delivery.master:
+                images = check_data_file(aside, images=delivery.images_in(name))
             else:
-                check_data_file(aside, images=delivery.images_in(name))
+                check_master_file(aside, images=None)
+                inside = delivery.images_per_file == 0
+                images = check_data_file(aside, images=delivery.images_in(name)) if inside else 0
             _give_name(aside, final)
         finally:
             aside.unlink(missing_ok=True)
-        return FetchedFile(final, size, time.perf_counter() - began)
+        return FetchedFile(final, size, images, time.perf_counter() - began)
 
     def _download(self, delivery: Delivery, name: str, aside: Path) -> int:
         written = 0
-        buffer = memoryview(bytearray(PIECE_BYTES))
+        buffer = memoryview(bytearray(LARGEST_PIECE))
+        piece = SMALLEST_PIECE
         with (
             self.client.open_file(name) as (size, read_into),
             aside.open("wb", buffering=0) as file,
         ):
-            while count := read_into(buffer):
+            while True:
+                began = time.perf_counter()
+                count = read_into(buffer[:piece])
+                if not count:
+                    break
+                piece = _next_piece(piece, time.perf_counter() - began)
                 file.write(buffer[:count])
                 written += count
+                if delivery not in self._open:
+                    raise TransferError(f"{name}: given up after {written} bytes")
                 # A file that fails again and again is no progress, however often it is fetched.
                 if written > delivery.reached.get(name, 0):
                     delivery.reached[name] = written
@@ -300,6 +246,12 @@ class Transfer:
         if size is not None and written != size:
             raise FileError(f"{aside}: {written} bytes came, {size} were announced")
         return written
+
+
+def _next_piece(piece: int, seconds: float) -> int:
+    if seconds < FAST_PIECE_S:
+        return min(2 * piece, LARGEST_PIECE)
+    return max(piece // 2, SMALLEST_PIECE) if seconds > SLOW_PIECE_S else piece
 
 
 def prepare_directory(directory: Path) -> None:

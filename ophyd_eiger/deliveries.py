@@ -1,0 +1,116 @@
+"""The files of a series on their way home: which there are, which are due, whether all is right.
+
+Pure: no requests, no files, no threads.
+"""
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ophyd_eiger.master import MASTER_ENDING
+
+
+@dataclass(frozen=True)
+class FetchedFile:
+    """A file that is home: where, how many bytes, how many images, and in how many seconds."""
+
+    path: Path
+    bytes: int
+    images: int
+    seconds: float
+
+
+@dataclass(eq=False)
+class Delivery:
+    """The files of one series on their way home.
+
+    Attributes
+    ----------
+    basename : str
+        What each file's name starts with, on the DCU and at home.
+    directory : Path
+        Where they go; fixed when the series was armed.
+    images : int
+        Images the series will have, `nimages` x `ntrigger`.
+    images_per_file : int
+        `nimages_per_file` as armed; 0 if all images are in the master.
+    recorded : int
+        Images that events name so far: the least that must come home.
+    ended : bool
+        Whether the series is over, and all its files are on the DCU.
+    cut_short : bool
+        Whether it ended early, so that only the list of files tells how many there are.
+    interrupted : bool
+        Whether an exposure was ended, so that images may be there that no event names.
+    """
+
+    basename: str
+    directory: Path
+    images: int
+    images_per_file: int
+    recorded: int = 0
+    ended: bool = False
+    cut_short: bool = False
+    interrupted: bool = False
+    home: dict[str, FetchedFile] = field(default_factory=dict)
+    errors: dict[str, Exception] = field(default_factory=dict)
+    reached: dict[str, int] = field(default_factory=dict)
+
+    @property
+    def master(self) -> str:
+        """The master file's name."""
+        return self.basename + MASTER_ENDING
+
+    def data_file(self, number: int) -> str:
+        """Return the name of a data file, counted from 1."""
+        return f"{self.basename}_data_{number:06d}.h5"
+
+    def expected(self, listed: set[str]) -> list[str]:
+        """Return the names that must come home, the master last."""
+        if self.images_per_file == 0:
+            return [self.master]
+        promised = math.ceil(self.images / self.images_per_file)
+        names = [self.data_file(number + 1) for number in range(promised)]
+        if self.cut_short:
+            needed = math.ceil(self.recorded / self.images_per_file)
+            names = [
+                name
+                for number, name in enumerate(names)
+                if number < needed or name in listed or name in self.home
+            ]
+        return [*names, self.master]
+
+    def due(self, listed: set[str]) -> list[str]:
+        """Return the names that can be fetched now.
+
+        The master comes when the series is over, in case firmware completes it at the end.
+        """
+        names = [name for name in self.expected(listed) if name in listed and name not in self.home]
+        return names if self.ended else [name for name in names if name != self.master]
+
+    def is_complete(self, listed: set[str]) -> bool:
+        """Return whether all is home that there is."""
+        return self.ended and all(name in self.home for name in self.expected(listed))
+
+    def miscounted(self) -> str:
+        """Return what is wrong with the number of images of a complete series, or nothing.
+
+        Each event names its images by their place in the series, so that one too many or too few
+        before them would shift them all.
+        """
+        found = sum(file.images for file in self.home.values())
+        if found < self.recorded or (found > self.recorded and not self.interrupted):
+            return (
+                f"{self.basename}: {found} images came home, {self.recorded} were taken by this "
+                "device's triggers; another client may have triggered or ended the series"
+            )
+        return ""
+
+    def images_in(self, name: str) -> int | None:
+        """Return how many images a file must hold; None if a series cut short leaves it open."""
+        if self.cut_short:
+            return None
+        if self.images_per_file == 0:
+            return self.images
+        number = int(name.removesuffix(".h5")[-6:])
+        return min(self.images_per_file, self.images - (number - 1) * self.images_per_file)

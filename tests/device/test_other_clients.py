@@ -1,0 +1,161 @@
+"""What other clients, other hands and odd moments do to a staged detector."""
+
+import threading
+
+import bluesky.plans as bp
+import pytest
+import requests
+
+from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
+from ophyd_eiger.signals import LimitError
+
+
+def put_command(dcu, command):
+    """Send a command as another client does."""
+    reply = requests.put(f"{dcu.url}/detector/api/1.6.0/command/{command}", timeout=20)
+    reply.raise_for_status()
+
+
+def test_a_trigger_by_another_client_is_noticed(dcu, eiger):
+    """Its image stands before those of later points, which would all be shifted."""
+    eiger.detector.ntrigger.set(4).wait(10)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    put_command(dcu, "trigger")
+    eiger.trigger().wait(10)
+    with pytest.raises(TransferError, match=r"3 images came home, 2 were taken by this device"):
+        eiger.unstage().wait(20)
+
+
+def test_a_series_ended_and_armed_by_another_client_is_noticed(dcu, eiger):
+    eiger.detector.ntrigger.set(4).wait(10)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    put_command(dcu, "disarm")
+    put_command(dcu, "arm")
+    eiger.trigger().wait(10)
+    with pytest.raises(TransferError, match=r"1 images came home, 2 were taken by this device"):
+        eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize(
+    ("subsystem", "attribute", "value"),
+    [
+        ("detector", "soft_trigger", 1),
+        ("detector", "arm", 1),
+        ("detector", "initialize", 1),
+        ("filewriter", "name_pattern", "mine_$id"),
+        ("filewriter", "mode", "disabled"),
+        ("filewriter", "clear", 1),
+        ("filewriter", "initialize", 1),
+        ("system", "restart", 1),
+    ],
+)
+def test_refused_while_staged(RE, dcu, eiger, assert_right, subsystem, attribute, value):
+    eiger.stage().wait(10)
+    with pytest.raises(StateError, match=r"while it is staged.*eiger\.unstage\(\)"):
+        getattr(getattr(eiger, subsystem), attribute).set(value).wait(10)
+    eiger.trigger().wait(10)
+    eiger.unstage().wait(10)
+    (uid,) = RE(bp.count([eiger], 1))
+    assert_right(uid, points=1, images=1)
+
+
+def test_read_after_a_trigger_that_failed_has_no_old_point(dcu, eiger):
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    eiger.read()
+    eiger.detector.frame_time.set(60).wait(10)
+    stopped = eiger.trigger()
+    eiger.stop()
+    with pytest.raises(StoppedError):
+        stopped.wait(20)
+    with pytest.raises(NotStagedError, match="no images were taken"):
+        eiger.read()
+    eiger.unstage().wait(20)
+
+
+def test_armed_faster_by_another_client(dcu, eiger, monkeypatch):
+    """Both saw the detector idle; the slower one is told whose move it is."""
+    arm = eiger.detector.arm.send
+
+    def too_late():
+        put_command(dcu, "arm")
+        return arm()
+
+    monkeypatch.setattr(eiger.detector.arm, "send", too_late)
+    with pytest.raises(StateError, match="somebody armed it"):
+        eiger.stage().wait(10)
+    assert eiger.filewriter.name_pattern.get() == "series_$id"
+    put_command(dcu, "disarm")
+
+
+def test_a_failed_arm_leaves_nothing_armed(dcu, eiger, monkeypatch):
+    """Armed, but the file list that would tell the id of the series cannot be had."""
+    arm = eiger.detector.arm.send
+    monkeypatch.setattr(eiger.detector.arm, "send", lambda: arm() and None)
+    monkeypatch.setattr(eiger.link.client, "files", list)
+    with pytest.raises(Exception, match="arm answered no sequence id"):
+        eiger.stage().wait(10)
+    assert eiger.detector.state.get() == "idle"
+    assert eiger.filewriter.name_pattern.get() == "series_$id"
+
+
+def test_a_lost_arm_reply_costs_nothing(RE, dcu, eiger, assert_right, monkeypatch):
+    arm = eiger.detector.arm.send
+    monkeypatch.setattr(eiger.detector.arm, "send", lambda: arm() and None)
+    (uid,) = RE(bp.count([eiger], 2))
+    assert_right(uid, points=2, images=1)
+
+
+def test_a_name_pattern_not_put_back_is_not_taken_for_the_users(dcu, eiger, monkeypatch):
+    put_now = eiger.filewriter.name_pattern.put_now
+
+    def fails_to_put_back(value):
+        if value == "series_$id":
+            raise StateError("no")
+        put_now(value)
+
+    monkeypatch.setattr(eiger.filewriter.name_pattern, "put_now", fails_to_put_back)
+    eiger.stage().wait(10)
+    with pytest.raises(StateError):
+        eiger.unstage().wait(10)
+    monkeypatch.setattr(eiger.filewriter.name_pattern, "put_now", put_now)
+    assert eiger.filewriter.name_pattern.get() != "series_$id"
+    eiger.stage().wait(10)
+    eiger.unstage().wait(10)
+    assert eiger.filewriter.name_pattern.get() == "series_$id"
+
+
+def test_a_slow_file_is_waited_for_and_a_stuck_one_does_not_hold_up_the_next(
+    RE, dcu, tmp_path, assert_right, monkeypatch
+):
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path / "data", timeouts=Timeouts(files=0.5)
+    )
+    client, stuck, release = device.link.client, threading.Event(), threading.Event()
+    whole = client.open_file
+
+    def stuck_once(name):
+        if not stuck.is_set():
+            stuck.set()
+            release.wait(60)
+        return whole(name)
+
+    monkeypatch.setattr(client, "open_file", stuck_once)
+    device.stage().wait(10)
+    device.trigger().wait(10)
+    with pytest.raises(TransferError, match=r"within 0\.5 s"):
+        device.unstage().wait(20)
+    # The thread of the first is still stuck.
+    (uid,) = RE(bp.count([device], 1))
+    assert_right(uid, points=1, images=1)
+    release.set()
+    device.destroy()
+
+
+def test_huge_numbers(eiger):
+    for huge in (10**400, 10**5000):
+        with pytest.raises(LimitError, match="is outside"):
+            eiger.detector.count_time.set(huge)
