@@ -55,17 +55,18 @@ def test_kill_9_in_the_middle_of_point_3(RE, catalog, tmp_path):
     first = Process(0, tmp_path / "dcu1", "--initialized", "--seed", "3")
     port = int(first.url.rsplit(":", 1)[1])
     eiger = EigerDetector(first.url, name="eiger", directory=tmp_path / "data", timeouts=TIMEOUTS)
-    eiger.detector.frame_time.set(1.0).wait(10)
-    eiger.detector.count_time.set(0.9).wait(10)
+    eiger.detector.frame_time.set(2.0).wait(10)
     oracle = {}
 
     def kill_in_point_3():
         watch = EigerDetector(first.url, name="watch")
-        while not (watch.detector.state.get() == "acquire" and seen["events"] == 2):
-            time.sleep(0.01)
         for series_id in (1, 2):
+            while seen["events"] < series_id:
+                time.sleep(0.01)
             reply = requests.get(f"{first.url}/sim/image/{series_id}/1", timeout=20)
             oracle[series_id] = np.load(io.BytesIO(reply.content))
+        while watch.detector.state.get() != "acquire":
+            time.sleep(0.01)
         killed_at.append(time.monotonic())
         first.kill()
 
