@@ -9,7 +9,6 @@ import functools
 import io
 import json
 import logging
-import os
 import time
 from collections.abc import Callable
 from concurrent.futures import Future
@@ -19,12 +18,13 @@ import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from sim_dcu import darray
 from sim_dcu.dcu import Dcu
+from sim_dcu.downloads import FileReply, index_page
 from sim_dcu.parameters import ApiError, MissingError
 from sim_dcu.tables.eiger1 import API_VERSIONS
 
@@ -32,7 +32,6 @@ api_log = logging.getLogger("sim_dcu.api")
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
-_PIECE = 2**20
 
 
 class TooLargeError(ApiError):
@@ -45,46 +44,6 @@ class JsonReply(Response):
     """A JSON body as a DCU types it."""
 
     media_type = "application/json; charset=utf-8"
-
-
-class FileReply(Response):
-    """A published file, sent in pieces of 1 MB.
-
-    The length is that of the file opened, so that one replaced meanwhile is still sent whole.
-    """
-
-    media_type = "application/hdf5"
-
-    def __init__(self, opener: Callable[[], io.FileIO]):
-        super().__init__()
-        self._opener = opener
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one GET or HEAD."""
-        file = await run_in_threadpool(self._opener)
-        with file:
-            remaining = os.fstat(file.fileno()).st_size
-            self.headers["content-length"] = str(remaining)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            if scope["method"] == "HEAD":
-                remaining = 0
-            gone = asyncio.ensure_future(_disconnected(receive))
-            try:
-                while remaining:
-                    # To a client that went away the server sends nothing, and says nothing.
-                    if gone.done():
-                        return
-                    piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
-                    remaining -= len(piece)
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-            finally:
-                gone.cancel()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
 
 
 def build_app(dcu: Dcu) -> ASGIApp:
@@ -101,6 +60,7 @@ def build_app(dcu: Dcu) -> ASGIApp:
         Route(f"{api}/{{version}}/config/{{key:path}}", face.put_config, methods=["PUT"]),
         Route(f"{api}/{{version}}/status/{{key:path}}", face.get_status),
         Route(f"{api}/{{version}}/command/{{key:path}}", face.put_command, methods=["PUT"]),
+        Route("/data", face.get_data_index),
         Route("/data/{name:path}", face.get_data),
         Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
         Route("/sim/image/{series:int}/{number:int}", face.get_image),
@@ -222,7 +182,10 @@ class _Face:
             except FileNotFoundError as error:  # deleted since
                 raise MissingError(f"File {name} does not exist") from error
 
-        return FileReply(open_file)
+        return FileReply(open_file, request.headers.get("range"))
+
+    async def get_data_index(self, _request: Request) -> Response:
+        return HTMLResponse(index_page(await run_in_threadpool(self._dcu.store.names)))
 
     async def delete_data(self, request: Request) -> Response:
         await run_in_threadpool(self._dcu.store.delete, request.path_params["name"])
