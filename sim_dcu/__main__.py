@@ -10,7 +10,7 @@ import signal
 from collections.abc import Sequence
 
 from sim_dcu.models import MODELS
-from sim_dcu.serve import serve
+from sim_dcu.serve import IDLE_LIMIT, serve
 from sim_dcu.tables.eiger1 import API_VERSION
 
 
@@ -33,6 +33,13 @@ def _time_scale(text: str) -> float:
     if not (math.isfinite(scale) and scale >= 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
     return scale
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return seconds
 
 
 def build_parser() -> argparse.ArgumentParser:
@@ -68,6 +75,16 @@ def build_parser() -> argparse.ArgumentParser:
         "--initialized", action="store_true", help="start initialized instead of in state na"
     )
     parser.add_argument(
+        "--idle-limit",
+        type=_seconds,
+        default=IDLE_LIMIT,
+        metavar="S",
+        help="seconds without a byte after which a connection is closed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--sim-api", action="store_true", help="answer under /sim to other machines too"
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="log every request and state on stderr"
     )
     return parser
@@ -94,6 +111,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             data_dir=chosen.data_dir,
             host=chosen.host,
             port=chosen.port,
+            idle_limit=chosen.idle_limit,
+            sim_api=chosen.sim_api,
         )
     except OSError as error:
         parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")

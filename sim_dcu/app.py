@@ -7,6 +7,7 @@ bytes: the DCU is asked in a thread, and what takes time is awaited without one.
 import asyncio
 import functools
 import io
+import ipaddress
 import json
 import logging
 import time
@@ -46,8 +47,8 @@ class JsonReply(Response):
     media_type = "application/json; charset=utf-8"
 
 
-def build_app(dcu: Dcu) -> ASGIApp:
-    """Return the ASGI application of `dcu`."""
+def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
+    """Return the ASGI application of `dcu`; with `sim_api`, `/sim` answers to any client."""
     face = _Face(dcu)
     api = "/{subsystem}/api"
     routes = [
@@ -67,7 +68,7 @@ def build_app(dcu: Dcu) -> ASGIApp:
     ]
     app = Starlette(routes=routes, exception_handlers={ApiError: _refusal})
     app.router.redirect_slashes = False
-    return _Entrance(app)
+    return _Entrance(app, sim_api)
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
@@ -206,13 +207,14 @@ class _Face:
 
 
 class _Entrance:
-    """Before the routes: tidies the path and logs every request.
+    """Before the routes: tidies the path, keeps `/sim` to this machine and logs every request.
 
     Clients double the first slash or leave one at the end; both mean the same resource.
     """
 
-    def __init__(self, app: ASGIApp):
+    def __init__(self, app: ASGIApp, sim_api: bool):
         self._app = app
+        self._sim_api = sim_api
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -228,8 +230,20 @@ class _Entrance:
             status = message.get("status", status)
             await send(message)
 
+        # The answer for any path that is not there.
+        hidden = scope["path"].split("/")[1] == "sim" and not self._sim_api and not _is_local(scope)
+        app = PlainTextResponse("Not Found", 404) if hidden else self._app
         try:
-            await self._app(scope, receive, send_noting)
+            await app(scope, receive, send_noting)
         finally:
             duration = time.monotonic() - start
             api_log.info("%s %s -> %d in %.4f s", scope["method"], asked, status, duration)
+
+
+def _is_local(scope: Scope) -> bool:
+    """Return whether the client is on this machine."""
+    if not scope.get("client"):
+        return False
+    address = ipaddress.ip_address(scope["client"][0].partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback
