@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
+from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -33,6 +33,9 @@ api_log = logging.getLogger("sim_dcu.api")
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
+# All but arrays and whole configurations is a number or a text.
+LARGEST_SHORT_BODY = 2**20
+_LONG_KEYS = ("", "flatfield", "pixel_mask")
 
 
 class TooLargeError(ApiError):
@@ -66,7 +69,7 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
         Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
         Route("/sim/image/{series:int}/{number:int}", face.get_image),
     ]
-    app = Starlette(routes=routes, exception_handlers={ApiError: _refusal})
+    app = Starlette(routes=routes, exception_handlers={ApiError: _refusal, ClientDisconnect: _left})
     app.router.redirect_slashes = False
     return _Entrance(app, sim_api)
 
@@ -85,16 +88,21 @@ async def _result(answer: Any) -> Any:
     return answer
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int = LARGEST_SHORT_BODY) -> bytes:
     pieces = bytearray()
     announced = request.headers.get("content-length", "0")
-    if int(announced) > LARGEST_BODY:
-        raise TooLargeError(f"body of {announced} bytes, more than {LARGEST_BODY}")
+    if int(announced) > most:
+        raise TooLargeError(f"body of {announced} bytes, more than {most}")
     async for piece in request.stream():
         pieces += piece
-        if len(pieces) > LARGEST_BODY:
-            raise TooLargeError(f"body of more than {LARGEST_BODY} bytes")
+        if len(pieces) > most:
+            raise TooLargeError(f"body of more than {most} bytes")
     return bytes(pieces)
+
+
+async def _left(_request: Request, _error: Exception) -> Response:
+    # The client went away in the middle of its body: nobody reads the answer.
+    return Response(status_code=400)
 
 
 def _json(content: Any) -> JsonReply:
@@ -145,7 +153,8 @@ class _Face:
         return await self._reply(request, self._dcu.read_status, "subsystem", "key")
 
     async def put_config(self, request: Request) -> Response:
-        body = await _body(request)
+        last = request.path_params.get("key", "").rpartition("/")[2]
+        body = await _body(request, LARGEST_BODY if last in _LONG_KEYS else LARGEST_SHORT_BODY)
 
         def put() -> Any:
             question = functools.partial(self._put_body, body)
