@@ -6,12 +6,12 @@ Knows its flags; all else is `serve`'s.
 import argparse
 import logging
 import math
+import re
 import signal
 from collections.abc import Sequence
 
 from sim_dcu.models import MODELS
 from sim_dcu.serve import IDLE_LIMIT, serve
-from sim_dcu.tables.eiger1 import API_VERSION
 
 
 def _port(text: str) -> int:
@@ -42,6 +42,12 @@ def _seconds(text: str) -> float:
     return seconds
 
 
+def _version(text: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+\.\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a version such as 1.6.0")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -55,6 +61,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model", choices=sorted(MODELS), default="eiger-1m", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--api-version",
+        type=_version,
+        metavar="V",
+        help="version number to answer with (default: that of the model's generation)",
     )
     parser.add_argument(
         "--data-dir",
@@ -105,6 +117,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server = serve(
             chosen.model,
+            api_version=chosen.api_version,
             time_scale=chosen.time_scale,
             seed=chosen.seed,
             initialized=chosen.initialized,
@@ -117,8 +130,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except OSError as error:
         parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")
     with server:
+        version = server.dcu.firmware.api_version
         print(  # noqa: T201 - the line that whoever started this process waits for
-            f"sim-dcu: {chosen.model}, API {API_VERSION}, ready at {server.url}", flush=True
+            f"sim-dcu: {chosen.model}, API {version}, ready at {server.url}", flush=True
         )
         signal.sigwait(ending)
     return 0

@@ -8,7 +8,6 @@ import asyncio
 import functools
 import io
 import ipaddress
-import json
 import logging
 import time
 from collections.abc import Callable
@@ -27,7 +26,6 @@ from sim_dcu import darray
 from sim_dcu.dcu import Dcu
 from sim_dcu.downloads import FileReply, index_page
 from sim_dcu.parameters import ApiError, MissingError
-from sim_dcu.tables.eiger1 import API_VERSIONS
 
 api_log = logging.getLogger("sim_dcu.api")
 
@@ -105,16 +103,6 @@ async def _left(_request: Request, _error: Exception) -> Response:
     return Response(status_code=400)
 
 
-def _json(content: Any) -> JsonReply:
-    def spell(array: object) -> Any:
-        if isinstance(array, np.ndarray):
-            return darray.encoded(array)
-        raise TypeError(f"{type(array).__name__} has no JSON form")
-
-    # With blanks after comma and colon, as the arm replies of real EIGER1 have them.
-    return JsonReply(json.dumps(content, default=spell, allow_nan=False))
-
-
 class _Face:
     """The handlers, one a kind of resource."""
 
@@ -123,12 +111,15 @@ class _Face:
 
     def _ask(self, request: Request, question: Callable[..., Any], *names: str) -> Any:
         version = request.path_params.get("version")
-        if version is not None and version not in API_VERSIONS:
+        if version is not None and version not in self._dcu.firmware.api_versions:
             raise MissingError(f"API version {version} does not exist")
         return question(*(request.path_params.get(name, "") for name in names))
 
     async def _reply(self, request: Request, question: Callable[..., Any], *names: str) -> Response:
-        return await run_in_threadpool(lambda: _json(self._ask(request, question, *names)))
+        return await run_in_threadpool(lambda: self._json(self._ask(request, question, *names)))
+
+    def _json(self, content: Any) -> JsonReply:
+        return JsonReply(self._dcu.firmware.spelling.text(content))
 
     async def version(self, request: Request) -> Response:
         return await self._reply(request, self._dcu.version, "subsystem")
@@ -144,7 +135,7 @@ class _Face:
     async def files(self, request: Request) -> Response:
         if request.path_params["subsystem"] != "filewriter":
             raise MissingError("Only the filewriter has files")
-        return await self._reply(request, self._dcu.files)
+        return await self._reply(request, self._dcu.files, "version")
 
     async def get_config(self, request: Request) -> Response:
         return await self._reply(request, self._dcu.read_config, "subsystem", "key")
@@ -177,10 +168,9 @@ class _Face:
 
         return self._spelled(await _result(await run_in_threadpool(run)))
 
-    @staticmethod
-    def _spelled(answer: Any) -> Response:
+    def _spelled(self, answer: Any) -> Response:
         # An empty body must not be typed JSON: a known client would fail to parse it.
-        return PlainTextResponse() if answer is None else _json(answer)
+        return PlainTextResponse() if answer is None else self._json(answer)
 
     async def get_data(self, request: Request) -> Response:
         name = request.path_params["name"]

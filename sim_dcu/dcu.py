@@ -3,6 +3,7 @@
 Pure Python: no HTTP, no event loop. What takes time returns a `concurrent.futures.Future`.
 """
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,11 +12,11 @@ import numpy as np
 from sim_dcu.clock import Clock
 from sim_dcu.detector import Detector
 from sim_dcu.filestore import FileStore, Filewriter
+from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.parameters import MissingError, ParameterStore, RefusedError
 from sim_dcu.states import State
 from sim_dcu.subsystem import Argument, Machine, Subsystem
-from sim_dcu.tables import eiger1
 
 
 class Dcu:
@@ -33,16 +34,27 @@ class Dcu:
         Of every random number, 0 or more.
     initialized : bool
         Whether to start in state idle instead of na.
+    api_version : str or None
+        The version number it answers with, beside those of its generation; None is the
+        generation's own.
     """
 
     def __init__(
-        self, model: str, folder: Path, clock: Clock, *, seed: int = 0, initialized: bool = False
+        self,
+        model: str,
+        folder: Path,
+        clock: Clock,
+        *,
+        seed: int = 0,
+        initialized: bool = False,
+        api_version: str | None = None,
     ):
         if model not in MODELS:
             raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
         if seed < 0:
             raise ValueError(f"seed {seed} is negative")
-        self._machine = Machine(clock)
+        self.firmware = firmware_of(MODELS[model], api_version)
+        self._machine = Machine(clock, self.firmware)
         self.store = FileStore(folder)
         self.filewriter = Filewriter(self._machine, self.store)
         self.detector = Detector(self._machine, MODELS[model], seed, self.filewriter)
@@ -93,6 +105,14 @@ class Dcu:
         """
         return self._open_to(subsystem).put_config(key, value)
 
+    def put_whole_config(self, subsystem: str, entries: Mapping[str, object]) -> Any:
+        """Set a whole config; returns as `put_config` does."""
+        return self._open_to(subsystem).put_whole_config(entries)
+
+    def delete_config(self, subsystem: str, key: str) -> Any:
+        """Bring the factory's value of config `key` back; returns as `put_config` does."""
+        return self._open_to(subsystem).delete_config(key)
+
     def command(self, subsystem: str, name: str, argument: Argument = lambda: None) -> Any:
         """Run a command.
 
@@ -110,16 +130,18 @@ class Dcu:
         """
         return self._open_to(subsystem).run(name, argument)
 
-    def files(self) -> list[str]:
-        """Return the names of the published files."""
-        self._open_to("filewriter")
-        return self.store.names()
+    def files(self, version: str) -> Any:
+        """Return the reply of a GET of the published files: at API 1.6.0 a bare list of names."""
+        filewriter = self._open_to("filewriter")
+        if version == "1.6.0" or "files" not in filewriter.keys("status"):
+            return self.store.names()
+        return filewriter.read_status("files")
 
     def version(self, subsystem: str) -> dict[str, str]:
         """Return the API version of a subsystem."""
         if subsystem not in self._subsystems:
             raise MissingError(f"Subsystem {subsystem} does not exist")
-        return {"value": eiger1.API_VERSION, "value_type": "string"}
+        return {"value": self.firmware.api_version, "value_type": "string"}
 
     def image(self, series_id: int, number: int) -> np.ndarray:
         """Return the image (from 1) that the newest series of that id must hold; (y, x), counts.

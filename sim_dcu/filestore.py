@@ -15,7 +15,6 @@ from sim_dcu.filewriter import SeriesWriter
 from sim_dcu.parameters import MissingError, ParameterStore
 from sim_dcu.series import ArmedSeries
 from sim_dcu.subsystem import Argument, Machine, Subsystem
-from sim_dcu.tables import eiger1
 
 # What the files may take, in KB: an estimate for the memory of a DCU of a small detector.
 CAPACITY_KB = 64 * 1024 * 1024
@@ -139,8 +138,8 @@ class Filewriter(Subsystem):
     def __init__(self, machine: Machine, store: FileStore):
         super().__init__(
             machine,
-            ParameterStore(eiger1.FILEWRITER_CONFIG),
-            eiger1.FILEWRITER_STATUS,
+            ParameterStore(machine.firmware.tables.FILEWRITER_CONFIG),
+            machine.firmware.tables.FILEWRITER_STATUS,
             {"clear": self._clear, "initialize": self._initialize},
         )
         self.store = store
@@ -194,14 +193,23 @@ class Filewriter(Subsystem):
             return local_time_with_zone()
         if key == "error":
             return [self._failure] if self._failure else []
+        if key == "files":
+            return self.store.names()
         if key == "buffer_free":
-            return max(0, CAPACITY_KB - self.store.used_kb())
+            return self._free_kb() * (1024 if self.machine.firmware.bytes_free else 1)
         if self._failure:
             return "error"
         # Acquire from arm until the last file is closed, whatever mode was put meanwhile.
         if self._writing:
             return "acquire"
         return "ready" if self.config["mode"] == "enabled" else "disabled"
+
+    def free_percent(self) -> float:
+        """Return how much of the room for files is left, in percent."""
+        return 100.0 * self._free_kb() / CAPACITY_KB
+
+    def _free_kb(self) -> int:
+        return max(0, CAPACITY_KB - self.store.used_kb())
 
     def _clear(self, _argument: Argument) -> None:
         # Users of EIGER1 put mode enabled after each clear, because it disables it. A series that

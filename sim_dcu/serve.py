@@ -168,6 +168,7 @@ class Server:
 def serve(
     model: str = "eiger-1m",
     *,
+    api_version: str | None = None,
     time_scale: float = 0.0,
     seed: int = 0,
     initialized: bool = False,
@@ -182,7 +183,10 @@ def serve(
     Parameters
     ----------
     model : str
-        `eiger-1m` or `eiger-500k`.
+        A name of `sim_dcu.models.MODELS`, as `eiger-1m` or `eiger2-16m`.
+    api_version : str or None
+        The version number to answer with, beside those of the model's generation; None is the
+        generation's own.
     time_scale : float
         Factor on every wait the detector itself imposes: 1 is a real detector, 0 does not wait.
     seed : int
@@ -208,7 +212,14 @@ def serve(
     temporary = tempfile.TemporaryDirectory(prefix="sim-dcu-") if data_dir is None else None
     folder = Path(temporary.name if temporary is not None else str(data_dir))
     try:
-        dcu = Dcu(model, folder, Clock(time_scale), seed=seed, initialized=initialized)
+        dcu = Dcu(
+            model,
+            folder,
+            Clock(time_scale),
+            seed=seed,
+            initialized=initialized,
+            api_version=api_version,
+        )
         server = Server(dcu, host, port, idle_limit=idle_limit, sim_api=sim_api)
     except (OSError, ValueError):
         if temporary is not None:
