@@ -30,7 +30,7 @@ class Sink(Protocol):
     """Where the images of a series go."""
 
     def add(self, number: int, chunk: bytes) -> None:
-        """Take image `number`; they come in order from 1."""
+        """Take image `number`; they come in order from 1. Empty where nobody makes chunks."""
         ...
 
     def close(self) -> None:
@@ -96,7 +96,7 @@ class Acquisition:
     images : int
         How many the series has; after the last one it ends by itself.
     source : Source or None
-        Makes the images; None where nobody takes them.
+        Makes the images; None where no sink wants their chunks.
     sinks : sequence of Sink
         Take each image, in this order.
     clock : Clock
@@ -228,10 +228,9 @@ class Acquisition:
     def _deliver(self) -> None:
         try:
             while (number := self._next_number()) is not None:
-                if self._source is not None:
-                    chunk = self._source.chunk(number)
-                    for sink in self._sinks:
-                        sink.add(number, chunk)
+                chunk = b"" if self._source is None else self._source.chunk(number)
+                for sink in self._sinks:
+                    sink.add(number, chunk)
                 with self._changed:
                     self.delivered = number
         except Exception as error:  # whatever went wrong ends the series, never this thread unseen

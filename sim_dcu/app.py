@@ -7,9 +7,6 @@ bytes: the DCU is asked in a thread, and what takes time is awaited without one.
 import asyncio
 import functools
 import io
-import ipaddress
-import logging
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -20,14 +17,15 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from sim_dcu import darray
 from sim_dcu.dcu import Dcu
 from sim_dcu.downloads import FileReply, index_page
+from sim_dcu.entrance import Entrance
+from sim_dcu.monitor import Monitor
+from sim_dcu.monitor_routes import MonitorRoutes, whole_number
 from sim_dcu.parameters import ApiError, MissingError
-
-api_log = logging.getLogger("sim_dcu.api")
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
@@ -62,14 +60,17 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
         Route(f"{api}/{{version}}/config/{{key:path}}", face.put_config, methods=["PUT"]),
         Route(f"{api}/{{version}}/status/{{key:path}}", face.get_status),
         Route(f"{api}/{{version}}/command/{{key:path}}", face.put_command, methods=["PUT"]),
+        *MonitorRoutes(face.ask_monitor, face.json).routes(),
+        Route("/system/api/{version}/log", face.get_log),
+        Route("/system/api/{version}/log.tar.gz", face.get_log_tarball),
         Route("/data", face.get_data_index),
         Route("/data/{name:path}", face.get_data),
         Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
-        Route("/sim/image/{series:int}/{number:int}", face.get_image),
+        Route("/sim/image/{series}/{number}", face.get_image),
     ]
     app = Starlette(routes=routes, exception_handlers={ApiError: _refusal, ClientDisconnect: _left})
     app.router.redirect_slashes = False
-    return _Entrance(app, sim_api)
+    return Entrance(app, dcu.system.log, sim_api)
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
@@ -116,9 +117,9 @@ class _Face:
         return question(*(request.path_params.get(name, "") for name in names))
 
     async def _reply(self, request: Request, question: Callable[..., Any], *names: str) -> Response:
-        return await run_in_threadpool(lambda: self._json(self._ask(request, question, *names)))
+        return await run_in_threadpool(lambda: self.json(self._ask(request, question, *names)))
 
-    def _json(self, content: Any) -> JsonReply:
+    def json(self, content: Any) -> JsonReply:
         return JsonReply(self._dcu.firmware.spelling.text(content))
 
     async def version(self, request: Request) -> Response:
@@ -170,7 +171,16 @@ class _Face:
 
     def _spelled(self, answer: Any) -> Response:
         # An empty body must not be typed JSON: a known client would fail to parse it.
-        return PlainTextResponse() if answer is None else self._json(answer)
+        return PlainTextResponse() if answer is None else self.json(answer)
+
+    async def ask_monitor(self, request: Request, question: Callable[[Monitor], Any]) -> Any:
+        return await run_in_threadpool(lambda: question(self._ask(request, self._dcu.images_open)))
+
+    async def get_log(self, request: Request) -> Response:
+        return PlainTextResponse(self._ask(request, self._dcu.system.log.text))
+
+    async def get_log_tarball(self, request: Request) -> Response:
+        return Response(self._ask(request, self._dcu.system.tarball), media_type="application/gzip")
 
     async def get_data(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -192,7 +202,7 @@ class _Face:
         return Response(status_code=204)
 
     async def get_image(self, request: Request) -> Response:
-        series, number = request.path_params["series"], request.path_params["number"]
+        series, number = (whole_number(request.path_params[name]) for name in ("series", "number"))
 
         def npy() -> bytes:
             buffer = io.BytesIO()
@@ -203,46 +213,3 @@ class _Face:
             return buffer.getvalue()
 
         return Response(await run_in_threadpool(npy), media_type="application/octet-stream")
-
-
-class _Entrance:
-    """Before the routes: tidies the path, keeps `/sim` to this machine and logs every request.
-
-    Clients double the first slash or leave one at the end; both mean the same resource.
-    """
-
-    def __init__(self, app: ASGIApp, sim_api: bool):
-        self._app = app
-        self._sim_api = sim_api
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        asked = scope["path"]
-        scope = {**scope, "path": "/" + "/".join(part for part in asked.split("/") if part)}
-        start = time.monotonic()
-        status = 0
-
-        async def send_noting(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        # The answer for any path that is not there.
-        hidden = scope["path"].split("/")[1] == "sim" and not self._sim_api and not _is_local(scope)
-        app = PlainTextResponse("Not Found", 404) if hidden else self._app
-        try:
-            await app(scope, receive, send_noting)
-        finally:
-            duration = time.monotonic() - start
-            api_log.info("%s %s -> %d in %.4f s", scope["method"], asked, status, duration)
-
-
-def _is_local(scope: Scope) -> bool:
-    """Return whether the client is on this machine."""
-    if not scope.get("client"):
-        return False
-    address = ipaddress.ip_address(scope["client"][0].partition("%")[0])
-    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
-    return (mapped or address).is_loopback

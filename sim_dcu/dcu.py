@@ -14,9 +14,13 @@ from sim_dcu.detector import Detector
 from sim_dcu.filestore import FileStore, Filewriter
 from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
-from sim_dcu.parameters import MissingError, ParameterStore, RefusedError
+from sim_dcu.monitor import Monitor
+from sim_dcu.parameters import MissingError, RefusedError
 from sim_dcu.states import State
+from sim_dcu.stream import Stream
 from sim_dcu.subsystem import Argument, Machine, Subsystem
+from sim_dcu.system import ApiLog, System
+from sim_dcu.tables.interfaces import interfaces_of
 
 
 class Dcu:
@@ -57,17 +61,18 @@ class Dcu:
         self._machine = Machine(clock, self.firmware)
         self.store = FileStore(folder)
         self.filewriter = Filewriter(self._machine, self.store)
+        interfaces = interfaces_of(MODELS[model])
+        self.monitor = Monitor(self._machine, interfaces)
+        self.stream = Stream(self._machine, interfaces)
         self.detector = Detector(self._machine, MODELS[model], seed, self.filewriter)
-        system = Subsystem(
-            self._machine,
-            ParameterStore(()),
-            (),
-            {"restart": self._restart},
-        )
+        self.detector.series.takers = (self.monitor, self.stream)
+        self.system = System(self._machine, interfaces, ApiLog(), self._restart)
         self._subsystems: dict[str, Subsystem] = {
             "detector": self.detector,
             "filewriter": self.filewriter,
-            "system": system,
+            "monitor": self.monitor,
+            "stream": self.stream,
+            "system": self.system,
         }
         if initialized:
             self.detector.start_initialized()
@@ -76,6 +81,7 @@ class Dcu:
         """Return the names of the sections of a subsystem, or of what is in one of them."""
         chosen = self._open_to(subsystem)
         if section is None:
+            # The monitor's and the file writer's own sections are not among the tasks.
             return ["command", "config", "status"]
         if section == "config":
             self._check_initialized(subsystem, "keys")
@@ -173,8 +179,17 @@ class Dcu:
         """End every wait and thread; nobody asks the DCU any more."""
         self.detector.close()
 
-    def _restart(self, _argument: Argument) -> Any:
+    def images_open(self) -> Monitor:
+        """Return the monitor, for a question about its images."""
+        self._open_to("monitor")
+        return self.monitor
+
+    def _restart(self, files_are_lost: bool) -> Any:
         self.filewriter.reset()
+        self.monitor.reset()
+        self.stream.reset()
+        if files_are_lost:
+            self.store.clear(folders=False)
         return self.detector.restart()
 
     def _open_to(self, subsystem: str) -> Subsystem:

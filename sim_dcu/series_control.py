@@ -4,14 +4,15 @@ Between the commands and `acquisition`, which exposes. Knows nothing of HTTP or 
 """
 
 import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
 from sim_dcu import oracle
-from sim_dcu.acquisition import Acquisition, Ending, Phase, Train
+from sim_dcu.acquisition import Acquisition, Ending, Phase, Sink, Train
 from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
@@ -42,6 +43,14 @@ _ENDINGS = {
 SIGNAL_OF_MODE = {"exts": "pulse", "exte": "gate", "eies": "pulse", "extg": "gate"}
 
 
+class Taker(Protocol):
+    """Who wants to know of a series' images beside the file writer."""
+
+    def open_series(self, series: ArmedSeries) -> Sink | None:
+        """Return the sink of a series, or None where it wants none."""
+        ...
+
+
 class SeriesControl:
     """The series of one detector.
 
@@ -66,6 +75,11 @@ class SeriesControl:
         Of arming.
     seed : int
         Of the images.
+
+    Attributes
+    ----------
+    takers : sequence of Taker
+        Who is told of each series beside the file writer.
     """
 
     def __init__(
@@ -83,6 +97,7 @@ class SeriesControl:
         self._settings = settings
         self._config = settings.store
         self._filewriter = filewriter
+        self.takers: Sequence[Taker] = ()
         self._durations = durations
         self._seed = seed
         self._series_id = 0
@@ -195,9 +210,12 @@ class SeriesControl:
                 detector=MappingProxyType(self._settings.armed_values()),
                 filewriter=MappingProxyType(self._filewriter.config.values()),
             )
-        # Without a taker no image needs to be made.
+        # Only the file writer takes chunks; without it no image needs to be made.
         source = ImageSource(series) if writes else None
-        sinks = [self._filewriter.open_series(series)] if writes else []
+        sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
+        for taker in self.takers:
+            if (sink := taker.open_series(series)) is not None:
+                sinks.append(sink)  # noqa: PERF401 - a sink opened is one to be closed
         with self.machine.lock:
             self._series_id = series.series_id
             self._armed.pop(series.series_id, None)
