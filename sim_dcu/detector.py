@@ -7,8 +7,6 @@ from collections.abc import Mapping
 from concurrent.futures import Future
 from typing import Any
 
-import numpy as np
-
 from sim_dcu.clock import local_time, local_time_with_zone
 from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
@@ -230,9 +228,7 @@ class Detector(Subsystem):
 
     def delete_config(self, key: str) -> "Future[list[str]]":
         """Bring the factory's mask back."""
-        return self.machine.submit(
-            self._put, key, lambda: self._settings.change(key, self._settings.factory_mask(key))
-        )
+        return self.machine.submit(self._put, key, lambda: self._settings.delete(key))
 
     def _put(self, key: str, work_out: Any) -> list[str]:
         interrupt = self.machine.begin_wait()
@@ -256,12 +252,6 @@ class Detector(Subsystem):
             if self.state.now is State.CONFIGURE:
                 self.state.enter(State.IDLE)
         return names
-
-    def array(self, key: str) -> np.ndarray | None:
-        """Return the array that config `key` holds now, None where it is none."""
-        with self.machine.lock:
-            value = self.config.values().get(self._settings.name(key))
-        return value if isinstance(value, np.ndarray) else None
 
     def close(self) -> None:
         """End what is under way, so that nobody waits for it any longer."""

@@ -13,7 +13,7 @@ from sim_dcu import dependencies
 from sim_dcu.calibration import Calibration, read_only
 from sim_dcu.firmware import Firmware
 from sim_dcu.models import WHOLE, Model
-from sim_dcu.parameters import MissingError, ParameterStore, RefusedError
+from sim_dcu.parameters import MissingError, NotAllowedError, ParameterStore, RefusedError
 
 # In a whole configuration what others follow from comes first, and of two that follow from each
 # other the one that must hold comes last; everything else follows in alphabetical order.
@@ -113,19 +113,27 @@ class DetectorConfig:
         before, after = self.store.values(), scratch.values()
         return {key: after[key] for key in after if after[key] is not before[key]}, sorted(names)
 
-    def factory_mask(self, key: str) -> np.ndarray:
-        """Return the mask that DELETE of `key` brings back, as the region shows it.
+    def delete(self, key: str) -> tuple[dict[str, Any], list[str]]:
+        """Return what bringing the factory's mask back changes, and the names of that.
 
         Raises
         ------
-        MissingError, RefusedError
-            Where there is no such parameter, or it is no mask.
+        MissingError
+            Where there is no such parameter, or the mask is the factory's.
+        NotAllowedError
+            Where it is no mask.
         """
         self.store.known(key)
         first = self._rules.twins.get(key, key)
-        if first not in {threshold.mask for threshold in self._rules.thresholds}:
-            raise RefusedError(f"{key} cannot be deleted")
-        return self._calibration.cut(self._calibration.pixel_mask, self.store["roi_mode"])
+        full = {threshold.mask: threshold.full_mask for threshold in self._rules.thresholds}
+        if first not in full:
+            raise NotAllowedError(f"{key} cannot be deleted")
+        factory = self._calibration.pixel_mask
+        if self.store[full[first]] is factory:
+            raise MissingError(f"{key} is the factory's, there is none of a user")
+        changed, names = self.change(key, self._calibration.cut(factory, self.store["roi_mode"]))
+        changed[full[first]] = factory
+        return changed, names
 
     def apply(self, changed: Mapping[str, Any]) -> None:
         """Make a change."""

@@ -65,6 +65,12 @@ class UnknownPathError(ApiError):
         super().__init__(f"error during request: path error: unknown path: {path}")
 
 
+class NotAllowedError(ApiError):
+    """A method that a resource does not have."""
+
+    status = 405
+
+
 class NotFittedError(ApiError):
     """A resource whose hardware this model lacks: 500, as `link_2` of an EIGER 500K answers."""
 

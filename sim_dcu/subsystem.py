@@ -12,7 +12,13 @@ import numpy as np
 
 from sim_dcu.clock import Clock, local_time
 from sim_dcu.firmware import Firmware
-from sim_dcu.parameters import MissingError, NotFittedError, ParameterStore, RefusedError
+from sim_dcu.parameters import (
+    MissingError,
+    NotAllowedError,
+    NotFittedError,
+    ParameterStore,
+    RefusedError,
+)
 from sim_dcu.status import Status
 
 # What a command is given: read only by a command that wants it, because EIGER1 takes any body.
@@ -196,7 +202,7 @@ class Subsystem:
     def delete_config(self, key: str) -> Any:
         """Bring back what the factory set, where a subsystem has such a thing."""
         self.config.known(key)
-        raise RefusedError(f"{key} cannot be deleted")
+        raise NotAllowedError(f"{key} cannot be deleted")
 
     def run(self, command: str, argument: Argument) -> Any:
         """Run `command`; return its reply or a future of it.
