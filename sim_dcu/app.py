@@ -19,13 +19,13 @@ from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
 from starlette.types import ASGIApp
 
-from sim_dcu import darray
+from sim_dcu import darray, formats
 from sim_dcu.dcu import Dcu
 from sim_dcu.downloads import FileReply, index_page
 from sim_dcu.entrance import Entrance
 from sim_dcu.monitor import Monitor
 from sim_dcu.monitor_routes import MonitorRoutes, whole_number
-from sim_dcu.parameters import ApiError, MissingError
+from sim_dcu.parameters import ApiError, MissingError, RefusedError
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
@@ -57,7 +57,9 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
         Route(f"{api}/{{version}}/{{section}}/keys", face.keys),
         Route(f"{api}/{{version}}/config", face.get_config),
         Route(f"{api}/{{version}}/config/{{key:path}}", face.get_config),
+        Route(f"{api}/{{version}}/config", face.put_config, methods=["PUT"]),
         Route(f"{api}/{{version}}/config/{{key:path}}", face.put_config, methods=["PUT"]),
+        Route(f"{api}/{{version}}/config/{{key:path}}", face.delete_config, methods=["DELETE"]),
         Route(f"{api}/{{version}}/status/{{key:path}}", face.get_status),
         Route(f"{api}/{{version}}/command/{{key:path}}", face.put_command, methods=["PUT"]),
         *MonitorRoutes(face.ask_monitor, face.json).routes(),
@@ -66,6 +68,7 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
         Route("/data", face.get_data_index),
         Route("/data/{name:path}", face.get_data),
         Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
+        Route("/sim/trigger", face.put_trigger, methods=["PUT"]),
         Route("/sim/image/{series}/{number}", face.get_image),
     ]
     app = Starlette(routes=routes, exception_handlers={ApiError: _refusal, ClientDisconnect: _left})
@@ -139,7 +142,21 @@ class _Face:
         return await self._reply(request, self._dcu.files, "version")
 
     async def get_config(self, request: Request) -> Response:
-        return await self._reply(request, self._dcu.read_config, "subsystem", "key")
+        form = formats.accepted_form(request.headers.get("accept", ""))
+
+        def reply() -> Response:
+            content = self._ask(request, self._dcu.read_config, "subsystem", "key")
+            key = request.path_params.get("key", "")
+            body = None
+            if not key and form == formats.HDF5:
+                body = formats.config_bytes(content)
+            elif key and form != formats.JSON and np.ndim(content["value"]) == 2:
+                body = formats.array_bytes(form, key.rpartition("/")[2], content)
+            if body is None:
+                return self.json(content)
+            return Response(body, media_type=formats.MEDIA_TYPES[form])
+
+        return await run_in_threadpool(reply)
 
     async def get_status(self, request: Request) -> Response:
         return await self._reply(request, self._dcu.read_status, "subsystem", "key")
@@ -148,16 +165,33 @@ class _Face:
         last = request.path_params.get("key", "").rpartition("/")[2]
         body = await _body(request, LARGEST_BODY if last in _LONG_KEYS else LARGEST_SHORT_BODY)
 
+        form = formats.body_form(request.headers.get("content-type", ""))
+
         def put() -> Any:
-            question = functools.partial(self._put_body, body)
+            question = functools.partial(self._put_body, form, body)
             return self._ask(request, question, "subsystem", "key")
 
         return self._spelled(await _result(await run_in_threadpool(put)))
 
-    def _put_body(self, body: bytes, subsystem: str, key: str) -> Any:
+    def _put_body(self, form: str, body: bytes, subsystem: str, key: str) -> Any:
         # A resource that is not there is 404 whatever the body.
-        self._dcu.read_config(subsystem, key)
-        return self._dcu.put_config(subsystem, key, darray.put_value(body))
+        content = self._dcu.read_config(subsystem, key)
+        if not key:
+            read = formats.read_config if form == formats.HDF5 else darray.whole_values
+            return self._dcu.put_whole_config(subsystem, read(body))
+        if form == formats.JSON:
+            return self._dcu.put_config(subsystem, key, darray.put_value(body))
+        if not isinstance(content["value"], np.ndarray):
+            raise RefusedError(f"{key} is no array")
+        array = formats.array_of(form, body, content["value"].dtype)
+        return self._dcu.put_config(subsystem, key, array)
+
+    async def delete_config(self, request: Request) -> Response:
+        def delete() -> Any:
+            return self._ask(request, self._dcu.delete_config, "subsystem", "key")
+
+        await _result(await run_in_threadpool(delete))
+        return Response(status_code=204)
 
     async def put_command(self, request: Request) -> Response:
         body = await _body(request)
@@ -200,6 +234,23 @@ class _Face:
     async def delete_data(self, request: Request) -> Response:
         await run_in_threadpool(self._dcu.store.delete, request.path_params["name"])
         return Response(status_code=204)
+
+    async def put_trigger(self, request: Request) -> Response:
+        """Give an edge at the trigger input, or with a value a gate of so many seconds."""
+        body = await _body(request)
+
+        def give() -> bool:
+            seconds = darray.argument_value(body)
+            if seconds is None:
+                return self._dcu.pulse()
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise RefusedError("the value is not a number of seconds")
+            try:
+                return self._dcu.gate(float(seconds))
+            except (ValueError, OverflowError) as error:
+                raise RefusedError(str(error)) from error
+
+        return self.json({"value": await run_in_threadpool(give), "value_type": "bool"})
 
     async def get_image(self, request: Request) -> Response:
         series, number = (whole_number(request.path_params[name]) for name in ("series", "number"))

@@ -37,90 +37,39 @@ VERSIONS = {
     "eiger-": ("1.6.0", {"1.0.0", "1.5.0", "1.6.0", "1.6.6"}),
     "eiger2-": ("1.8.0", {"1.6.0", "1.8.0"}),
 }
+
+
+def words(text: str) -> list[str]:
+    return text.split()
+
+
 # What a real EIGER2 XE 16M lists in detector/config, as recorded by tickit-devices' authors.
-EIGER2_CONFIG = [
-    "auto_summation",
-    "beam_center_x",
-    "beam_center_y",
-    "bit_depth_image",
-    "bit_depth_readout",
-    "chi_increment",
-    "chi_start",
-    "compression",
-    "count_time",
-    "counting_mode",
-    "countrate_correction_applied",
-    "countrate_correction_count_cutoff",
-    "data_collection_date",
-    "description",
-    "detector_distance",
-    "detector_number",
-    "detector_readout_time",
-    "eiger_fw_version",
-    "element",
-    "extg_mode",
-    "fast_arm",
-    "flatfield_correction_applied",
-    "frame_count_time",
-    "frame_time",
-    "incident_energy",
-    "incident_particle_type",
-    "instrument_name",
-    "kappa_increment",
-    "kappa_start",
-    "mask_to_zero",
-    "nexpi",
-    "nimages",
-    "ntrigger",
-    "ntriggers_skipped",
-    "number_of_excluded_pixels",
-    "omega_increment",
-    "omega_start",
-    "phi_increment",
-    "phi_start",
-    "photon_energy",
-    "pixel_mask_applied",
-    "roi_mode",
-    "sample_name",
-    "sensor_material",
-    "sensor_thickness",
-    "software_version",
-    "source_name",
-    "threshold/1/energy",
-    "threshold/1/mode",
-    "threshold/1/number_of_excluded_pixels",
-    "threshold/2/energy",
-    "threshold/2/mode",
-    "threshold/2/number_of_excluded_pixels",
-    "threshold/difference/lower_threshold",
-    "threshold/difference/mode",
-    "threshold/difference/upper_threshold",
-    "threshold_energy",
-    "total_flux",
-    "trigger_mode",
-    "two_theta_increment",
-    "two_theta_start",
-    "virtual_pixel_correction_applied",
-    "x_pixel_size",
-    "x_pixels_in_detector",
-    "y_pixel_size",
-    "y_pixels_in_detector",
-]
+EIGER2_CONFIG = words(
+    """
+    auto_summation beam_center_x beam_center_y bit_depth_image bit_depth_readout chi_increment
+    chi_start compression count_time counting_mode countrate_correction_applied
+    countrate_correction_count_cutoff data_collection_date description detector_distance
+    detector_number detector_readout_time eiger_fw_version element extg_mode fast_arm
+    flatfield_correction_applied frame_count_time frame_time incident_energy
+    incident_particle_type instrument_name kappa_increment kappa_start mask_to_zero nexpi
+    nimages ntrigger ntriggers_skipped number_of_excluded_pixels omega_increment omega_start
+    phi_increment phi_start photon_energy pixel_mask_applied roi_mode sample_name
+    sensor_material sensor_thickness software_version source_name threshold/1/energy
+    threshold/1/mode threshold/1/number_of_excluded_pixels threshold/2/energy threshold/2/mode
+    threshold/2/number_of_excluded_pixels threshold/difference/lower_threshold
+    threshold/difference/mode threshold/difference/upper_threshold threshold_energy total_flux
+    trigger_mode two_theta_increment two_theta_start virtual_pixel_correction_applied
+    x_pixel_size x_pixels_in_detector y_pixel_size y_pixels_in_detector
+    """
+)
 # What fastcs-eiger's authors left out of it for being an array, and what it lists beside it.
-EIGER2_MORE_CONFIG = [
-    "countrate_correction_table",
-    "pixel_mask",
-    "threshold/1/pixel_mask",
-    "threshold/2/pixel_mask",
-    "flatfield",
-    "threshold/1/flatfield",
-    "threshold/2/flatfield",
-    "detector_orientation",
-    "detector_translation",
-    "test_image_mode",
-    "test_image_value",
-    "trigger_start_delay",
-]
+EIGER2_MORE_CONFIG = words(
+    """
+    countrate_correction_table pixel_mask threshold/1/pixel_mask threshold/2/pixel_mask
+    flatfield threshold/1/flatfield threshold/2/flatfield detector_orientation
+    detector_translation test_image_mode test_image_value trigger_start_delay
+    """
+)
 
 
 def generation(model: str) -> tuple[str, set[str]]:
@@ -309,33 +258,23 @@ def test_room_is_in_bytes(client: Client, tmp_path: Path) -> None:
 
 # -- habits of EIGER2 -----------------------------------------------------------------------------
 
-_TIMES = [
-    "bit_depth_image",
-    "bit_depth_readout",
-    "count_time",
-    "countrate_correction_count_cutoff",
-    "frame_count_time",
-    "frame_time",
-]
-_ENERGY = [
-    "element",
-    "flatfield",
-    "incident_energy",
-    "photon_energy",
-    "threshold/1/energy",
-    "threshold/1/flatfield",
-    "threshold/2/energy",
-    "threshold/2/flatfield",
-    "threshold_energy",
-    "wavelength",
-]
-_THRESHOLD = [
-    "flatfield",
-    "threshold/1/energy",
-    "threshold/1/flatfield",
-    "threshold/2/flatfield",
-    "threshold_energy",
-]
+_TIMES = words(
+    """
+    bit_depth_image bit_depth_readout count_time countrate_correction_count_cutoff
+    frame_count_time frame_time
+    """
+)
+_ENERGY = words(
+    """
+    element flatfield incident_energy photon_energy threshold/1/energy threshold/1/flatfield
+    threshold/2/energy threshold/2/flatfield threshold_energy wavelength
+    """
+)
+_THRESHOLD = words(
+    """
+    flatfield threshold/1/energy threshold/1/flatfield threshold/2/flatfield threshold_energy
+    """
+)
 
 
 @pytest.mark.parametrize(
