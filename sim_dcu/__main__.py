@@ -10,6 +10,7 @@ import re
 import signal
 from collections.abc import Sequence
 
+from sim_dcu.filestore import CAPACITY
 from sim_dcu.models import MODELS
 from sim_dcu.serve import IDLE_LIMIT, serve
 
@@ -33,6 +34,13 @@ def _time_scale(text: str) -> float:
     if not (math.isfinite(scale) and scale >= 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
     return scale
+
+
+def _bytes(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of bytes")
+    return count
 
 
 def _seconds(text: str) -> float:
@@ -94,6 +102,13 @@ def build_parser() -> argparse.ArgumentParser:
         help="seconds without a byte after which a connection is closed (default: %(default)g)",
     )
     parser.add_argument(
+        "--data-quota",
+        type=_bytes,
+        default=CAPACITY,
+        metavar="BYTES",
+        help="what the files may take together (default: %(default)d)",
+    )
+    parser.add_argument(
         "--sim-api", action="store_true", help="answer under /sim to other machines too"
     )
     parser.add_argument(
@@ -126,6 +141,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             port=chosen.port,
             idle_limit=chosen.idle_limit,
             sim_api=chosen.sim_api,
+            data_quota=chosen.data_quota,
         )
     except OSError as error:
         parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")

@@ -11,7 +11,7 @@ import numpy as np
 
 from sim_dcu.clock import Clock
 from sim_dcu.detector import Detector
-from sim_dcu.filestore import FileStore, Filewriter
+from sim_dcu.filestore import CAPACITY, FileStore, Filewriter
 from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.monitor import Monitor
@@ -41,6 +41,8 @@ class Dcu:
     api_version : str or None
         The version number it answers with, beside those of its generation; None is the
         generation's own.
+    data_quota : int
+        What the files may take together, in bytes.
     """
 
     def __init__(
@@ -52,6 +54,7 @@ class Dcu:
         seed: int = 0,
         initialized: bool = False,
         api_version: str | None = None,
+        data_quota: int = CAPACITY,
     ):
         if model not in MODELS:
             raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
@@ -59,7 +62,9 @@ class Dcu:
             raise ValueError(f"seed {seed} is negative")
         self.firmware = firmware_of(MODELS[model], api_version)
         self._machine = Machine(clock, self.firmware)
-        self.store = FileStore(folder)
+        if data_quota < 1:
+            raise ValueError(f"data quota {data_quota} is not a number of bytes")
+        self.store = FileStore(folder, data_quota)
         self.filewriter = Filewriter(self._machine, self.store)
         interfaces = interfaces_of(MODELS[model])
         self.monitor = Monitor(self._machine, interfaces)

@@ -338,7 +338,9 @@ class SeriesControl:
     def _wait(self, _argument: Argument) -> "Future[Any] | None":
         with self.machine.lock:
             acquisition = self.acquisition
-        return None if acquisition is None else after(acquisition.closed, None)
+            # Without waits, one for a trigger that has not come is over too.
+            waits = self.machine.clock.scale or self._state.now is not State.READY
+        return after(acquisition.closed, None) if acquisition is not None and waits else None
 
     def _report(self, acquisition: Acquisition) -> None:
         if acquisition is self.acquisition:

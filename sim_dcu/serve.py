@@ -19,6 +19,7 @@ import uvicorn
 from sim_dcu.app import build_app
 from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
+from sim_dcu.filestore import CAPACITY
 from sim_dcu.wire import protocol
 
 # A DCU closes connections that are idle for 5 minutes (a client's notes on real hardware), in s.
@@ -177,6 +178,7 @@ def serve(
     port: int = 0,
     idle_limit: float = IDLE_LIMIT,
     sim_api: bool = False,
+    data_quota: int = CAPACITY,
 ) -> Server:
     """Return a simulated DCU, to be used with `with`.
 
@@ -201,11 +203,14 @@ def serve(
         After how long without a byte on it a connection is closed, in s, whatever the time scale.
     sim_api : bool
         Whether `/sim` answers to other machines too, not to this one alone.
+    data_quota : int
+        What the files may take together, in bytes; a series that would need more ends in state
+        error.
 
     Raises
     ------
     ValueError
-        Where model, time scale, seed or idle limit is not one that can be simulated.
+        Where model, time scale, seed, idle limit or quota is not one that can be simulated.
     OSError
         Where the port is not free or the folder cannot be made.
     """
@@ -219,6 +224,7 @@ def serve(
             seed=seed,
             initialized=initialized,
             api_version=api_version,
+            data_quota=data_quota,
         )
         server = Server(dcu, host, port, idle_limit=idle_limit, sim_api=sim_api)
     except (OSError, ValueError):
