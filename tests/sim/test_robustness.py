@@ -132,10 +132,21 @@ def mangled(rng: random.Random, path: str) -> str:
     return path
 
 
+def fitting(rng: random.Random, paths: list[str]) -> tuple[str, str, dict[str, str], bytes]:
+    """Return a request that a client might make: values within reason, commands that do much."""
+    path = rng.choice(paths)
+    if rng.randrange(3) == 0:
+        base = next(known for known in paths if "/detector/" in known and "/command/" in known)
+        name = rng.choice((*("arm", "trigger") * 3, "disarm", "cancel", "abort", "initialize"))
+        return "PUT", f"{base.rpartition('/')[0]}/{name}", {}, b""
+    if "/config/" in path:
+        content = json.dumps({"value": value(rng)}).encode()
+        return "PUT", path, {"Content-Type": "application/json"}, content
+    return ("PUT" if "/command/" in path else "GET"), path, {"Accept": "*/*"}, b""
+
+
 def senseless(rng: random.Random, paths: list[str]) -> tuple[str, str, dict[str, str], bytes]:
     verb, path = rng.choice(VERBS), mangled(rng, rng.choice(paths))
-    if rng.randrange(5) == 0:
-        path = f"{paths[0].replace('/data', '')}{rng.choice(paths)}"
     headers = {"Content-Type": rng.choice(TYPES), "Accept": rng.choice(ACCEPTS)}
     if rng.randrange(6) == 0:
         headers["Range"] = rng.choice(("bytes=0-9", "bytes=-1", "bytes=9-", "x", "bytes=0-1,3-4"))
@@ -155,7 +166,7 @@ def hammer(url: str, rng: random.Random, paths: list[str], count: int) -> Counte
     statuses: Counter[int] = Counter()
     connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
     for _ in range(count):
-        verb, path, headers, content = senseless(rng, paths)
+        verb, path, headers, content = rng.choice((fitting, senseless))(rng, paths)
         begin = time.monotonic()
         try:
             connection.request(verb, path, content, headers)
