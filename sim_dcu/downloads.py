@@ -88,30 +88,37 @@ class FileReply(Response):
             whole = part == (0, size)
             if not whole:
                 self.headers["content-range"] = f"bytes {begin}-{end - 1}/{size}"
+            file.seek(begin)
+            remaining = 0 if only_head else end - begin
+            # Read before the head is sent: the two of a small file must leave in one write.
+            piece = await self._read(file, remaining) if remaining else b""
             await self._start(send, 200 if whole else 206, end - begin)
-            if not only_head:
-                await self._send_part(file, begin, end, receive, send)
-            await send({"type": "http.response.body", "body": b""})
+            await self._send_all(file, piece, remaining, receive, send)
 
     async def _start(self, send: Send, status: int, length: int) -> None:
         self.headers["content-length"] = str(length)
         await send({"type": "http.response.start", "status": status, "headers": self.raw_headers})
 
     @staticmethod
-    async def _send_part(
-        file: io.FileIO, begin: int, end: int, receive: Receive, send: Send
+    async def _read(file: io.FileIO, remaining: int) -> bytes:
+        piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
+        if not piece:
+            raise OSError(f"file became shorter while it was sent: {remaining} bytes left")
+        return piece
+
+    async def _send_all(
+        self, file: io.FileIO, piece: bytes, remaining: int, receive: Receive, send: Send
     ) -> None:
         gone = asyncio.ensure_future(disconnected(receive))
         try:
-            file.seek(begin)
-            remaining = end - begin
             # To a client that went away the server sends nothing, and says nothing.
-            while remaining and not gone.done():
-                piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
-                if not piece:
-                    raise OSError(f"file became shorter while it was sent: {remaining} bytes left")
+            while not gone.done():
                 remaining -= len(piece)
-                await send({"type": "http.response.body", "body": piece, "more_body": True})
+                more = remaining > 0
+                await send({"type": "http.response.body", "body": piece, "more_body": more})
+                if not more:
+                    return
+                piece = await self._read(file, remaining)
         finally:
             gone.cancel()
 
