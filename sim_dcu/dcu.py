@@ -3,6 +3,7 @@
 Pure Python: no HTTP, no event loop. What takes time returns a `concurrent.futures.Future`.
 """
 
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -179,6 +180,11 @@ class Dcu:
         if not 0 <= seconds < float("inf"):
             raise ValueError(f"a gate of {seconds} s is not a finite number of 0 or more")
         return self.detector.series.signal("gate", seconds)
+
+    @property
+    def lock(self) -> "threading.RLock":
+        """The one lock under which values are read and set."""
+        return self._machine.lock
 
     def close(self) -> None:
         """End every wait and thread; nobody asks the DCU any more."""

@@ -238,7 +238,7 @@ def test_slashes_at_the_end_and_doubled(client: Client) -> None:
         "detector/status/no_such",
         "detector/nothing/keys",
         "detector/files",
-        "stream/config/mode",
+        "stream/config/format",
         "detector/config/count_time/value",
     ],
 )
