@@ -6,12 +6,13 @@ Knows its flags; all else is `serve`'s.
 import argparse
 import logging
 import math
+import re
 import signal
 from collections.abc import Sequence
 
+from sim_dcu.filestore import CAPACITY
 from sim_dcu.models import MODELS
-from sim_dcu.serve import serve
-from sim_dcu.tables.eiger1 import API_VERSION
+from sim_dcu.serve import IDLE_LIMIT, serve
 
 
 def _port(text: str) -> int:
@@ -35,6 +36,26 @@ def _time_scale(text: str) -> float:
     return scale
 
 
+def _bytes(text: str) -> int:
+    count = int(text)
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of bytes")
+    return count
+
+
+def _seconds(text: str) -> float:
+    seconds = float(text)
+    if not (math.isfinite(seconds) and seconds > 0):
+        raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
+    return seconds
+
+
+def _version(text: str) -> str:
+    if not re.fullmatch(r"\d+\.\d+\.\d+", text):
+        raise argparse.ArgumentTypeError(f"{text} is not a version such as 1.6.0")
+    return text
+
+
 def build_parser() -> argparse.ArgumentParser:
     """Return the parser of the command line."""
     parser = argparse.ArgumentParser(
@@ -48,6 +69,12 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--model", choices=sorted(MODELS), default="eiger-1m", help="default: %(default)s"
+    )
+    parser.add_argument(
+        "--api-version",
+        type=_version,
+        metavar="V",
+        help="version number to answer with (default: that of the model's generation)",
     )
     parser.add_argument(
         "--data-dir",
@@ -66,6 +93,23 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--initialized", action="store_true", help="start initialized instead of in state na"
+    )
+    parser.add_argument(
+        "--idle-limit",
+        type=_seconds,
+        default=IDLE_LIMIT,
+        metavar="S",
+        help="seconds without a byte after which a connection is closed (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--data-quota",
+        type=_bytes,
+        default=CAPACITY,
+        metavar="BYTES",
+        help="what the files may take together (default: %(default)d)",
+    )
+    parser.add_argument(
+        "--sim-api", action="store_true", help="answer under /sim to other machines too"
     )
     parser.add_argument(
         "--verbose", action="store_true", help="log every request and state on stderr"
@@ -88,18 +132,23 @@ def main(arguments: Sequence[str] | None = None) -> int:
     try:
         server = serve(
             chosen.model,
+            api_version=chosen.api_version,
             time_scale=chosen.time_scale,
             seed=chosen.seed,
             initialized=chosen.initialized,
             data_dir=chosen.data_dir,
             host=chosen.host,
             port=chosen.port,
+            idle_limit=chosen.idle_limit,
+            sim_api=chosen.sim_api,
+            data_quota=chosen.data_quota,
         )
     except OSError as error:
         parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")
     with server:
+        version = server.dcu.firmware.api_version
         print(  # noqa: T201 - the line that whoever started this process waits for
-            f"sim-dcu: {chosen.model}, API {API_VERSION}, ready at {server.url}", flush=True
+            f"sim-dcu: {chosen.model}, API {version}, ready at {server.url}", flush=True
         )
         signal.sigwait(ending)
     return 0

@@ -17,6 +17,9 @@ from sim_dcu.clock import Clock
 
 log = logging.getLogger(__name__)
 
+# How many images are counted one after the other where none takes time.
+_MOST_ONE_BY_ONE = 1000
+
 
 class Source(Protocol):
     """Where the images of a series come from."""
@@ -30,7 +33,7 @@ class Sink(Protocol):
     """Where the images of a series go."""
 
     def add(self, number: int, chunk: bytes) -> None:
-        """Take image `number`; they come in order from 1."""
+        """Take image `number`; they come in order from 1. Empty where nobody makes chunks."""
         ...
 
     def close(self) -> None:
@@ -50,9 +53,15 @@ class Phase(enum.Enum):
 class Ending(enum.Enum):
     """How a series is ended before its last image."""
 
+    AFTER_TRIGGER = "the images of the running trigger are finished"
     AFTER_IMAGE = "the running image is finished"
     AT_ONCE = "the running image is dropped"
     DROP_ALL = "the running image and those not yet delivered are dropped"
+
+    @property
+    def strictness(self) -> int:
+        """How much it drops, in order."""
+        return list(Ending).index(self)
 
 
 @dataclass(frozen=True)
@@ -90,7 +99,7 @@ class Acquisition:
     images : int
         How many the series has; after the last one it ends by itself.
     source : Source or None
-        Makes the images; None where nobody takes them.
+        Makes the images; None where no sink wants their chunks.
     sinks : sequence of Sink
         Take each image, in this order.
     clock : Clock
@@ -99,6 +108,8 @@ class Acquisition:
         The DCU's one lock; every attribute below belongs to it.
     report : callable
         Called with this acquisition after each change of its phase, under the lock.
+    ends_itself : bool
+        Whether it ends with its last image; without, it waits for its end from outside.
 
     Attributes
     ----------
@@ -120,6 +131,8 @@ class Acquisition:
         clock: Clock,
         lock: "threading.RLock",
         report: Callable[["Acquisition"], None],
+        *,
+        ends_itself: bool = True,
     ):
         self.phase = Phase.WAITING
         self.exposed = 0
@@ -133,11 +146,17 @@ class Acquisition:
         self._clock = clock
         self._changed = threading.Condition(lock)
         self._report = report
+        self._ends_itself = ends_itself
         self._train: Train | None = None
         self._ending: Ending | None = None
         self._interrupt = threading.Event()
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
+
+    @property
+    def missing(self) -> int:
+        """How many images are still to be exposed."""
+        return self._images - self.exposed
 
     def trigger(self, train: Train) -> None:
         """Start the exposures of `train`; the caller has seen phase WAITING under the lock."""
@@ -150,10 +169,9 @@ class Acquisition:
         """End the series early; `closed` tells when that is done. Harmless when it has ended."""
         with self._changed:
             # A stricter ending overrules a milder one that is still under way.
-            if self._ending is None or how is Ending.DROP_ALL or how is Ending.AT_ONCE:
-                if self._ending is not Ending.DROP_ALL:
-                    self._ending = how
-                if how is not Ending.AFTER_IMAGE:
+            if self._ending is None or how.strictness > self._ending.strictness:
+                self._ending = how
+                if how in (Ending.AT_ONCE, Ending.DROP_ALL):
                     self._interrupt.set()
             self._changed.notify_all()
 
@@ -169,7 +187,8 @@ class Acquisition:
             self._run(train)
             with self._changed:
                 self._train = None
-                over = self._ending is not None or self.exposed >= self._images
+                whole = self.exposed >= self._images and self._ends_itself
+                over = self._ending is not None or whole
                 if self.phase is not Phase.FAILED:
                     self._enter(Phase.ENDED if over else Phase.WAITING)
                 self._changed.notify_all()
@@ -197,6 +216,13 @@ class Acquisition:
     def _run(self, train: Train) -> None:
         # Every image is due at its own distance from the start: lateness never adds up.
         start = self._clock.now()
+        if not self._clock.scale and train.images > _MOST_ONE_BY_ONE:
+            # No image takes time: counting millions would.
+            with self._changed:
+                if not self._interrupt.is_set():
+                    self.exposed += train.images
+                    self._changed.notify_all()
+            return
         for index in range(train.images):
             due = index * train.period + train.exposure
             if not self._clock.wait_until(start, due, self._interrupt):
@@ -204,7 +230,7 @@ class Acquisition:
             with self._changed:
                 self.exposed += 1
                 self._changed.notify_all()
-                if self._ending is not None:
+                if self._ending not in (None, Ending.AFTER_TRIGGER):
                     return
 
     # -- the thread that delivers -----------------------------------------------------------------
@@ -212,10 +238,11 @@ class Acquisition:
     def _deliver(self) -> None:
         try:
             while (number := self._next_number()) is not None:
-                if self._source is not None:
-                    chunk = self._source.chunk(number)
-                    for sink in self._sinks:
-                        sink.add(number, chunk)
+                if not self._sinks:
+                    number = self.exposed
+                chunk = b"" if self._source is None else self._source.chunk(number)
+                for sink in self._sinks:
+                    sink.add(number, chunk)
                 with self._changed:
                     self.delivered = number
         except Exception as error:  # whatever went wrong ends the series, never this thread unseen

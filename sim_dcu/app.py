@@ -7,10 +7,6 @@ bytes: the DCU is asked in a thread, and what takes time is awaited without one.
 import asyncio
 import functools
 import io
-import json
-import logging
-import os
-import time
 from collections.abc import Callable
 from concurrent.futures import Future
 from typing import Any
@@ -18,21 +14,24 @@ from typing import Any
 import numpy as np
 from starlette.applications import Starlette
 from starlette.concurrency import run_in_threadpool
-from starlette.requests import Request
-from starlette.responses import PlainTextResponse, Response
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import HTMLResponse, PlainTextResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp
 
-from sim_dcu import darray
+from sim_dcu import darray, formats
 from sim_dcu.dcu import Dcu
-from sim_dcu.parameters import ApiError, MissingError
-from sim_dcu.tables.eiger1 import API_VERSIONS
-
-api_log = logging.getLogger("sim_dcu.api")
+from sim_dcu.downloads import FileReply, index_page
+from sim_dcu.entrance import Entrance
+from sim_dcu.monitor import Monitor
+from sim_dcu.monitor_routes import MonitorRoutes, whole_number
+from sim_dcu.parameters import ApiError, MissingError, RefusedError
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
-_PIECE = 2**20
+# All but arrays and whole configurations is a number or a text.
+LARGEST_SHORT_BODY = 2**20
+_LONG_KEYS = ("", "flatfield", "pixel_mask")
 
 
 class TooLargeError(ApiError):
@@ -47,67 +46,35 @@ class JsonReply(Response):
     media_type = "application/json; charset=utf-8"
 
 
-class FileReply(Response):
-    """A published file, sent in pieces of 1 MB.
-
-    The length is that of the file opened, so that one replaced meanwhile is still sent whole.
-    """
-
-    media_type = "application/hdf5"
-
-    def __init__(self, opener: Callable[[], io.FileIO]):
-        super().__init__()
-        self._opener = opener
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Answer one GET or HEAD."""
-        file = await run_in_threadpool(self._opener)
-        with file:
-            remaining = os.fstat(file.fileno()).st_size
-            self.headers["content-length"] = str(remaining)
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            if scope["method"] == "HEAD":
-                remaining = 0
-            gone = asyncio.ensure_future(_disconnected(receive))
-            try:
-                while remaining:
-                    # To a client that went away the server sends nothing, and says nothing.
-                    if gone.done():
-                        return
-                    piece = await run_in_threadpool(file.read, min(_PIECE, remaining))
-                    remaining -= len(piece)
-                    await send({"type": "http.response.body", "body": piece, "more_body": True})
-                await send({"type": "http.response.body", "body": b""})
-            finally:
-                gone.cancel()
-
-
-async def _disconnected(receive: Receive) -> None:
-    while (await receive())["type"] != "http.disconnect":
-        pass
-
-
-def build_app(dcu: Dcu) -> ASGIApp:
-    """Return the ASGI application of `dcu`."""
+def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
+    """Return the ASGI application of `dcu`; with `sim_api`, `/sim` answers to any client."""
     face = _Face(dcu)
     api = "/{subsystem}/api"
+    # Routes are tried in turn: what clients ask for most is near the top.
     routes = [
+        Route(f"{api}/{{version}}/{{section}}/keys", face.keys),
+        Route(f"{api}/{{version}}/config/{{key:path}}", face.get_config),
         Route(f"{api}/version", face.version),
         Route(f"{api}/{{version}}/keys", face.sections),
         Route(f"{api}/{{version}}/files", face.files),
-        Route(f"{api}/{{version}}/{{section}}/keys", face.keys),
         Route(f"{api}/{{version}}/config", face.get_config),
-        Route(f"{api}/{{version}}/config/{{key:path}}", face.get_config),
+        Route(f"{api}/{{version}}/config", face.put_config, methods=["PUT"]),
         Route(f"{api}/{{version}}/config/{{key:path}}", face.put_config, methods=["PUT"]),
+        Route(f"{api}/{{version}}/config/{{key:path}}", face.delete_config, methods=["DELETE"]),
         Route(f"{api}/{{version}}/status/{{key:path}}", face.get_status),
         Route(f"{api}/{{version}}/command/{{key:path}}", face.put_command, methods=["PUT"]),
+        *MonitorRoutes(face.ask_monitor, face.json).routes(),
+        Route("/system/api/{version}/log", face.get_log),
+        Route("/system/api/{version}/log.tar.gz", face.get_log_tarball),
+        Route("/data", face.get_data_index),
         Route("/data/{name:path}", face.get_data),
         Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
-        Route("/sim/image/{series:int}/{number:int}", face.get_image),
+        Route("/sim/trigger", face.put_trigger, methods=["PUT"]),
+        Route("/sim/image/{series}/{number}", face.get_image),
     ]
-    app = Starlette(routes=routes, exception_handlers={ApiError: _refusal})
+    app = Starlette(routes=routes, exception_handlers={ApiError: _refusal, ClientDisconnect: _left})
     app.router.redirect_slashes = False
-    return _Entrance(app)
+    return Entrance(app, dcu.system.log, sim_api)
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
@@ -124,26 +91,21 @@ async def _result(answer: Any) -> Any:
     return answer
 
 
-async def _body(request: Request) -> bytes:
+async def _body(request: Request, most: int = LARGEST_SHORT_BODY) -> bytes:
     pieces = bytearray()
     announced = request.headers.get("content-length", "0")
-    if int(announced) > LARGEST_BODY:
-        raise TooLargeError(f"body of {announced} bytes, more than {LARGEST_BODY}")
+    if int(announced) > most:
+        raise TooLargeError(f"body of {announced} bytes, more than {most}")
     async for piece in request.stream():
         pieces += piece
-        if len(pieces) > LARGEST_BODY:
-            raise TooLargeError(f"body of more than {LARGEST_BODY} bytes")
+        if len(pieces) > most:
+            raise TooLargeError(f"body of more than {most} bytes")
     return bytes(pieces)
 
 
-def _json(content: Any) -> JsonReply:
-    def spell(array: object) -> Any:
-        if isinstance(array, np.ndarray):
-            return darray.encoded(array)
-        raise TypeError(f"{type(array).__name__} has no JSON form")
-
-    # With blanks after comma and colon, as the arm replies of real EIGER1 have them.
-    return JsonReply(json.dumps(content, default=spell, allow_nan=False))
+async def _left(_request: Request, _error: Exception) -> Response:
+    # The client went away in the middle of its body: nobody reads the answer.
+    return Response(status_code=400)
 
 
 class _Face:
@@ -154,12 +116,15 @@ class _Face:
 
     def _ask(self, request: Request, question: Callable[..., Any], *names: str) -> Any:
         version = request.path_params.get("version")
-        if version is not None and version not in API_VERSIONS:
+        if version is not None and version not in self._dcu.firmware.api_versions:
             raise MissingError(f"API version {version} does not exist")
         return question(*(request.path_params.get(name, "") for name in names))
 
     async def _reply(self, request: Request, question: Callable[..., Any], *names: str) -> Response:
-        return await run_in_threadpool(lambda: _json(self._ask(request, question, *names)))
+        return await run_in_threadpool(lambda: self.json(self._ask(request, question, *names)))
+
+    def json(self, content: Any) -> JsonReply:
+        return JsonReply(self._dcu.firmware.spelling.text(content))
 
     async def version(self, request: Request) -> Response:
         return await self._reply(request, self._dcu.version, "subsystem")
@@ -175,27 +140,70 @@ class _Face:
     async def files(self, request: Request) -> Response:
         if request.path_params["subsystem"] != "filewriter":
             raise MissingError("Only the filewriter has files")
-        return await self._reply(request, self._dcu.files)
+        return await self._reply(request, self._dcu.files, "version")
 
     async def get_config(self, request: Request) -> Response:
-        return await self._reply(request, self._dcu.read_config, "subsystem", "key")
+        form = formats.accepted_form(request.headers.get("accept", ""))
+
+        def reply() -> Response:
+            content = self._ask(request, self._dcu.read_config, "subsystem", "key")
+            key = request.path_params.get("key", "")
+            body = None
+            if not key and form == formats.HDF5:
+                body = formats.config_bytes(content)
+            elif key and form != formats.JSON and np.ndim(content["value"]) == 2:
+                body = formats.array_bytes(form, key.rpartition("/")[2], content)
+            if body is None:
+                return self.json(content)
+            return Response(body, media_type=formats.MEDIA_TYPES[form])
+
+        last = request.path_params.get("key", "").rpartition("/")[2]
+        return await (run_in_threadpool(reply) if last in _LONG_KEYS else self._quickly(reply))
+
+    async def _quickly(self, reply: Callable[[], Response]) -> Response:
+        """Answer at once, a third of the time that a thread takes, unless that meant waiting."""
+        lock = self._dcu.lock
+        if not lock.acquire(blocking=False):
+            return await run_in_threadpool(reply)
+        try:
+            return reply()
+        finally:
+            lock.release()
 
     async def get_status(self, request: Request) -> Response:
         return await self._reply(request, self._dcu.read_status, "subsystem", "key")
 
     async def put_config(self, request: Request) -> Response:
-        body = await _body(request)
+        last = request.path_params.get("key", "").rpartition("/")[2]
+        body = await _body(request, LARGEST_BODY if last in _LONG_KEYS else LARGEST_SHORT_BODY)
+
+        form = formats.body_form(request.headers.get("content-type", ""))
 
         def put() -> Any:
-            question = functools.partial(self._put_body, body)
+            question = functools.partial(self._put_body, form, body)
             return self._ask(request, question, "subsystem", "key")
 
         return self._spelled(await _result(await run_in_threadpool(put)))
 
-    def _put_body(self, body: bytes, subsystem: str, key: str) -> Any:
+    def _put_body(self, form: str, body: bytes, subsystem: str, key: str) -> Any:
         # A resource that is not there is 404 whatever the body.
-        self._dcu.read_config(subsystem, key)
-        return self._dcu.put_config(subsystem, key, darray.put_value(body))
+        content = self._dcu.read_config(subsystem, key)
+        if not key:
+            read = formats.read_config if form == formats.HDF5 else darray.whole_values
+            return self._dcu.put_whole_config(subsystem, read(body))
+        if form == formats.JSON:
+            return self._dcu.put_config(subsystem, key, darray.put_value(body))
+        if not isinstance(content["value"], np.ndarray):
+            raise RefusedError(f"{key} is no array")
+        array = formats.array_of(form, body, content["value"].dtype)
+        return self._dcu.put_config(subsystem, key, array)
+
+    async def delete_config(self, request: Request) -> Response:
+        def delete() -> Any:
+            return self._ask(request, self._dcu.delete_config, "subsystem", "key")
+
+        await _result(await run_in_threadpool(delete))
+        return Response(status_code=204)
 
     async def put_command(self, request: Request) -> Response:
         body = await _body(request)
@@ -207,10 +215,18 @@ class _Face:
 
         return self._spelled(await _result(await run_in_threadpool(run)))
 
-    @staticmethod
-    def _spelled(answer: Any) -> Response:
+    def _spelled(self, answer: Any) -> Response:
         # An empty body must not be typed JSON: a known client would fail to parse it.
-        return PlainTextResponse() if answer is None else _json(answer)
+        return PlainTextResponse() if answer is None else self.json(answer)
+
+    async def ask_monitor(self, request: Request, question: Callable[[Monitor], Any]) -> Any:
+        return await run_in_threadpool(lambda: question(self._ask(request, self._dcu.images_open)))
+
+    async def get_log(self, request: Request) -> Response:
+        return PlainTextResponse(self._ask(request, self._dcu.system.log.text))
+
+    async def get_log_tarball(self, request: Request) -> Response:
+        return Response(self._ask(request, self._dcu.system.tarball), media_type="application/gzip")
 
     async def get_data(self, request: Request) -> Response:
         name = request.path_params["name"]
@@ -222,14 +238,34 @@ class _Face:
             except FileNotFoundError as error:  # deleted since
                 raise MissingError(f"File {name} does not exist") from error
 
-        return FileReply(open_file)
+        return FileReply(open_file, request.headers.get("range"))
+
+    async def get_data_index(self, _request: Request) -> Response:
+        return HTMLResponse(index_page(await run_in_threadpool(self._dcu.store.names)))
 
     async def delete_data(self, request: Request) -> Response:
         await run_in_threadpool(self._dcu.store.delete, request.path_params["name"])
         return Response(status_code=204)
 
+    async def put_trigger(self, request: Request) -> Response:
+        """Give an edge at the trigger input, or with a value a gate of so many seconds."""
+        body = await _body(request)
+
+        def give() -> bool:
+            seconds = darray.argument_value(body)
+            if seconds is None:
+                return self._dcu.pulse()
+            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
+                raise RefusedError("the value is not a number of seconds")
+            try:
+                return self._dcu.gate(float(seconds))
+            except (ValueError, OverflowError) as error:
+                raise RefusedError(str(error)) from error
+
+        return self.json({"value": await run_in_threadpool(give), "value_type": "bool"})
+
     async def get_image(self, request: Request) -> Response:
-        series, number = request.path_params["series"], request.path_params["number"]
+        series, number = (whole_number(request.path_params[name]) for name in ("series", "number"))
 
         def npy() -> bytes:
             buffer = io.BytesIO()
@@ -240,33 +276,3 @@ class _Face:
             return buffer.getvalue()
 
         return Response(await run_in_threadpool(npy), media_type="application/octet-stream")
-
-
-class _Entrance:
-    """Before the routes: tidies the path and logs every request.
-
-    Clients double the first slash or leave one at the end; both mean the same resource.
-    """
-
-    def __init__(self, app: ASGIApp):
-        self._app = app
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] != "http":
-            await self._app(scope, receive, send)
-            return
-        asked = scope["path"]
-        scope = {**scope, "path": "/" + "/".join(part for part in asked.split("/") if part)}
-        start = time.monotonic()
-        status = 0
-
-        async def send_noting(message: Message) -> None:
-            nonlocal status
-            status = message.get("status", status)
-            await send(message)
-
-        try:
-            await self._app(scope, receive, send_noting)
-        finally:
-            duration = time.monotonic() - start
-            api_log.info("%s %s -> %d in %.4f s", scope["method"], asked, status, duration)

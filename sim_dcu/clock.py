@@ -57,3 +57,8 @@ def local_time() -> str:
 def local_time_with_zone() -> str:
     """Return the local time in whole seconds with its zone, as `status/time` has it."""
     return datetime.now(UTC).astimezone().isoformat(timespec="seconds")
+
+
+def local_time_with_milliseconds() -> str:
+    """Return the local time in ms with its zone, as a real EIGER2 16M's header has it."""
+    return datetime.now(UTC).astimezone().isoformat(timespec="milliseconds")

@@ -83,19 +83,48 @@ def put_value(body: bytes) -> Any:
     RefusedError
         Where there is no such value.
     """
+    content = _content(body)
+    if not isinstance(content, dict) or content.get("value") is None:
+        raise RefusedError('body is not {"value": ...}')
+    return _plain(content["value"])
+
+
+def whole_values(body: bytes) -> dict[str, Any]:
+    """Return the values by key that the body of a put of a whole config holds.
+
+    `{"key": {"value": X}, ...}` as a GET answers it, or `{"key": X, ...}`.
+
+    Raises
+    ------
+    RefusedError
+        Where that is not what it holds.
+    """
+    content = _content(body)
+    if not isinstance(content, dict):
+        raise RefusedError("body is not an object of values by key")
+    values = {}
+    for key, entry in content.items():
+        value = entry.get("value") if isinstance(entry, dict) and "value" in entry else entry
+        if value is None:
+            raise RefusedError(f"{key}: no value")
+        values[key] = _plain(value)
+    return values
+
+
+def _plain(value: Any) -> Any:
+    return decoded(value) if isinstance(value, dict) and "__darray__" in value else value
+
+
+def _content(body: bytes) -> Any:
     try:
         if body.startswith(_FORM_FIELD):
             fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=10)
             body = fields["json_payload"][0].encode()
-        content = json.loads(body)
+        return json.loads(body)
     except RecursionError as error:
         raise RefusedError("body is nested too deeply") from error
     except ValueError as error:  # not JSON, not UTF-8, an integer of thousands of digits
         raise RefusedError('body is not JSON with a "value"') from error
-    if not isinstance(content, dict) or content.get("value") is None:
-        raise RefusedError('body is not {"value": ...}')
-    value = content["value"]
-    return decoded(value) if isinstance(value, dict) and "__darray__" in value else value
 
 
 def argument_value(body: bytes) -> Any:

@@ -3,6 +3,8 @@
 Pure Python: no HTTP, no event loop. What takes time returns a `concurrent.futures.Future`.
 """
 
+import threading
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -10,12 +12,16 @@ import numpy as np
 
 from sim_dcu.clock import Clock
 from sim_dcu.detector import Detector
-from sim_dcu.filestore import FileStore, Filewriter
+from sim_dcu.filestore import CAPACITY, FileStore, Filewriter
+from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
-from sim_dcu.parameters import MissingError, ParameterStore, RefusedError
+from sim_dcu.monitor import Monitor
+from sim_dcu.parameters import MissingError, RefusedError
 from sim_dcu.states import State
+from sim_dcu.stream import Stream
 from sim_dcu.subsystem import Argument, Machine, Subsystem
-from sim_dcu.tables import eiger1
+from sim_dcu.system import ApiLog, System
+from sim_dcu.tables.interfaces import interfaces_of
 
 
 class Dcu:
@@ -33,29 +39,46 @@ class Dcu:
         Of every random number, 0 or more.
     initialized : bool
         Whether to start in state idle instead of na.
+    api_version : str or None
+        The version number it answers with, beside those of its generation; None is the
+        generation's own.
+    data_quota : int
+        What the files may take together, in bytes.
     """
 
     def __init__(
-        self, model: str, folder: Path, clock: Clock, *, seed: int = 0, initialized: bool = False
+        self,
+        model: str,
+        folder: Path,
+        clock: Clock,
+        *,
+        seed: int = 0,
+        initialized: bool = False,
+        api_version: str | None = None,
+        data_quota: int = CAPACITY,
     ):
         if model not in MODELS:
             raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
         if seed < 0:
             raise ValueError(f"seed {seed} is negative")
-        self._machine = Machine(clock)
-        self.store = FileStore(folder)
+        self.firmware = firmware_of(MODELS[model], api_version)
+        self._machine = Machine(clock, self.firmware)
+        if data_quota < 1:
+            raise ValueError(f"data quota {data_quota} is not a number of bytes")
+        self.store = FileStore(folder, data_quota)
         self.filewriter = Filewriter(self._machine, self.store)
+        interfaces = interfaces_of(MODELS[model])
+        self.monitor = Monitor(self._machine, interfaces)
+        self.stream = Stream(self._machine, interfaces)
         self.detector = Detector(self._machine, MODELS[model], seed, self.filewriter)
-        system = Subsystem(
-            self._machine,
-            ParameterStore(()),
-            (),
-            {"restart": self._restart},
-        )
+        self.detector.series.takers = (self.monitor, self.stream)
+        self.system = System(self._machine, interfaces, ApiLog(), self._restart)
         self._subsystems: dict[str, Subsystem] = {
             "detector": self.detector,
             "filewriter": self.filewriter,
-            "system": system,
+            "monitor": self.monitor,
+            "stream": self.stream,
+            "system": self.system,
         }
         if initialized:
             self.detector.start_initialized()
@@ -64,6 +87,7 @@ class Dcu:
         """Return the names of the sections of a subsystem, or of what is in one of them."""
         chosen = self._open_to(subsystem)
         if section is None:
+            # The monitor's and the file writer's own sections are not among the tasks.
             return ["command", "config", "status"]
         if section == "config":
             self._check_initialized(subsystem, "keys")
@@ -93,6 +117,14 @@ class Dcu:
         """
         return self._open_to(subsystem).put_config(key, value)
 
+    def put_whole_config(self, subsystem: str, entries: Mapping[str, object]) -> Any:
+        """Set a whole config; returns as `put_config` does."""
+        return self._open_to(subsystem).put_whole_config(entries)
+
+    def delete_config(self, subsystem: str, key: str) -> Any:
+        """Bring the factory's value of config `key` back; returns as `put_config` does."""
+        return self._open_to(subsystem).delete_config(key)
+
     def command(self, subsystem: str, name: str, argument: Argument = lambda: None) -> Any:
         """Run a command.
 
@@ -110,16 +142,18 @@ class Dcu:
         """
         return self._open_to(subsystem).run(name, argument)
 
-    def files(self) -> list[str]:
-        """Return the names of the published files."""
-        self._open_to("filewriter")
-        return self.store.names()
+    def files(self, version: str) -> Any:
+        """Return the reply of a GET of the published files: at API 1.6.0 a bare list of names."""
+        filewriter = self._open_to("filewriter")
+        if version == "1.6.0" or "files" not in filewriter.keys("status"):
+            return self.store.names()
+        return filewriter.read_status("files")
 
     def version(self, subsystem: str) -> dict[str, str]:
         """Return the API version of a subsystem."""
         if subsystem not in self._subsystems:
             raise MissingError(f"Subsystem {subsystem} does not exist")
-        return {"value": eiger1.API_VERSION, "value_type": "string"}
+        return {"value": self.firmware.api_version, "value_type": "string"}
 
     def image(self, series_id: int, number: int) -> np.ndarray:
         """Return the image (from 1) that the newest series of that id must hold; (y, x), counts.
@@ -147,12 +181,26 @@ class Dcu:
             raise ValueError(f"a gate of {seconds} s is not a finite number of 0 or more")
         return self.detector.series.signal("gate", seconds)
 
+    @property
+    def lock(self) -> "threading.RLock":
+        """The one lock under which values are read and set."""
+        return self._machine.lock
+
     def close(self) -> None:
         """End every wait and thread; nobody asks the DCU any more."""
         self.detector.close()
 
-    def _restart(self, _argument: Argument) -> Any:
+    def images_open(self) -> Monitor:
+        """Return the monitor, for a question about its images."""
+        self._open_to("monitor")
+        return self.monitor
+
+    def _restart(self, files_are_lost: bool) -> Any:
         self.filewriter.reset()
+        self.monitor.reset()
+        self.stream.reset()
+        if files_are_lost:
+            self.store.clear(folders=False)
         return self.detector.restart()
 
     def _open_to(self, subsystem: str) -> Subsystem:

@@ -5,6 +5,7 @@ HTTP.
 """
 
 import contextlib
+import errno
 import os
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,10 +16,15 @@ from sim_dcu.filewriter import SeriesWriter
 from sim_dcu.parameters import MissingError, ParameterStore
 from sim_dcu.series import ArmedSeries
 from sim_dcu.subsystem import Argument, Machine, Subsystem
-from sim_dcu.tables import eiger1
 
-# What the files may take, in KB: an estimate for the memory of a DCU of a small detector.
-CAPACITY_KB = 64 * 1024 * 1024
+# What the files may take, in bytes: an estimate for the memory of a DCU of a small detector.
+CAPACITY = 64 * 2**30
+# A master file beside its arrays, in bytes, and what an image adds to it (ten angles): estimates
+# from the files written, rounded up.
+_MASTER_BYTES = 2**20
+_MASTER_BYTES_AN_IMAGE = 80
+# What a data file adds to an image: an estimate for files of one image, rounded up.
+_DATA_BYTES_AN_IMAGE = 16 * 1024
 
 
 class FileStore:
@@ -28,11 +34,14 @@ class FileStore:
     ----------
     folder : Path
         Made where it does not exist.
+    quota : int
+        What all files in the folder may take together, in bytes.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, quota: int = CAPACITY):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
+        self.quota = quota
 
     def names(self) -> list[str]:
         """Return the published files' paths below the folder, with slashes, sorted."""
@@ -46,6 +55,28 @@ class FileStore:
             with contextlib.suppress(FileNotFoundError):
                 total += path.stat().st_size
         return -(-total // 1024)
+
+    def room(self) -> int:
+        """Return how many bytes more fit; those of files that are being written are taken."""
+        taken = 0
+        for root, _, files in os.walk(self.folder):
+            for name in files:
+                with contextlib.suppress(FileNotFoundError):  # moved or deleted since
+                    taken += os.lstat(Path(root, name)).st_size
+        return self.quota - taken
+
+    def claim(self, wanted: int) -> int:
+        """Return how many bytes more fit, at least `wanted`.
+
+        Raises
+        ------
+        OSError
+            Where as many do not fit.
+        """
+        room = self.room()
+        if room < wanted:
+            raise OSError(errno.ENOSPC, f"no room for {wanted} bytes more: {max(0, room)} are free")
+        return room
 
     def path(self, name: str) -> Path:
         """Return where the published file `name` lies.
@@ -105,15 +136,21 @@ class FileStore:
 
 
 class SeriesFiles:
-    """The sink that writes one series and keeps the filewriter's state beside it."""
+    """The sink that writes one series and keeps the filewriter's state and the quota beside it."""
 
     def __init__(self, filewriter: "Filewriter", writer: SeriesWriter):
         self._filewriter = filewriter
         self._writer = writer
+        # What may be written until the folder is looked through again.
+        self._allowance = 0
 
     def add(self, number: int, chunk: bytes) -> None:
         """Write image `number` (from 1, in order)."""
         with self._filewriter.noting_failure():
+            needed = len(chunk) + _DATA_BYTES_AN_IMAGE
+            self._allowance -= needed
+            if self._allowance < 0:
+                self._allowance = self._filewriter.store.claim(needed) - needed
             self._writer.add(number, chunk)
 
     def close(self) -> None:
@@ -139,8 +176,8 @@ class Filewriter(Subsystem):
     def __init__(self, machine: Machine, store: FileStore):
         super().__init__(
             machine,
-            ParameterStore(eiger1.FILEWRITER_CONFIG),
-            eiger1.FILEWRITER_STATUS,
+            ParameterStore(machine.firmware.tables.FILEWRITER_CONFIG),
+            machine.firmware.tables.FILEWRITER_STATUS,
             {"clear": self._clear, "initialize": self._initialize},
         )
         self.store = store
@@ -155,8 +192,11 @@ class Filewriter(Subsystem):
         OSError
             Where the folder does not take it.
         """
+        height, width = series.shape
+        arrays = 8 * height * width  # flat field and mask
         with self.noting_failure():
             writer = SeriesWriter(self.store.folder, series)
+            self.store.claim(_MASTER_BYTES + arrays + _MASTER_BYTES_AN_IMAGE * series.images)
             writer.write_master()
         with self.machine.lock:
             self._writing = True
@@ -194,14 +234,23 @@ class Filewriter(Subsystem):
             return local_time_with_zone()
         if key == "error":
             return [self._failure] if self._failure else []
+        if key == "files":
+            return self.store.names()
         if key == "buffer_free":
-            return max(0, CAPACITY_KB - self.store.used_kb())
+            return self._free_kb() * (1024 if self.machine.firmware.bytes_free else 1)
         if self._failure:
             return "error"
         # Acquire from arm until the last file is closed, whatever mode was put meanwhile.
         if self._writing:
             return "acquire"
         return "ready" if self.config["mode"] == "enabled" else "disabled"
+
+    def free_percent(self) -> float:
+        """Return how much of the room for files is left, in percent."""
+        return 100.0 * 1024 * self._free_kb() / self.store.quota
+
+    def _free_kb(self) -> int:
+        return max(0, self.store.quota // 1024 - self.store.used_kb())
 
     def _clear(self, _argument: Argument) -> None:
         # Users of EIGER1 put mode enabled after each clear, because it disables it. A series that

@@ -50,6 +50,7 @@ class Generation:
 
 
 EIGER1 = Generation(module_x=1030, module_y=514, gap_x=10, gap_y=37)
+EIGER2 = Generation(module_x=1028, module_y=512, gap_x=12, gap_y=38)
 
 
 @dataclass(frozen=True)
@@ -95,6 +96,22 @@ def module_counts(shape: tuple[int, int], generation: Generation = EIGER1) -> tu
             f"image of {shape[1]} x {shape[0]} pixels"
         )
     return modules_x, modules_y
+
+
+def generation_of(shape: tuple[int, int]) -> Generation:
+    """Return the generation whose modules make up an image of `shape` (y, x).
+
+    Raises
+    ------
+    ValueError
+        Where none of them does.
+    """
+    try:
+        module_counts(shape, EIGER2)
+    except ValueError:
+        module_counts(shape, EIGER1)
+        return EIGER1
+    return EIGER2
 
 
 def module_origins(

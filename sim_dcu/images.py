@@ -93,9 +93,9 @@ def chunk_encoding(series: ArmedSeries) -> str:
     if not series.filewriter["compression_enabled"]:
         return "none"
     compression = series.detector["compression"]
-    if compression != "bslz4":
+    if compression not in ("bslz4", "none"):
         raise ValueError(f'compression "{compression}" is not simulated; "bslz4" is')
-    return "bslz4"
+    return compression
 
 
 @functools.lru_cache(maxsize=2)

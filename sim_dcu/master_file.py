@@ -212,7 +212,8 @@ def _write_axis(group: h5g.GroupID, axis: str, series: ArmedSeries) -> None:
 
 
 def _write_half_modules(specific: h5g.GroupID, series: ArmedSeries) -> None:
-    halves = geometry.half_modules(*geometry.module_counts(series.shape))
+    generation = geometry.generation_of(series.shape)
+    halves = geometry.half_modules(*geometry.module_counts(series.shape, generation), generation)
     for index, half in enumerate(halves):
         group = parts.create_group(specific, f"detectorModule_{index:03d}")
         _write_half_module(group, half, FIRST_STREAM + 32 * index, series)
@@ -223,7 +224,8 @@ def _write_half_module(
 ) -> None:
     cutoff = int(series.detector["countrate_correction_count_cutoff"])
     count_time = float(series.detector["count_time"])
-    size = (geometry.EIGER1.module_x, geometry.EIGER1.module_y // 2)
+    generation = geometry.generation_of(series.shape)
+    size = (generation.module_x, generation.module_y // 2)
     for name, value, kind in (
         ("data_origin", (half.origin_x, half.origin_y), SIGNED),
         ("data_size", size, UNSIGNED),

@@ -1,18 +1,18 @@
-"""What a parameter is, which values it takes, and how a DCU spells it in JSON.
+"""What a parameter is and which values it takes.
 
-Knows types, limits and replies. Knows no parameter by name, nothing of states, HTTP or threads.
+Knows types and limits. Knows no parameter by name, no spelling, nothing of states or HTTP.
 """
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
-# EIGER1 keeps its floats in single precision and prints them as doubles; limits nobody set are
-# those of the type (replies of a real EIGER 500K, firmware 1.6.6).
-FLOAT32_MAX = float(np.finfo(np.float32).max)
+from sim_dcu.rounding import FLOAT32_MAX, SINGLE, Rounding
+
+# Limits nobody set are those of the type (replies of a real EIGER 500K, firmware 1.6.6).
 _TYPE_LIMITS: Mapping[str, tuple[float, float]] = {
     "float": (-FLOAT32_MAX, FLOAT32_MAX),
     "int": (-(2**31), 2**31 - 1),
@@ -22,6 +22,7 @@ _TYPE_LIMITS: Mapping[str, tuple[float, float]] = {
 # One known client stops reading a command's reply at 128 bytes, so a refusal stays below that.
 _LONGEST_TEXT = 127
 _LONGEST_VALUE = 24
+_LONGEST_LIST = 100
 
 
 class ApiError(Exception):
@@ -55,6 +56,21 @@ class MissingError(ApiError):
     status = 404
 
 
+class UnknownPathError(ApiError):
+    """A path that EIGER2 says it does not know: 404 with a real one's text."""
+
+    status = 404
+
+    def __init__(self, path: str):
+        super().__init__(f"error during request: path error: unknown path: {path}")
+
+
+class NotAllowedError(ApiError):
+    """A method that a resource does not have."""
+
+    status = 405
+
+
 class NotFittedError(ApiError):
     """A resource whose hardware this model lacks: 500, as `link_2` of an EIGER 500K answers."""
 
@@ -70,10 +86,10 @@ class Parameter:
     key : str
         The rest of the path after `config/`.
     value_type : str
-        `float`, `int`, `uint`, `bool` or `string`.
+        `float`, `int`, `uint`, `bool` or `string`; with `[]` behind it for a list, where the
+        generation says so.
     default : Any
-        The value after initialize: a scalar, a list of floats, or an array (y, x) of dtype `<f4`
-        or `<u4`.
+        The value after initialize: a scalar, a list, or an array (y, x) of dtype `<f4` or `<u4`.
     access : str
         `rw` or `r`.
     unit : str
@@ -85,6 +101,8 @@ class Parameter:
         (`roi_mode` of models without regions of interest).
     check : callable or None
         Returns why a value of the right type is refused, or an empty string.
+    listed : bool
+        Whether `keys` names it; it is served either way.
     """
 
     key: str
@@ -96,6 +114,7 @@ class Parameter:
     maximum: float | None = None
     allowed: tuple[str, ...] | str | None = None
     check: Callable[[Any], str] | None = None
+    listed: bool = True
 
     @property
     def limits(self) -> tuple[float, float] | None:
@@ -109,24 +128,6 @@ class Parameter:
         )
 
 
-def float32(value: float) -> float:
-    """Return `value` rounded to single precision."""
-    return float(np.float32(value))
-
-
-def float32_above(value: float) -> float:
-    """Return the smallest single-precision number not below `value`."""
-    rounded = np.float32(value)
-    if float(rounded) < value:
-        rounded = np.nextafter(rounded, np.float32(np.inf))
-    return float(rounded)
-
-
-def float32_below(value: float) -> float:
-    """Return the largest single-precision number not above `value`."""
-    return -float32_above(-value)
-
-
 def _shown(value: object) -> str:
     # ascii() of an integer of thousands of digits would raise, so size comes first.
     if isinstance(value, int) and value.bit_length() > 64:
@@ -135,7 +136,7 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
-def _number(parameter: Parameter, value: object) -> int | float:
+def _number(parameter: Parameter, value: object, rounding: Rounding) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RefusedError(f"{parameter.key}: {_shown(value)} is not a {parameter.value_type}")
     limits = parameter.limits or (-FLOAT32_MAX, FLOAT32_MAX)
@@ -148,8 +149,8 @@ def _number(parameter: Parameter, value: object) -> int | float:
         # spelling, is itself allowed. Values beyond single precision cannot be rounded to it.
         if abs(value) > FLOAT32_MAX:
             raise RefusedError(text)
-        rounded = float32(value)
-        if not float32(limits[0]) <= rounded <= float32(limits[1]):
+        rounded = rounding.nearest(value)
+        if not rounding.nearest(limits[0]) <= rounded <= rounding.nearest(limits[1]):
             raise RefusedError(text)
         return rounded
     if value != int(value):
@@ -157,6 +158,22 @@ def _number(parameter: Parameter, value: object) -> int | float:
     if not limits[0] <= value <= limits[1]:
         raise RefusedError(text)
     return int(value)
+
+
+def _list(parameter: Parameter, value: object, rounding: Rounding) -> list[Any]:
+    key = parameter.key
+    if not isinstance(value, list):
+        raise RefusedError(f"{key}: {_shown(value)} is not a list")
+    if parameter.value_type == "string[]":
+        if len(value) > _LONGEST_LIST or not all(isinstance(entry, str) for entry in value):
+            raise RefusedError(f"{key}: not a list of up to {_LONGEST_LIST} strings")
+    else:
+        if len(value) != len(parameter.default):
+            raise RefusedError(f"{key}: {len(value)} numbers instead of {len(parameter.default)}")
+        entry = replace(parameter, value_type="float")
+        value = [_number(entry, number, rounding) for number in value]
+    _check(parameter, value)
+    return list(value)
 
 
 def _array(parameter: Parameter, value: object) -> np.ndarray:
@@ -173,7 +190,12 @@ def _array(parameter: Parameter, value: object) -> np.ndarray:
     return value
 
 
-def accepted(parameter: Parameter, value: object) -> Any:
+def _check(parameter: Parameter, value: object) -> None:
+    if parameter.check is not None and (reason := parameter.check(value)):
+        raise RefusedError(f"{parameter.key}: {_shown(value)} {reason}")
+
+
+def accepted(parameter: Parameter, value: object, rounding: Rounding = SINGLE) -> Any:
     """Return `value` as `parameter` keeps it.
 
     Integers are taken for floats, and floats without a fraction for integers: clients send both.
@@ -189,12 +211,16 @@ def accepted(parameter: Parameter, value: object) -> Any:
         raise RefusedError(f"{key} is read-only")
     if isinstance(parameter.default, np.ndarray):
         return _array(parameter, value)
+    if isinstance(parameter.default, list):
+        return _list(parameter, value, rounding)
     if parameter.value_type == "bool":
         if not isinstance(value, bool):
             raise RefusedError(f"{key}: {_shown(value)} is not a bool")
         return value
     if parameter.value_type != "string":
-        return _number(parameter, value)
+        number = _number(parameter, value, rounding)
+        _check(parameter, number)
+        return number
     if not isinstance(value, str):
         raise RefusedError(f"{key}: {_shown(value)} is not a string")
     allowed = parameter.allowed
@@ -202,8 +228,7 @@ def accepted(parameter: Parameter, value: object) -> Any:
         allowed = (allowed,) if isinstance(allowed, str) else allowed
         if value not in allowed:
             raise RefusedError(f"{key}: {_shown(value)} is not one of {', '.join(allowed)}")
-    if parameter.check is not None and (reason := parameter.check(value)):
-        raise RefusedError(f"{key}: {_shown(value)} {reason}")
+    _check(parameter, value)
     return value
 
 
@@ -211,25 +236,58 @@ class ParameterStore:
     """The config of one subsystem: its parameters and their values now.
 
     It is not locked: whoever owns it lets one thread at a time in.
+
+    Parameters
+    ----------
+    parameters : iterable of Parameter
+        What is served.
+    rounding : Rounding
+        How floats are kept.
+    internal : mapping, optional
+        Values that rules need beside the parameters, by a name that is served nowhere.
     """
 
-    def __init__(self, parameters: Iterable[Parameter]):
-        self.parameters = {parameter.key: parameter for parameter in parameters}
+    def __init__(
+        self,
+        parameters: Iterable[Parameter],
+        rounding: Rounding = SINGLE,
+        internal: Mapping[str, Any] | None = None,
+    ):
+        self._defaults = {parameter.key: parameter for parameter in parameters}
+        self._rounding = rounding
+        self._internal = dict(internal or {})
+        self.parameters: dict[str, Parameter] = {}
         self._values: dict[str, Any] = {}
         self.reset()
 
     def reset(self) -> None:
-        """Set every parameter to its default."""
-        self._values = {
-            key: float32(parameter.default)
-            if isinstance(parameter.default, float)
-            else parameter.default
-            for key, parameter in self.parameters.items()
-        }
+        """Set every parameter to its default, its limits too."""
+        self.parameters = dict(self._defaults)
+        self._values = {key: self.default(key) for key in self.parameters} | self._internal
+
+    def default(self, key: str) -> Any:
+        """Return the value that parameter `key` has after initialize."""
+        value = self._defaults[key].default
+        if isinstance(value, float):
+            return self._rounding.nearest(value)
+        if isinstance(value, list) and all(isinstance(entry, float) for entry in value):
+            return [self._rounding.nearest(entry) for entry in value]
+        return value
+
+    def set_minimum(self, key: str, minimum: float) -> None:
+        """Let parameter `key` have another lower limit, until the next reset."""
+        self.parameters[key] = replace(self.parameters[key], minimum=minimum)
+
+    def __copy__(self) -> "ParameterStore":
+        """Return a store to try changes on; arrays are shared, and never changed in place."""
+        other = ParameterStore(self._defaults.values(), self._rounding, self._internal)
+        other.parameters = dict(self.parameters)
+        other.update(self._values)
+        return other
 
     def keys(self) -> list[str]:
-        """Return the names in alphabetical order."""
-        return sorted(self.parameters)
+        """Return the names that are listed, in alphabetical order."""
+        return sorted(key for key, parameter in self.parameters.items() if parameter.listed)
 
     def __getitem__(self, key: str) -> Any:
         return self._values[key]
@@ -246,45 +304,20 @@ class ParameterStore:
         MissingError, RefusedError
             Where there is no such parameter, or it does not take the value.
         """
-        return accepted(self._known(key), value)
+        return accepted(self.known(key), value, self._rounding)
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Set values that the detector itself worked out or has accepted."""
         self._values.update(values)
 
-    def reply(self, key: str) -> dict[str, Any]:
-        """Return the JSON object of a GET in EIGER1's spelling; an array stays an array.
+    def known(self, key: str) -> Parameter:
+        """Return parameter `key`.
 
-        Limits on every number, bools and arrays included; no `unit` where there is none; no
-        `allowed_values` where every value is taken (an empty list makes a known client think that
-        nothing is).
+        Raises
+        ------
+        MissingError
+            Where there is none.
         """
-        parameter = self._known(key)
-        reply: dict[str, Any] = {"access_mode": parameter.access}
-        if parameter.limits is not None:
-            low, high = parameter.limits
-            # Only floats are rounded: 2147483647 is not a single-precision number.
-            rounded = parameter.value_type == "float"
-            reply["max"] = float32(high) if rounded else high
-            reply["min"] = float32(low) if rounded else low
-        if parameter.allowed is not None:
-            allowed = parameter.allowed
-            reply["allowed_values"] = allowed if isinstance(allowed, str) else list(allowed)
-        if parameter.unit:
-            reply["unit"] = parameter.unit
-        reply["value"] = self._values[key]
-        reply["value_type"] = parameter.value_type
-        return reply
-
-    def scalar_replies(self) -> dict[str, dict[str, Any]]:
-        """Return the reply of every parameter by key, arrays left out for their size."""
-        return {
-            key: self.reply(key)
-            for key in self.keys()
-            if not isinstance(self._values[key], np.ndarray)
-        }
-
-    def _known(self, key: str) -> Parameter:
         try:
             return self.parameters[key]
         except KeyError:

@@ -42,9 +42,8 @@ class ArmedSeries:
     @property
     def shape(self) -> tuple[int, int]:
         """The shape (y, x) of an image in pixels."""
-        return int(self.detector["y_pixels_in_detector"]), int(
-            self.detector["x_pixels_in_detector"]
-        )
+        detector = self.detector
+        return int(detector["y_pixels_in_detector"]), int(detector["x_pixels_in_detector"])
 
     @property
     def dtype(self) -> np.dtype:

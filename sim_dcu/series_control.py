@@ -1,21 +1,23 @@
-"""What an EIGER1 does with a series: arm it, trigger it, end it.
+"""What a detector does with a series: arm it, trigger it, end it.
 
 Between the commands and `acquisition`, which exposes. Knows nothing of HTTP or of config puts.
 """
 
+import uuid
+from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from types import MappingProxyType
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 
-from sim_dcu import dependencies, oracle
-from sim_dcu.acquisition import Acquisition, Ending, Phase, Train
-from sim_dcu.clock import local_time
+from sim_dcu import oracle
+from sim_dcu.acquisition import Acquisition, Ending, Phase, Sink, Train
+from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
 from sim_dcu.models import Durations
-from sim_dcu.parameters import ParameterStore, RefusedError
+from sim_dcu.parameters import RefusedError
 from sim_dcu.series import ArmedSeries
 from sim_dcu.states import DetectorState, State
 from sim_dcu.subsystem import Argument, Command, Machine, after
@@ -37,7 +39,16 @@ _ENDINGS = {
     "cancel": Ending.AFTER_IMAGE,
     "abort": Ending.DROP_ALL,
 }
-_SIGNAL_OF_MODE = {"exts": "pulse", "exte": "gate"}
+# What each external trigger mode waits for. eies and extg are EIGER2's (its user manual, 9.6, 9.7).
+SIGNAL_OF_MODE = {"exts": "pulse", "exte": "gate", "eies": "pulse", "extg": "gate"}
+
+
+class Taker(Protocol):
+    """Who wants to know of a series' images beside the file writer."""
+
+    def open_series(self, series: ArmedSeries) -> Sink | None:
+        """Return the sink of a series, or None where it wants none."""
+        ...
 
 
 class SeriesControl:
@@ -46,7 +57,9 @@ class SeriesControl:
     Where the references are silent or at odds, this is what it does: arm needs state idle; a
     trigger that waits when another connection ends its series replies 200 as if it had ended by
     itself; abort, cancel and disarm are refused in states na and error, which only initialize
-    leaves; a disarm, also in idle, replies when the files are closed.
+    leaves; a disarm, also in idle, replies when the files are closed. In eies, of which only the
+    example is known that 11 signals make 10 images, a signal ends an image and starts the next; in
+    extg every image needs `nexpi` gates, and the series waits for its end from outside.
 
     Parameters
     ----------
@@ -54,7 +67,7 @@ class SeriesControl:
         Shared with the other subsystems.
     state : DetectorState
         The detector's.
-    config : ParameterStore
+    settings : DetectorConfig
         The detector's.
     filewriter : Filewriter
         Takes the images.
@@ -62,13 +75,18 @@ class SeriesControl:
         Of arming.
     seed : int
         Of the images.
+
+    Attributes
+    ----------
+    takers : sequence of Taker
+        Who is told of each series beside the file writer.
     """
 
     def __init__(
         self,
         machine: Machine,
         state: DetectorState,
-        config: ParameterStore,
+        settings: DetectorConfig,
         filewriter: Filewriter,
         durations: Durations,
         seed: int,
@@ -76,13 +94,17 @@ class SeriesControl:
         self.machine = machine
         self.acquisition: Acquisition | None = None
         self._state = state
-        self._config = config
+        self._settings = settings
+        self._config = settings.store
         self._filewriter = filewriter
+        self.takers: Sequence[Taker] = ()
         self._durations = durations
         self._seed = seed
         self._series_id = 0
         self._changed_since_arm = True
         self._armed: dict[int, ArmedSeries] = {}
+        self._signals = 0
+        self.unique_id = ""
 
     @property
     def commands(self) -> dict[str, Command]:
@@ -152,7 +174,7 @@ class SeriesControl:
         interrupt = self.machine.begin_wait()
         with self.machine.lock:
             self._state.require("arm", State.IDLE)
-            dependencies.check_series(self._armed_values())
+            self._settings.check_series()
             self._state.enter(State.CONFIGURE)
             changed = self._changed_since_arm
             seconds = self._durations.arm if changed else self._durations.arm_again
@@ -179,17 +201,21 @@ class SeriesControl:
 
     def _open_series(self) -> int:
         with self.machine.lock:
-            self._config.update({"data_collection_date": local_time()})
+            self._settings.settle()
+            self._config.update({"data_collection_date": self.machine.firmware.stamp()})
             writes = self._filewriter.config["mode"] == "enabled"
             series = ArmedSeries(
                 series_id=self._series_id + 1,
                 seed=self._seed,
-                detector=MappingProxyType(self._armed_values()),
+                detector=MappingProxyType(self._settings.armed_values()),
                 filewriter=MappingProxyType(self._filewriter.config.values()),
             )
-        # Without a taker no image needs to be made.
+        # Only the file writer takes chunks; without it no image needs to be made.
         source = ImageSource(series) if writes else None
-        sinks = [self._filewriter.open_series(series)] if writes else []
+        sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
+        for taker in self.takers:
+            if (sink := taker.open_series(series)) is not None:
+                sinks.append(sink)  # noqa: PERF401 - a sink opened is one to be closed
         with self.machine.lock:
             self._series_id = series.series_id
             self._armed.pop(series.series_id, None)
@@ -198,31 +224,31 @@ class SeriesControl:
                 del self._armed[next(iter(self._armed))]
             self._changed_since_arm = False
             self.acquisition = Acquisition(
-                series.images, source, sinks, self.machine.clock, self.machine.lock, self._report
+                series.images,
+                source,
+                sinks,
+                self.machine.clock,
+                self.machine.lock,
+                self._report,
+                ends_itself=series.detector["trigger_mode"] != "extg",
             )
+            self._signals = 0
+            self.unique_id = str(uuid.uuid4())
             self._state.enter(State.READY)
         return series.series_id
-
-    def _armed_values(self) -> dict[str, Any]:
-        values = self._config.values()
-        if values["trigger_mode"] in ("inte", "exte"):
-            # One image a trigger or gate, whatever nimages says (user manual of EIGER2).
-            values["nimages"] = 1
-        return values
 
     def _trigger(self, argument: Argument) -> Any:
         with self.machine.lock:
             self._state.require("trigger", State.READY)
             mode = self._config["trigger_mode"]
-            if mode in _SIGNAL_OF_MODE:
+            if mode in SIGNAL_OF_MODE:
                 raise RefusedError(f"trigger: trigger_mode {mode} waits for a signal")
             exposure = self._config["count_time"]
             if mode == "inte" and (given := argument()) is not None:
                 exposure = self._config.accepted("count_time", given)
-            train = self._start(exposure)
+            train = self._start(Train(self._images_a_trigger(), exposure, self._period()))
         # ints replies when its images are exposed, inte at once (clients wait out the exposure).
-        # -1 is what EIGER1 answers, and no series' id.
-        reply = {"sequence id": -1}
+        reply = self.machine.firmware.trigger_reply
         return reply if mode == "inte" else after(train.done, reply)
 
     def signal(self, kind: str, seconds: float | None = None) -> bool:
@@ -231,7 +257,7 @@ class SeriesControl:
         Parameters
         ----------
         kind : str
-            `pulse` (trigger mode exts) or `gate` (exte).
+            `pulse` (trigger modes exts, eies) or `gate` (exte, extg).
         seconds : float or None
             How long the gate is open, in s.
 
@@ -241,18 +267,42 @@ class SeriesControl:
             Whether the detector took it: it does not unless it waits for that kind.
         """
         with self.machine.lock:
-            if self._state.now is not State.READY:
+            mode = self._config["trigger_mode"]
+            if self._state.now is not State.READY or SIGNAL_OF_MODE.get(mode) != kind:
                 return False
-            if _SIGNAL_OF_MODE.get(self._config["trigger_mode"]) != kind:
-                return False
-            self._start(self._config["count_time"] if seconds is None else seconds)
+            exposure = self._config["count_time"] if seconds is None else seconds
+            if mode in ("eies", "extg"):
+                return self._count_signal(mode, exposure)
+            self._start(Train(self._images_a_trigger(), exposure, self._period()))
             return True
 
-    def _start(self, exposure: float) -> Train:
+    def _count_signal(self, mode: str, exposure: float) -> bool:
+        """Take one of the several signals that an image needs."""
+        if mode == "eies":
+            # The first signal starts an image, each other one ends it, exposed already.
+            images, needed, exposure = 1, 1, 0.0
+            due = self._signals >= self._config["ntriggers_skipped"] + 1
+        else:
+            # Two counters take turns in mode double, and are read out together.
+            images = 2 if self._config["extg_mode"] == "double" else 1
+            needed = images * self._config["nexpi"]
+            due = (self._signals + 1) % needed == 0
+        if self.acquisition is None or self.acquisition.missing < images:
+            return False
+        self._signals += 1
+        if due:
+            self._start(Train(images, exposure, 0.0))
+        return True
+
+    def _images_a_trigger(self) -> int:
+        return self._settings.armed_values()["nimages"]
+
+    def _period(self) -> float:
+        return self._config["frame_time"]
+
+    def _start(self, train: Train) -> Train:
         if self.acquisition is None:
             raise RefusedError("trigger: no series is armed")
-        images = self._armed_values()["nimages"]
-        train = Train(images, exposure, self._config["frame_time"])
         self.acquisition.trigger(train)
         return train
 
@@ -278,13 +328,19 @@ class SeriesControl:
                 nothing: Future[None] = Future()
                 nothing.set_result(None)
                 return after(nothing, reply)
-            acquisition.end(_ENDINGS[command])
+            ending = _ENDINGS[command]
+            if command == "disarm" and self.machine.firmware.disarm_waits:
+                # EIGER2 no longer stops a running trigger (users' reports since 2020.1).
+                ending = Ending.AFTER_TRIGGER
+            acquisition.end(ending)
         return after(acquisition.closed, reply, lambda: acquisition.failure)
 
     def _wait(self, _argument: Argument) -> "Future[Any] | None":
         with self.machine.lock:
             acquisition = self.acquisition
-        return None if acquisition is None else after(acquisition.closed, None)
+            # Without waits, one for a trigger that has not come is over too.
+            waits = self.machine.clock.scale or self._state.now is not State.READY
+        return after(acquisition.closed, None) if acquisition is not None and waits else None
 
     def _report(self, acquisition: Acquisition) -> None:
         if acquisition is self.acquisition:

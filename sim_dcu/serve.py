@@ -5,6 +5,7 @@ Owns the socket, the server's thread and the temporary folder; knows no URL but 
 
 import asyncio
 import contextlib
+import math
 import socket
 import tempfile
 import threading
@@ -18,10 +19,11 @@ import uvicorn
 from sim_dcu.app import build_app
 from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
-from sim_dcu.wire import OneWriteProtocol
+from sim_dcu.filestore import CAPACITY
+from sim_dcu.wire import protocol
 
 # A DCU closes connections that are idle for 5 minutes (a client's notes on real hardware), in s.
-IDLE_LIMIT = 300
+IDLE_LIMIT = 300.0
 # In s, when the server ends: how long a client may still take to read its reply, and after how
 # long a reply that does not come is given up.
 LAST_READING = 0.7
@@ -40,6 +42,10 @@ class Server:
         Name or address to listen on.
     port : int
         0 takes any free one.
+    idle_limit : float
+        After how long without a byte on it a connection is closed, in s.
+    sim_api : bool
+        Whether `/sim` answers to other machines too.
 
     Attributes
     ----------
@@ -54,7 +60,17 @@ class Server:
         Where the port is not free or the host not one of this machine.
     """
 
-    def __init__(self, dcu: Dcu, host: str = "127.0.0.1", port: int = 0):
+    def __init__(
+        self,
+        dcu: Dcu,
+        host: str = "127.0.0.1",
+        port: int = 0,
+        *,
+        idle_limit: float = IDLE_LIMIT,
+        sim_api: bool = False,
+    ):
+        if not 0 < idle_limit < math.inf:
+            raise ValueError(f"idle limit {idle_limit} is not a finite number above 0")
         self.dcu = dcu
         self._cleanup = contextlib.ExitStack()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
@@ -64,8 +80,8 @@ class Server:
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
         config = uvicorn.Config(
-            build_app(dcu),
-            http=OneWriteProtocol,
+            build_app(dcu, sim_api=sim_api),
+            http=protocol(idle_limit),
             loop="asyncio",
             ws="none",
             lifespan="off",
@@ -74,7 +90,8 @@ class Server:
             server_header=False,
             proxy_headers=False,
             backlog=_BACKLOG,
-            timeout_keep_alive=IDLE_LIMIT,
+            # The protocol itself is stricter.
+            timeout_keep_alive=math.ceil(idle_limit) + 1,
             timeout_graceful_shutdown=LAST_REPLIES,
         )
         self._server = uvicorn.Server(config)
@@ -152,19 +169,26 @@ class Server:
 def serve(
     model: str = "eiger-1m",
     *,
+    api_version: str | None = None,
     time_scale: float = 0.0,
     seed: int = 0,
     initialized: bool = False,
     data_dir: str | Path | None = None,
     host: str = "127.0.0.1",
     port: int = 0,
+    idle_limit: float = IDLE_LIMIT,
+    sim_api: bool = False,
+    data_quota: int = CAPACITY,
 ) -> Server:
     """Return a simulated DCU, to be used with `with`.
 
     Parameters
     ----------
     model : str
-        `eiger-1m` or `eiger-500k`.
+        A name of `sim_dcu.models.MODELS`, as `eiger-1m` or `eiger2-16m`.
+    api_version : str or None
+        The version number to answer with, beside those of the model's generation; None is the
+        generation's own.
     time_scale : float
         Factor on every wait the detector itself imposes: 1 is a real detector, 0 does not wait.
     seed : int
@@ -175,19 +199,34 @@ def serve(
         Where the files go; None takes a temporary folder that is removed at the end.
     host, port
         Where to listen; port 0 is any free one.
+    idle_limit : float
+        After how long without a byte on it a connection is closed, in s, whatever the time scale.
+    sim_api : bool
+        Whether `/sim` answers to other machines too, not to this one alone.
+    data_quota : int
+        What the files may take together, in bytes; a series that would need more ends in state
+        error.
 
     Raises
     ------
     ValueError
-        Where model, time scale or seed is not one that can be simulated.
+        Where model, time scale, seed, idle limit or quota is not one that can be simulated.
     OSError
         Where the port is not free or the folder cannot be made.
     """
     temporary = tempfile.TemporaryDirectory(prefix="sim-dcu-") if data_dir is None else None
     folder = Path(temporary.name if temporary is not None else str(data_dir))
     try:
-        dcu = Dcu(model, folder, Clock(time_scale), seed=seed, initialized=initialized)
-        server = Server(dcu, host, port)
+        dcu = Dcu(
+            model,
+            folder,
+            Clock(time_scale),
+            seed=seed,
+            initialized=initialized,
+            api_version=api_version,
+            data_quota=data_quota,
+        )
+        server = Server(dcu, host, port, idle_limit=idle_limit, sim_api=sim_api)
     except (OSError, ValueError):
         if temporary is not None:
             temporary.cleanup()

@@ -8,9 +8,18 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
+import numpy as np
+
 from sim_dcu.clock import Clock, local_time
-from sim_dcu.parameters import MissingError, NotFittedError, ParameterStore, RefusedError
-from sim_dcu.tables.eiger1 import Status
+from sim_dcu.firmware import Firmware
+from sim_dcu.parameters import (
+    MissingError,
+    NotAllowedError,
+    NotFittedError,
+    ParameterStore,
+    RefusedError,
+)
+from sim_dcu.status import Status
 
 # What a command is given: read only by a command that wants it, because EIGER1 takes any body.
 Argument = Callable[[], Any]
@@ -27,10 +36,13 @@ class Machine:
     ----------
     clock : Clock
         Waits for the detector.
+    firmware : Firmware
+        The habits of the generation.
     """
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock, firmware: Firmware):
         self.clock = clock
+        self.firmware = firmware
         self.lock = threading.RLock()
         self._worker = ThreadPoolExecutor(max_workers=1, thread_name_prefix="sim-dcu-worker")
         self._interrupt = threading.Event()
@@ -130,17 +142,28 @@ class Subsystem:
         with self.machine.lock:
             if section == "config":
                 return self.config.keys()
-            return sorted(self._status if section == "status" else self._commands)
+            if section == "command":
+                return sorted(self._commands)
+            return sorted(key for key, status in self._status.items() if status.listed)
 
     def read_config(self, key: str) -> dict[str, Any]:
         """Return the reply of a GET of config `key`; an array stays an array."""
         with self.machine.lock:
-            return self.config.reply(key)
+            return self._config_reply(key)
 
     def read_whole_config(self) -> dict[str, Any]:
         """Return the replies of the whole config by key, arrays left out."""
         with self.machine.lock:
-            return self.config.scalar_replies()
+            values = self.config.values()
+            return {
+                key: self._config_reply(key)
+                for key in sorted(self.config.parameters)
+                if not isinstance(values[key], np.ndarray)
+            }
+
+    def _config_reply(self, key: str) -> dict[str, Any]:
+        parameter = self.config.known(key)
+        return self.machine.firmware.spelling.config(parameter, self.config[key])
 
     def read_status(self, key: str) -> dict[str, Any]:
         """Return the reply of a GET of status `key`.
@@ -158,22 +181,28 @@ class Subsystem:
         with self.machine.lock:
             value = self.status_value(key)
             taken = self.status_time(status)
-        if status.brief:
-            return {"time": taken, "value": value, "value_type": status.value_type}
-        return {
-            "critical_limits": list(status.critical_limits),
-            "critical_values": list(status.critical_values),
-            "state": "critical" if value in status.critical_values else "normal",
-            "time": taken,
-            "unit": status.unit,
-            "value": value,
-            "value_type": status.value_type,
-        }
+        return self.machine.firmware.spelling.status(status, value, taken)
 
     def put_config(self, key: str, value: object) -> Any:
         """Set config `key`; return the names that changed, or None where the reply is empty."""
         with self.machine.lock:
             self.config.update({key: self.config.accepted(key, value)})
+
+    def put_whole_config(self, entries: Mapping[str, object]) -> Any:
+        """Set every entry that can be set, or none where one is refused."""
+        with self.machine.lock:
+            self.config.update(
+                {
+                    key: self.config.accepted(key, value)
+                    for key, value in entries.items()
+                    if self.config.known(key).access == "rw"
+                }
+            )
+
+    def delete_config(self, key: str) -> Any:
+        """Bring back what the factory set, where a subsystem has such a thing."""
+        self.config.known(key)
+        raise NotAllowedError(f"{key} cannot be deleted")
 
     def run(self, command: str, argument: Argument) -> Any:
         """Run `command`; return its reply or a future of it.

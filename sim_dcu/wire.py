@@ -1,7 +1,8 @@
-"""How replies become packets: header and body of a small reply leave in one write.
+"""How replies become packets, and when a connection ends.
 
-A known client reads a reply with one call and takes what comes for the whole; with two writes it
-would see an empty body, and the rest in front of its next reply. Knows nothing of the replies.
+Header and body of a small reply leave in one write: a known client reads a reply with one call and
+takes what comes for the whole; with two writes it would see an empty body, and the rest in front
+of its next reply. A connection on which nothing moves is closed. Knows nothing of the replies.
 """
 
 import asyncio
@@ -10,12 +11,15 @@ from typing import Any
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 try:
-    from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol as _Protocol
+    from sim_dcu.heads import BoundedHeadsProtocol as _Protocol
 except ImportError:  # httptools is uvicorn's option; h11 comes with it
     _Protocol = H11Protocol
 
 # Above this, waiting for more would only cost memory.
 _LARGEST_KEPT = 64 * 1024
+# How many times within the idle limit a connection is looked at.
+_LOOKS = 10
+_REASONS = {400: "Bad Request", 414: "URI Too Long", 431: "Request Header Fields Too Large"}
 
 
 class OneWriteTransport(asyncio.Transport):
@@ -27,6 +31,11 @@ class OneWriteTransport(asyncio.Transport):
         Sends what was kept, joined.
     loop : asyncio.AbstractEventLoop
         Whose turns are meant.
+
+    Attributes
+    ----------
+    last_write : float
+        When the server last had something to send, in s of the loop's clock.
     """
 
     def __init__(self, inner: asyncio.Transport, loop: asyncio.AbstractEventLoop):
@@ -35,11 +44,13 @@ class OneWriteTransport(asyncio.Transport):
         self._loop = loop
         self._kept: list[bytes] = []
         self._size = 0
+        self.last_write = loop.time()
 
     def write(self, data: Any) -> None:
         """Keep `data`, or send it with all that was kept if it is large."""
         if not data:
             return
+        self.last_write = self._loop.time()
         if not self._kept:
             self._loop.call_soon(self._flush)
         self._kept.append(bytes(data))
@@ -72,6 +83,10 @@ class OneWriteTransport(asyncio.Transport):
         """Return what the inner transport knows of the connection."""
         return self._inner.get_extra_info(name, default)
 
+    def get_write_buffer_size(self) -> int:
+        """Return how many bytes wait for the client, those kept left out."""
+        return self._inner.get_write_buffer_size()
+
     def pause_reading(self) -> None:
         """Let the client wait."""
         self._inner.pause_reading()
@@ -90,8 +105,63 @@ class OneWriteTransport(asyncio.Transport):
 
 
 class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
-    """uvicorn's HTTP protocol over a `OneWriteTransport`."""
+    """uvicorn's HTTP protocol over a `OneWriteTransport`, with an end to its patience.
+
+    Attributes
+    ----------
+    idle_limit : float
+        In s: a connection on which neither side moved a byte for as long is closed, also one that
+        waits for a command to end.
+    """
+
+    idle_limit = 300.0
+    refusal = 0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
         """Start with one client."""
-        super().connection_made(OneWriteTransport(transport, self.loop))  # type: ignore[arg-type]
+        self._outgoing = OneWriteTransport(transport, self.loop)
+        self._last_moved = self.loop.time()
+        self._waiting = 0
+        self._look = self.loop.call_later(self.idle_limit / _LOOKS, self._look_after)
+        super().connection_made(self._outgoing)  # type: ignore[arg-type]
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """End with one client."""
+        self._look.cancel()
+        super().connection_lost(exc)
+
+    def data_received(self, data: bytes) -> None:
+        """Read on."""
+        self._last_moved = self.loop.time()
+        super().data_received(data)
+
+    def send_400_response(self, msg: str) -> None:
+        """Refuse what is not a request, and close: what follows cannot be told apart from it."""
+        self.refusal = self.refusal or 400
+        reason = _REASONS[self.refusal]
+        self._outgoing.write(
+            f"HTTP/1.1 {self.refusal} {reason}\r\ncontent-type: text/plain; charset=utf-8\r\n"
+            f"content-length: {len(reason)}\r\nconnection: close\r\n\r\n{reason}".encode()
+        )
+        self._outgoing.close()
+
+    def _look_after(self) -> None:
+        now = self.loop.time()
+        # Of a long reply the client's side is seen only in what still waits for it.
+        waiting = self._outgoing.get_write_buffer_size()
+        if waiting != self._waiting:
+            self._waiting = waiting
+            self._last_moved = now
+        remaining = max(self._last_moved, self._outgoing.last_write) + self.idle_limit - now
+        if remaining <= 0:
+            # Not close(), which would wait for a client that does not read.
+            self._outgoing.abort()
+            return
+        self._look = self.loop.call_later(
+            min(remaining, self.idle_limit / _LOOKS), self._look_after
+        )
+
+
+def protocol(idle_limit: float) -> type[OneWriteProtocol]:
+    """Return the protocol with a patience of `idle_limit` s."""
+    return type("IdleLimitProtocol", (OneWriteProtocol,), {"idle_limit": idle_limit})

@@ -1,27 +1,28 @@
 """Every resource of an EIGER1 with firmware 1.6, as data.
 
 Types, limits, units, access and spelling are those of a real EIGER 500K's replies (firmware
-1.6.6) unless a group says otherwise; the API reference 1.3 lists most of the names. Left out:
-`countrate_correction_table` and `summation_nimages`, of which only the names are known.
+1.6.6) unless a group says otherwise; the API reference 1.3 lists most of the names.
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from sim_dcu.dependencies import (
-    HC_OVER_E,
+from sim_dcu.calibration import read_only
+from sim_dcu.dependencies import HC_OVER_E, K_ALPHA
+from sim_dcu.models import WHOLE, Model
+from sim_dcu.parameters import Parameter
+from sim_dcu.rounding import float32
+from sim_dcu.rules_eiger1 import (
     HIGHEST_ENERGY,
     HIGHEST_THRESHOLD,
-    K_ALPHA,
     LOWEST_ENERGY,
     LOWEST_THRESHOLD,
+    SHORTEST_32_BIT,
     derived,
 )
-from sim_dcu.models import Model
-from sim_dcu.parameters import Parameter
+from sim_dcu.status import Status
 
 API_VERSION = "1.6.0"
 # The reference documents 1.0.0, early and late firmware answers to 1.5.0 and 1.6.0, and a known
@@ -43,30 +44,36 @@ DETECTOR_COMMANDS = (
 TRIGGER_MODES = ("ints", "exts", "inte", "exte")
 AXES = ("chi", "kappa", "omega", "phi", "two_theta")
 
-# A real reply lists the elements in the order of a hash table that starts and ends like this.
-_ELEMENTS = ("Ru", "Ni", "Nb", "Rb")
-ELEMENTS = (*_ELEMENTS, *sorted(set(K_ALPHA) - {*_ELEMENTS, "Zr"}, reverse=True), "Zr")
+# The order is that of a real reply, which is a hash table's.
+ELEMENTS = (
+    "Ru", "Ni", "Nb", "Rb", "Rh", "Ba", "Fe", "Br", "Sr", "Sn", "Sb", "Se", "Co", "Ce", "Cd", "Ge",
+    "Ga", "Cs", "Cr", "Cu", "La", "Pd", "Xe", "Te", "Tc", "I", "Mn", "Y", "Mo", "Zn", "Ag", "Kr",
+    "As", "In", "Zr",
+)  # fmt: skip
 
-_LARGEST_COUNT = 2_000_000_000
+LARGEST_COUNT = 2_000_000_000
+DEFAULT_FRAME_TIME = 1.0
 # A known client reads limits into 32 bits with a sign, so writable counters stay below.
-_INT32_MAX = 2**31 - 1
+INT32_MAX = 2**31 - 1
 _LONGEST_TEXT = 255
 
 
-def _printable(text: str) -> str:
+def printable(text: str) -> str:
+    """Return why `text` is not taken, or "": the files' strings are ASCII of one line."""
     if len(text) > _LONGEST_TEXT:
         return f"is longer than {_LONGEST_TEXT}"
     return "" if text.isascii() and text.isprintable() else "is not printable ASCII"
 
 
-def _file_pattern(text: str) -> str:
+def file_pattern(text: str) -> str:
+    """Return why `text` cannot name files, or ""."""
     # The pattern names files below the data folder and may have sub-folders. A component that
     # starts with a dot could climb out of it, or hide.
     if not 0 < len(text) <= _LONGEST_TEXT - len("_data_000001.h5"):
         return "is empty or too long"
     if any(not part or part.startswith(".") for part in text.split("/")) or "\\" in text:
         return "does not name a file in the data folder"
-    return _printable(text)
+    return printable(text)
 
 
 def detector_config(model: Model, flatfield: np.ndarray, pixel_mask: np.ndarray) -> list[Parameter]:
@@ -94,10 +101,25 @@ def detector_config(model: Model, flatfield: np.ndarray, pixel_mask: np.ndarray)
     return [*parameters, *_derived(follows, int(np.count_nonzero(pixel_mask)))]
 
 
+def internal_values(model: Model, pixel_mask: np.ndarray) -> dict[str, Any]:
+    """Return the values that the rules need and nobody is served."""
+    frame_time = float32(DEFAULT_FRAME_TIME)
+    return {
+        "_full_mask": pixel_mask,
+        "_default_times": (float32(DEFAULT_FRAME_TIME - 2 * model.readout_time), frame_time),
+        "_shortest_32_bit": SHORTEST_32_BIT,
+    }
+
+
+def file_values(_model: Model) -> dict[str, Any]:
+    """Return what the files say beside the parameters: nothing."""
+    return {}
+
+
 def _acquisition(model: Model) -> list[Parameter]:
     # After a power cycle the times are near 1 s (users' reports); nimages' limit is a float in the
     # real reply. compression: firmware 1.6 on.
-    frame_time = 1.0
+    frame_time = DEFAULT_FRAME_TIME
     return [
         Parameter(
             "count_time",
@@ -115,13 +137,16 @@ def _acquisition(model: Model) -> list[Parameter]:
             minimum=model.shortest_frame_time,
             maximum=360000.0,
         ),
-        Parameter("nimages", "uint", 1, minimum=1, maximum=float(_LARGEST_COUNT)),
-        Parameter("ntrigger", "uint", 1, minimum=1, maximum=float(_LARGEST_COUNT)),
+        Parameter("nimages", "uint", 1, minimum=1, maximum=float(LARGEST_COUNT)),
+        Parameter("ntrigger", "uint", 1, minimum=1, maximum=float(LARGEST_COUNT)),
         Parameter("trigger_mode", "string", "ints", allowed=TRIGGER_MODES),
         Parameter("auto_summation", "bool", True),
         Parameter("compression", "string", "bslz4", allowed=("lz4", "bslz4")),
-        Parameter("roi_mode", "string", "disabled", allowed="disabled"),
-        Parameter("data_collection_date", "string", "", check=_printable),
+        # Where there is no region, the one value is a bare string and no list.
+        Parameter(
+            "roi_mode", "string", WHOLE, allowed=(WHOLE, *model.regions) if model.regions else WHOLE
+        ),
+        Parameter("data_collection_date", "string", "", check=printable),
     ]
 
 
@@ -168,6 +193,15 @@ def _corrections(flatfield: np.ndarray, pixel_mask: np.ndarray) -> list[Paramete
         Parameter("efficiency_correction_applied", "bool", False),
         Parameter("virtual_pixel_correction_applied", "bool", True),
         Parameter("countrate_correction_bunch_mode", "string", "continuous", access="r"),
+        # Only the name is known, so it is not listed; the values are those of the master file's
+        # look-up table.
+        Parameter(
+            "countrate_correction_table",
+            "uint",
+            read_only(np.arange(65535, dtype="<u4")),
+            access="r",
+            listed=False,
+        ),
     ]
 
 
@@ -199,7 +233,7 @@ def _identity(model: Model) -> list[Parameter]:
         Parameter("software_version", "string", "1.6.6", access="r"),
         Parameter("eiger_fw_version", "string", "eiger-1.6.6-0.sim.release", access="r"),
         Parameter("sensor_material", "string", "Si", access="r"),
-        Parameter("sensor_thickness", "float", 0.00045, access="r", unit="m"),
+        Parameter("sensor_thickness", "float", model.sensor_thickness, access="r", unit="m"),
     ]
 
 
@@ -215,6 +249,8 @@ def _internal(model: Model) -> list[Parameter]:
         Parameter("calibration_type", "string", "standard", access="r"),
         Parameter("module_bandwidth", "uint", 1080, access="r"),
         Parameter("nsequences", "uint", 1, access="r"),
+        # Only the name is known: an estimate.
+        Parameter("summation_nimages", "uint", 1, access="r"),
         Parameter("test_mode", "int", 0, access="r"),
     ]
 
@@ -243,44 +279,13 @@ def _derived(follows: Mapping[str, Any], excluded: int) -> list[Parameter]:
 FILEWRITER_CONFIG = (
     Parameter("mode", "string", "enabled", allowed=("enabled", "disabled")),
     Parameter("transfer_mode", "string", "http", allowed=("http",)),
-    Parameter("nimages_per_file", "uint", 1000, maximum=_INT32_MAX),
-    Parameter("image_nr_start", "uint", 1, maximum=_INT32_MAX - _LARGEST_COUNT),
-    Parameter("name_pattern", "string", "series_$id", check=_file_pattern),
+    Parameter("nimages_per_file", "uint", 1000, maximum=INT32_MAX),
+    Parameter("image_nr_start", "uint", 1, maximum=INT32_MAX - LARGEST_COUNT),
+    Parameter("name_pattern", "string", "series_$id", check=file_pattern),
     Parameter("compression_enabled", "bool", True),
 )
 FILEWRITER_COMMANDS = ("clear", "initialize")
 SYSTEM_COMMANDS = ("restart",)
-
-
-@dataclass(frozen=True)
-class Status:
-    """One status resource.
-
-    Attributes
-    ----------
-    key : str
-        The rest of the path after `status/`.
-    value_type : str
-        As in config.
-    unit : str
-        Empty where there is none; sent all the same, unlike in config.
-    critical_limits : tuple
-        The values (lowest, highest) that are still good; None where there is no such limit.
-    critical_values : tuple of str
-        The values that are a fault.
-    measured : float or None
-        What a measured value stays at: typical of an idle detector, an estimate.
-    brief : bool
-        Whether the reply holds only value, type and time, as `error` does.
-    """
-
-    key: str
-    value_type: str
-    unit: str = ""
-    critical_limits: tuple[float | None, float | None] = (None, None)
-    critical_values: tuple[str, ...] = ()
-    measured: float | None = None
-    brief: bool = False
 
 
 def detector_status(model: Model) -> list[Status]:
@@ -289,10 +294,11 @@ def detector_status(model: Model) -> list[Status]:
         Status("state", "string", critical_values=("na", "error")),
         Status("error", "string", brief=True),
         Status("time", "string", brief=True),
-        Status("board_000/th0_temp", "float", "C", (15.0, 37.5), measured=24.5),
-        Status("board_000/th0_humidity", "float", "%", (0.0, 35.0), measured=8.25),
-        Status("builder/dcu_buffer_free", "float", "percent", (2.0, None), measured=100.0),
-        *(Status(f"link_{link}", "string") for link in range(model.links)),
+        # No units: a real reply has an empty one for each of these.
+        Status("board_000/th0_temp", "float", critical_limits=(15.0, 37.5), sensor="temperature"),
+        Status("board_000/th0_humidity", "float", critical_limits=(0.0, 35), sensor="humidity"),
+        Status("builder/dcu_buffer_free", "float", critical_limits=(2.0, None), sensor="buffer"),
+        *(Status(f"link_{link}", "string", sensor=f"link_{link}") for link in range(model.links)),
     ]
 
 

@@ -1,0 +1,68 @@
+"""What every request passes before its route. Knows addresses and paths; no resource."""
+
+import ipaddress
+import logging
+import time
+
+from starlette.responses import PlainTextResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from sim_dcu.system import ApiLog
+
+api_log = logging.getLogger("sim_dcu.api")
+
+
+class Entrance:
+    """Before the routes: tidies the path, keeps `/sim` to this machine and logs every request.
+
+    Clients double the first slash or leave one at the end; both mean the same resource.
+
+    Parameters
+    ----------
+    app : ASGI application
+        The routes.
+    log : ApiLog
+        Takes a line a request.
+    sim_api : bool
+        Whether `/sim` answers to any client.
+    """
+
+    def __init__(self, app: ASGIApp, log: ApiLog, sim_api: bool):
+        self._app = app
+        self._log = log
+        self._sim_api = sim_api
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """Answer one request."""
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        asked = scope["path"]
+        scope = {**scope, "path": "/" + "/".join(part for part in asked.split("/") if part)}
+        start = time.monotonic()
+        status = 0
+
+        async def send_noting(message: Message) -> None:
+            nonlocal status
+            status = message.get("status", status)
+            await send(message)
+
+        # The answer for any path that is not there.
+        hidden = scope["path"].split("/")[1] == "sim" and not self._sim_api and not _is_local(scope)
+        app = PlainTextResponse("Not Found", 404) if hidden else self._app
+        try:
+            await app(scope, receive, send_noting)
+        finally:
+            duration = time.monotonic() - start
+            line = f"{scope['method']} {asked} -> {status} in {duration:.4f} s"
+            self._log.note(line)
+            api_log.info("%s", line)
+
+
+def _is_local(scope: Scope) -> bool:
+    """Return whether the client is on this machine."""
+    if not scope.get("client"):
+        return False
+    address = ipaddress.ip_address(scope["client"][0].partition("%")[0])
+    mapped = address.ipv4_mapped if isinstance(address, ipaddress.IPv6Address) else None
+    return (mapped or address).is_loopback

@@ -1,0 +1,126 @@
+"""How each generation spells its replies in JSON; knows no resource by name.
+
+Sources: verbatim replies of a real EIGER 500K (firmware 1.6.6) and of real EIGER2 (firmware 2020.2,
+quoted by users of areaDetector, and the key lists that fastcs-eiger was checked against).
+"""
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim_dcu import darray
+from sim_dcu.parameters import Parameter
+from sim_dcu.rounding import float32
+from sim_dcu.status import Status
+
+
+@dataclass(frozen=True)
+class Spelling:
+    """The form of one generation's replies.
+
+    Attributes
+    ----------
+    config : callable
+        From a parameter and its value to the reply of a GET; an array stays an array.
+    status : callable
+        From a status resource, its value and the time it was taken to the reply of a GET.
+    text : callable
+        From a reply to JSON text.
+    """
+
+    config: Callable[[Parameter, Any], dict[str, Any]]
+    status: Callable[[Status, Any, str], dict[str, Any]]
+    text: Callable[[Any], str]
+
+
+def _allowed(parameter: Parameter) -> dict[str, Any]:
+    # No key where every value is taken: an empty list makes a known client think that none is.
+    if parameter.allowed is None:
+        return {}
+    allowed = parameter.allowed
+    return {"allowed_values": allowed if isinstance(allowed, str) else list(allowed)}
+
+
+def _eiger1_config(parameter: Parameter, value: Any) -> dict[str, Any]:
+    """Limits on every number, bools and arrays included; no `unit` where there is none."""
+    reply: dict[str, Any] = {"access_mode": parameter.access}
+    if parameter.limits is not None:
+        low, high = parameter.limits
+        # Only floats are rounded: 2147483647 is not a single-precision number.
+        rounded = parameter.value_type == "float"
+        reply["max"] = float32(high) if rounded else high
+        reply["min"] = float32(low) if rounded else low
+    reply |= _allowed(parameter)
+    if parameter.unit:
+        reply["unit"] = parameter.unit
+    reply["value"] = value
+    reply["value_type"] = parameter.value_type
+    return reply
+
+
+def _eiger1_status(status: Status, value: Any, taken: str) -> dict[str, Any]:
+    if status.brief:
+        return {"time": taken, "value": value, "value_type": status.value_type}
+    return {
+        "critical_limits": list(status.critical_limits),
+        "critical_values": list(status.critical_values),
+        "state": "critical" if status.is_critical(value) else "normal",
+        "time": taken,
+        "unit": status.unit,
+        "value": value,
+        "value_type": status.value_type,
+    }
+
+
+def _eiger1_text(content: Any) -> str:
+    def spell(array: object) -> Any:
+        if isinstance(array, np.ndarray):
+            return darray.encoded(array)
+        raise TypeError(f"{type(array).__name__} has no JSON form")
+
+    # With blanks after comma and colon, as the arm replies of real EIGER1 have them.
+    return json.dumps(content, default=spell, allow_nan=False)
+
+
+def _eiger2_config(parameter: Parameter, value: Any) -> dict[str, Any]:
+    """Only the limits that somebody set; the keys are sorted by `_eiger2_text`."""
+    reply: dict[str, Any] = {
+        "access_mode": parameter.access,
+        "value": value,
+        "value_type": parameter.value_type,
+    }
+    if parameter.minimum is not None:
+        reply["min"] = parameter.minimum
+    if parameter.maximum is not None:
+        reply["max"] = parameter.maximum
+    if parameter.unit:
+        reply["unit"] = parameter.unit
+    return reply | _allowed(parameter)
+
+
+def _eiger2_status(status: Status, value: Any, _taken: str) -> dict[str, Any]:
+    reply: dict[str, Any] = {"access_mode": "r", "value": value, "value_type": status.value_type}
+    if status.allowed:
+        reply["allowed_values"] = list(status.allowed)
+    return reply
+
+
+def _eiger2_text(content: Any) -> str:
+    """Sorted keys, no blanks, nine decimals."""
+    if isinstance(content, dict):
+        pairs = (f"{json.dumps(key)}:{_eiger2_text(content[key])}" for key in sorted(content))
+        return "{" + ",".join(pairs) + "}"
+    if isinstance(content, list | tuple):
+        return "[" + ",".join(_eiger2_text(entry) for entry in content) + "]"
+    if isinstance(content, np.ndarray):
+        return _eiger2_text(darray.encoded(content))
+    if isinstance(content, float):
+        return f"{content:.9f}"
+    return json.dumps(content, allow_nan=False)
+
+
+EIGER1 = Spelling(_eiger1_config, _eiger1_status, _eiger1_text)
+EIGER2 = Spelling(_eiger2_config, _eiger2_status, _eiger2_text)
