@@ -18,8 +18,13 @@ CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "ti
 ANALYSIS = ("errors", "chunks", "master", "reader", "check", "handlers")
 # What only these modules may import.
 ONLY = {
-    "starlette": {"sim_dcu.app"},
-    "uvicorn": {"sim_dcu.wire", "sim_dcu.serve"},
+    "starlette": {
+        "sim_dcu.app",
+        "sim_dcu.downloads",
+        "sim_dcu.entrance",
+        "sim_dcu.monitor_routes",
+    },
+    "uvicorn": {"sim_dcu.heads", "sim_dcu.serve", "sim_dcu.wire"},
 }
 
 
