@@ -298,9 +298,14 @@ class DcuClient:
                 method, url, timeout=(self.timeouts.connect, read_timeout), **kwargs
             )
         except requests.RequestException as error:
+            logger.debug("%s %s: failed after %.1f ms: %s", method, url, _ms(began), error)
             _raise_as_ours(method, url, error, read_timeout)
         with response:
             yield response, time.perf_counter() - began
+
+
+def _ms(began: float) -> float:
+    return 1e3 * (time.perf_counter() - began)
 
 
 def _raise_as_ours(

@@ -81,12 +81,16 @@ class Delivery:
         return [*names, self.master]
 
     def due(self, listed: set[str]) -> list[str]:
-        """Return the names that can be fetched now.
+        """Return the names that can be fetched now: what is listed is complete."""
+        return [name for name in self.expected(listed) if name in listed and name not in self.home]
 
-        The master comes when the series is over, in case firmware completes it at the end.
-        """
-        names = [name for name in self.expected(listed) if name in listed and name not in self.home]
-        return names if self.ended else [name for name in names if name != self.master]
+    def needed(self) -> list[str]:
+        """Return the names that events need and that are not home."""
+        names = [self.master] if self.recorded else []
+        if self.images_per_file and self.recorded:
+            files = math.ceil(self.recorded / self.images_per_file)
+            names = [self.data_file(number + 1) for number in range(files)] + names
+        return [name for name in names if name not in self.home]
 
     def is_complete(self, listed: set[str]) -> bool:
         """Return whether all is home that there is."""

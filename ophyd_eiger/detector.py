@@ -19,7 +19,7 @@ from ophyd.utils.errors import RedundantStaging
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.documents import point_documents
-from ophyd_eiger.errors import NotStagedError
+from ophyd_eiger.errors import NotStagedError, StateError
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.signals import EigerSignal, Link
@@ -85,7 +85,7 @@ class EigerDetector(Device):
         self.file_prefix = prefix
         self._connected = False
         self._asset_docs: list[tuple[str, dict]] = []
-        self._scanned: tuple[EigerSignal, ...] | None = None
+        self._recorded: list[EigerSignal] | None = None
         super().__init__(client.url, name=name, parent=parent, **kwargs)
         self._acquisition = Acquisition(
             self.name, self.detector, self.filewriter, self.link, self._connect_once
@@ -150,10 +150,23 @@ class EigerDetector(Device):
     def fetched(self) -> list[FetchedFile]:
         """The files that came home since the last `stage`."""
         deliveries = self._acquisition.deliveries
-        return [fetched for delivery in deliveries for fetched in delivery.home.values()]
+        # Copied first: the files' thread may be adding to it.
+        return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
+
+    def configure(self, d: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Refuse: ophyd's own would hold up the RunEngine while the DCU works.
+
+        Raises
+        ------
+        StateError
+        """
+        raise StateError(
+            f"{self.name}: set one value after the other, as in "
+            f"bps.mv({self.name}.detector.count_time, 0.1); asked for: {', '.join(d)}"
+        )
 
     def destroy(self) -> None:
-        """End the device's threads and close its connections."""
+        """End what runs, the device's threads and its connections; files stay on the DCU."""
         self._acquisition.close()
         self.link.worker.close()
         self.link.client.close()
@@ -175,7 +188,7 @@ class EigerDetector(Device):
         prefix = self.file_prefix or self.name
         if "/" in prefix or "$" in prefix:
             raise ValueError(f"{self.name}: a file prefix holds no '/' and no '$': {prefix!r}")
-        self._scanned = None
+        self._recorded = None
         self._asset_docs = []
         self.link.scanned.clear()
         self._staged = Staged.yes
@@ -209,7 +222,7 @@ class EigerDetector(Device):
         )
         self._asset_docs.extend(documents)
         readings = cast("dict[str, Any]", super().read())
-        for signal in self._scanned_signals():
+        for signal in self._signals_of_events():
             readings.update(signal.read())
         readings[f"{self.name}_series_id"] = {"value": series.series_id, "timestamp": point.time}
         readings[f"{self.name}_image"] = {"value": datum_id, "timestamp": point.time}
@@ -231,7 +244,7 @@ class EigerDetector(Device):
             )
         self._acquisition.promise_given = True
         keys = cast("dict[str, Any]", super().describe())
-        for signal in self._scanned_signals():
+        for signal in self._signals_of_events():
             keys.update(signal.describe())
         keys[f"{self.name}_series_id"] = {
             "source": f"{self.address}/detector/command/arm",
@@ -258,14 +271,24 @@ class EigerDetector(Device):
             raise NotStagedError(f"{self.name}: no images were taken; trigger it before reading")
         return point
 
-    def _scanned_signals(self) -> tuple[EigerSignal, ...]:
-        """Return the signals that a scan over them wants in its events, the same for all events.
+    def _signals_of_events(self) -> list[EigerSignal]:
+        """Return the settings that events record, the same for all events of a run.
 
+        The descriptor has the configuration of a run's first event only. So what plans change
+        within a run is in each event: times, energies, and what else was set since stage, because
         bp.scan does not read a device's signals beside the device itself.
         """
-        if self._scanned is None:
-            self._scanned = tuple(self.link.scanned)
-        return self._scanned
+        if self._recorded is None:
+            detector = self.detector
+            always = [
+                detector.count_time,
+                detector.frame_time,
+                detector.photon_energy,
+                detector.threshold_energy,
+            ]
+            scanned = [signal for signal in self.link.scanned if signal not in always]
+            self._recorded = [signal for signal in always + scanned if signal.has_value]
+        return self._recorded
 
     def _connect_once(self) -> None:
         if not self._connected:
@@ -279,6 +302,8 @@ class EigerDetector(Device):
             self.refresh()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
+        if subsystem == "detector" and command in ("cancel", "abort"):
+            self._acquisition.note_ended()
 
 
 def _forward_asset_docs(detector: EigerDetector) -> None:

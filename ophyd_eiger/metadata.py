@@ -78,10 +78,18 @@ class Metadata:
             raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
-        if not low <= value <= high or abs(value) > sys.float_info.max:
+        if abs(value) > sys.float_info.max or not _within(value, low, high):
             outside = f"{self.unit} is outside {self.bounds} reported by the detector for"
             raise ValueError(outside.lstrip())
         return float(value) if self.value_type == "float" else int(value)
+
+
+def _within(value: float, low: float, high: float) -> bool:
+    """Compare as the detector does, in single precision: its limits are rounded to that."""
+    if low <= value <= high:
+        return True
+    with np.errstate(over="ignore"):
+        return bool(np.float32(low) <= np.float32(value) <= np.float32(high))
 
 
 def same(one: Any, other: Any) -> bool:

@@ -62,9 +62,19 @@ class Exposure:
         self.wake = threading.Event()
         self.interrupted = False
         self.stopped = False
+        self.by = ""
 
-    def interrupt(self, *, stopped: bool = False) -> None:
-        """End the exposure; `stopped` if its point is lost by that, so that its Status fails."""
+    def interrupt(self, *, stopped: bool = False, by: str = "") -> None:
+        """End the exposure.
+
+        Parameters
+        ----------
+        stopped : bool
+            Whether its point is lost by that, so that its Status fails.
+        by : str
+            The command that somebody sends to end it, if so.
+        """
         self.stopped = self.stopped or stopped
+        self.by = self.by or by
         self.interrupted = True
         self.wake.set()

@@ -10,18 +10,19 @@ are shortened: `config/x` is `/detector/api/<version>/config/x`):
 
     stage    GET status/state; GET what `RELIED_ON` lists; PUT filewriter name_pattern, GET it
              (and the same for filewriter mode if it was not enabled);
-             PUT command/arm; GET config/bit_depth_image
+             PUT command/arm; GET config/bit_depth_image; GET config/data_collection_date
     trigger  PUT command/trigger; GET status/state; PUT command/disarm
     trigger  PUT command/arm; GET config/bit_depth_image;
              PUT command/trigger; GET status/state; PUT command/disarm
-    unstage  PUT filewriter name_pattern, GET it
+    unstage  when every file is home: PUT filewriter name_pattern, GET it
 
 With `ntrigger` 2, `trigger` would be PUT command/trigger alone the first time, and the second time
 the same with GET status/state and PUT command/disarm after it.
 `ophyd_eiger.transfer` meanwhile, from its own thread: GET filewriter files as soon as a series has
 ended, then GET /data/ of each data file and of the master; while a series lasts longer, GET
 filewriter files once a second, and each data file as soon as it is listed.
-The first `stage` reads every resource first, unless `connect` has done so.
+The first `stage` reads every resource first, unless `connect` has done so; the very first request
+of all is GET /detector/api/version.
 """
 
 import logging
@@ -59,13 +60,18 @@ from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
 
-# What a series depends on; others may have changed it since it was read last.
+# What a series depends on, or what its documents say; others may have changed it since.
 RELIED_ON = (
     "detector.nimages",
     "detector.ntrigger",
     "detector.count_time",
     "detector.frame_time",
     "detector.trigger_mode",
+    "detector.photon_energy",
+    "detector.threshold_energy",
+    "detector.beam_center_x",
+    "detector.beam_center_y",
+    "detector.detector_distance",
     "detector.x_pixels_in_detector",
     "detector.y_pixels_in_detector",
     "filewriter.nimages_per_file",
@@ -73,7 +79,8 @@ RELIED_ON = (
     "filewriter.name_pattern",
 )
 # A series that holds finished points is ended by cancel, which keeps them but waits for the image
-# that is being exposed; beyond this frame time, or with nothing to keep, abort ends it at once.
+# that is being exposed; with nothing to keep, abort ends it at once. Beyond this frame time plain
+# disarm ends an EIGER1's exposure and keeps what is finished; on EIGER2 it ends no exposure.
 LONGEST_CANCEL_S = 5.0
 # The first HTTP status that does not say whether the request was carried out.
 SERVER_FAULT = 500
@@ -187,14 +194,18 @@ class Acquisition:
         """Whether a trigger was asked for that is not done."""
         return self._exposure is not None and not self._exposure.status.done
 
-    def interrupt(self) -> None:
-        """End the exposure that runs now: a command from outside ends its series."""
-        self._interrupt(stopped=True)
+    def interrupt(self, command: str) -> None:
+        """End the exposure that runs now: somebody sends a command that ends its series."""
+        self._interrupt(stopped=True, by=command)
 
-    def _interrupt(self, *, stopped: bool = False) -> None:
+    def note_ended(self) -> None:
+        """Tidy up after a command that ended the series between two points."""
+        self.link.worker.submit(self.make_way, EigerStatus(f"{self.name}: end the series"))
+
+    def _interrupt(self, *, stopped: bool = False, by: str = "") -> None:
         exposure = self._exposure
         if exposure is not None and not exposure.status.done:
-            exposure.interrupt(stopped=stopped)
+            exposure.interrupt(stopped=stopped, by=by)
 
     def refuse_while_staged(self, subsystem: str, resource: str) -> None:
         """Refuse what would take a staged device's files or triggers away.
@@ -210,8 +221,17 @@ class Acquisition:
             )
 
     def close(self) -> None:
-        """Let the threads end."""
+        """End what runs and let the threads end; what is not home yet stays on the DCU."""
+        self._interrupt(stopped=True)
+        self.link.worker.submit(self._leave, EigerStatus(f"{self.name}: end")).exception()
+        self.transfer.close()
         self._caller.close()
+
+    def _leave(self) -> None:
+        try:
+            self.make_way()
+        except DcuError as error:
+            logger.warning("%s: left as it is: %s", self.name, error)
 
     # ---- the work: done in the worker, one after the other ----
 
@@ -236,6 +256,7 @@ class Acquisition:
                 self._change(staging, self.filewriter.mode, "enabled")
             self._change(staging, self.filewriter.name_pattern, f"{stem}_$id")
             self._series = self._arm(staging)
+            self.detector.data_collection_date.get()
         except Exception:
             self._put_back_after_failure(staging)
             raise
@@ -287,10 +308,11 @@ class Acquisition:
 
     def _unstage_steps(self) -> Iterator[Callable[[], None]]:
         yield self.make_way
-        staging, self._staging = self._staging, None
+        # The file writer may still write, with the name pattern that is put back below.
+        yield lambda: self.transfer.wait(self.link.client.timeouts.files)
+        staging, self._staging, self._why_not_staged = self._staging, None, None
         if staging is not None:
             yield lambda: self._put_back(staging)
-        yield lambda: self.transfer.wait(self.link.client.timeouts.files)
         yield self.link.worker.raise_unseen
 
     def make_way(self) -> None:
@@ -335,7 +357,7 @@ class Acquisition:
         try:
             return self.detector.arm.send()
         except LostReplyError as error:
-            self.states.confirm("ready", error)
+            self.states.confirm_ready(error)
             return None
         except RefusedError as error:
             if error.status >= SERVER_FAULT:
@@ -414,6 +436,8 @@ class Acquisition:
             self.detector.soft_trigger.send(timeout=timeout)
         except LostReplyError as error:
             self.states.confirm_trigger(last, timeout, error)
+        except RefusedError as error:
+            raise self.states.refused_trigger(error) from error
         if last:
             self.states.wait_for_exposure_to_end(timeout)
 
@@ -429,9 +453,7 @@ class Acquisition:
             return
         series.ended = True
         if series.triggered and not (series.used_up and not series.failed):
-            frame_time = float(require_value(self.detector.frame_time))
-            keep = series.points > 0 and frame_time <= LONGEST_CANCEL_S
-            self._send_ending(self.detector.cancel if keep else self.detector.abort)
+            self._end_exposure(series)
         self._send_ending(self.detector.disarm)
         if series.triggered:
             self.states.wait_for_files_closed()
@@ -440,6 +462,15 @@ class Acquisition:
                 cut_short=True,
                 interrupted=series.interrupted or series.failed,
             )
+
+    def _end_exposure(self, series: Series) -> None:
+        """End the exposure that may run, by the mildest command that is quick enough."""
+        exposure = self._exposure
+        frame_time = float(require_value(self.detector.frame_time))
+        if series.points == 0 and not (exposure and exposure.by == "cancel"):
+            self._send_ending(self.detector.abort)
+        elif frame_time <= LONGEST_CANCEL_S or self.states.needs_more_than_disarm():
+            self._send_ending(self.detector.cancel, margin=frame_time)
 
     # ---- single steps ----
 
@@ -477,17 +508,17 @@ class Acquisition:
         subsystem, attribute = dotted.split(".")
         return getattr(getattr(self, subsystem), attribute)
 
-    def _send_ending(self, command: EigerCommand) -> None:
+    def _send_ending(self, command: EigerCommand, *, margin: float = 0.0) -> None:
         """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""
         try:
-            command.send()
+            command.send(timeout=command.seconds + margin)
         except RefusedError as error:
             # A detector that went into an error, or was initialized by somebody, refuses it.
             if not self.states.is_over():
                 raise
             logger.warning("%s: %s; the series is over all the same", self.name, error)
         except LostReplyError as error:
-            self.states.confirm("idle", error)
+            self.states.confirm_idle(error)
 
     def _id_from_files(self, staging: Staging) -> int:
         """Return the id of the series that was just armed from its master file's name."""

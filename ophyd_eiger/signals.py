@@ -6,6 +6,7 @@ work to the detector's worker.
 """
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Callable, Iterable
@@ -18,6 +19,7 @@ from ophyd.utils.errors import ReadOnlyError as OphydReadOnlyError
 
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import (
+    DcuTimeoutError,
     LostReplyError,
     NotServedError,
     ReplyError,
@@ -55,7 +57,8 @@ class Link:
         Called in the worker before a configuration value is put or a command is sent that a
         running series does not survive: an armed series froze its configuration.
     interrupt : callable
-        Called before cancel and abort, which end the exposure that the worker waits for.
+        Called with the command before cancel and abort, which end the exposure that the worker
+        waits for.
     refuse_while_staged : callable
         Called in the worker with (subsystem, resource) before a user's put or command; raises if
         it would take the staged device's files or triggers away.
@@ -68,7 +71,7 @@ class Link:
     client: DcuClient
     worker: Worker
     make_way: Callable[[], None] = field(default=lambda: None)
-    interrupt: Callable[[], None] = field(default=lambda: None)
+    interrupt: Callable[[str], None] = field(default=lambda command: None)
     refuse_while_staged: Callable[[str, str], None] = field(
         default=lambda subsystem, resource: None
     )
@@ -193,7 +196,7 @@ class EigerSignal(Signal):
             self.check_value(value)
         if self not in self.link.scanned:
             self.link.scanned.append(self)
-        status = EigerStatus(f"{self.name}: set {value!r}")
+        status = EigerStatus(f"{self.name}: set {_shown(value)}", timeout=kwargs.get("timeout"))
         return self.link.worker.submit(lambda: self._put_for_user(value), status)
 
     def put(self, value: Any, **kwargs: Any) -> None:
@@ -211,7 +214,7 @@ class EigerSignal(Signal):
             self.link.make_way()
         try:
             reply = self.link.client.put(self.subsystem, self.resource, checked)
-        except LostReplyError as error:
+        except (LostReplyError, DcuTimeoutError) as error:
             # Never sent again: the value itself tells whether the DCU took it.
             if not same(self.get(), checked):
                 raise
@@ -325,11 +328,18 @@ class EigerCommand(Signal):
 
     def set(self, value: Any = 1, **kwargs: Any) -> EigerStatus:
         """Send the command; the Status ends with the reply, or with what made it fail."""
-        status = EigerStatus(f"{self.name}: {self.command}")
+        status = EigerStatus(f"{self.name}: {self.command}", timeout=kwargs.get("timeout"))
+        if not value:
+            raise LimitError(f"{self.name}: set(1) sends the command, {value!r} does not")
         if self.out_of_turn:
-            self.link.interrupt()
-            runner = Worker(f"{self.name} {self.command}")
-            return runner.submit(lambda: self._send_and_close(value, runner), status)
+            self.link.interrupt(self.command)
+            threading.Thread(
+                target=self.link.worker.finish,
+                args=(lambda: self._send_for_user(value), status),
+                name=status.work,
+                daemon=True,
+            ).start()
+            return status
         self.link.worker.raise_unseen()
         return self.link.worker.submit(lambda: self._send_for_user(value), status)
 
@@ -344,12 +354,6 @@ class EigerCommand(Signal):
         self.send(value=self.argument(value))
         self.link.after_command(self.owner.subsystem, self.command)
 
-    def _send_and_close(self, value: Any, runner: Worker) -> None:
-        try:
-            self._send_for_user(value)
-        finally:
-            runner.close()
-
     def send(self, *, value: Any = None, timeout: float | None = None) -> int | None:
         """Send the command once from the caller's thread and return its sequence id, if any.
 
@@ -359,6 +363,7 @@ class EigerCommand(Signal):
             `LostReplyError` if it may have been carried out all the same.
         """
         seconds = self.seconds if timeout is None else timeout
+        logger.info("%s: %s ...", self.name, self.command)
         began = time.perf_counter()
         reply = self.link.client.command(
             self.owner.subsystem, self.command, value=value, timeout=seconds

@@ -4,8 +4,9 @@ A command is never sent twice. When its reply is lost, the state tells whether i
 """
 
 import time
+from collections.abc import Callable
 
-from ophyd_eiger.errors import DcuError, LostReplyError, StateError
+from ophyd_eiger.errors import DcuError, LostReplyError, RefusedError, StateError
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter
 
@@ -13,6 +14,7 @@ STATE_PERIOD_S = 0.05
 # In the SIMPLON API Reference V1.3 an initialized detector is "ready", armed or not; firmware from
 # API 1.6 on tells "idle" from "ready".
 FIRST_API_WITH_IDLE = (1, 6)
+FIRST_API_OF_EIGER2 = (1, 8)
 
 
 class States:
@@ -43,7 +45,7 @@ class States:
             With what to do.
         """
         state = self.detector.state.get()
-        if state == "idle" or (state == "ready" and not self._tells_idle_from_ready()):
+        if self._is_idle(state):
             return
         advice = {
             "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
@@ -60,9 +62,23 @@ class States:
             f"'idle'; {advice.get(state, 'look at status/error')}"
         )
 
-    def _tells_idle_from_ready(self) -> bool:
+    def _is_idle(self, state: str) -> bool:
+        return state == "idle" or (state == "ready" and self._api() < FIRST_API_WITH_IDLE)
+
+    def _api(self) -> tuple[int, ...]:
         numbers = [part for part in self.link.client.api_version.split(".")[:2] if part.isdigit()]
-        return tuple(int(number) for number in numbers) >= FIRST_API_WITH_IDLE
+        return tuple(int(number) for number in numbers)
+
+    def needs_more_than_disarm(self) -> bool:
+        """Return whether disarm alone leaves an exposure running, as on EIGER2 from 2020 on."""
+        return self._api() >= FIRST_API_OF_EIGER2
+
+    def refused_trigger(self, error: RefusedError) -> StateError:
+        """Return what to tell of a trigger that the detector refused."""
+        return StateError(
+            f"{error}; the state is {self.detector.state.get()!r}: somebody may have ended the "
+            "series, and the next trigger arms a new one"
+        )
 
     def wait_for_exposure_to_end(self, timeout: float) -> str:
         """Wait until the detector does not expose any more, and return its state.
@@ -104,16 +120,29 @@ class States:
                 raise StateError(f"{self.name}: the file writer still writes after disarm")
             time.sleep(STATE_PERIOD_S)
 
-    def confirm(self, wanted: str, lost: LostReplyError) -> None:
-        """Wait until the state shows that a command without reply was carried out.
+    def confirm_ready(self, lost: LostReplyError) -> None:
+        """Wait until the state shows that an arm without reply was carried out.
 
         Raises
         ------
         LostReplyError
             If it does not, or if it cannot be asked.
         """
+        self._confirm(lost, "ready", lambda state: state == "ready")
+
+    def confirm_idle(self, lost: LostReplyError) -> None:
+        """Wait until the state shows that disarm, cancel or abort without reply was carried out.
+
+        Raises
+        ------
+        LostReplyError
+            If it does not, or if it cannot be asked.
+        """
+        self._confirm(lost, "idle", self._is_idle)
+
+    def _confirm(self, lost: LostReplyError, wanted: str, reached: Callable[[str], bool]) -> None:
         deadline = time.monotonic() + self.link.client.timeouts.end
-        while (state := self._after(lost)) != wanted:
+        while not reached(state := self._after(lost)):
             if time.monotonic() > deadline or state not in ("configure", "acquire"):
                 raise _still_lost(lost, f"the state is {state!r}, not {wanted!r}")
             time.sleep(STATE_PERIOD_S)
@@ -128,12 +157,13 @@ class States:
         """
         seen = self._after(lost) == "acquire"
         state = self.wait_for_exposure_to_end(timeout)
-        if not seen and not (last and state == "idle"):
+        if not seen and not (last and self._is_idle(state)):
             raise _still_lost(lost, f"the state is {state!r}: the images may not have been taken")
 
     def is_over(self) -> bool:
         """Return whether there is nothing to end: no series is armed, or the detector is lost."""
-        return self.detector.state.get() in ("idle", "error", "na")
+        state = self.detector.state.get()
+        return self._is_idle(state) or state in ("error", "na")
 
     def _after(self, lost: LostReplyError) -> str:
         try:

@@ -29,6 +29,8 @@ logger = logging.getLogger(__name__)
 
 # Megabytes each: read only when asked for.
 ARRAYS = ("flatfield", "pixel_mask")
+# An EIGER 500K answers 500 for the links that it does not have.
+NOT_FITTED = 500
 
 
 class Subsystem(Device):
@@ -82,9 +84,33 @@ class Subsystem(Device):
         DcuError
             If the DCU cannot be asked at all.
         """
-        for signal in self.signals:
-            if signal.key not in ARRAYS:
-                self._refresh_one(signal)
+        absent = [
+            signal.resource
+            for signal in self.signals
+            if signal.key not in ARRAYS and not self._refresh_one(signal)
+        ]
+        if absent:
+            logger.info("%s: not served by this DCU now: %s", self.name, ", ".join(absent))
+
+    def undeclared(self) -> list[str]:
+        """Ask the DCU which resources it lists that have no attribute here.
+
+        Returns
+        -------
+        list of str
+            As in "config/new_key": what `self[...]` takes.
+
+        Raises
+        ------
+        DcuError
+            If the DCU cannot be asked.
+        """
+        declared = {getattr(self, name).resource for name in self.component_names}
+        listed = []
+        for section in ("config", "status", "command"):
+            keys = self.link.client.get(self.subsystem, f"{section}/keys")
+            listed += [f"{section}/{key}" for key in keys if isinstance(key, str)]
+        return [resource for resource in listed if resource not in declared]
 
     def read_again(self, keys: Iterable[str], signal: EigerSignal) -> None:
         """Ask again for the config values that a PUT's reply names, and for the one put."""
@@ -94,15 +120,17 @@ class Subsystem(Device):
             if other.section == "config" and other.key in named:
                 self._refresh_one(other)
 
-    def _refresh_one(self, signal: EigerSignal) -> None:
+    def _refresh_one(self, signal: EigerSignal) -> bool:
         try:
             signal.get()
         except NotServedError:
-            logger.debug("%s: not served by this DCU", signal.name)
+            return False
         except RefusedError as error:
-            # Hardware answers 500 for links that a model does not have.
+            if error.status != NOT_FITTED:
+                raise
             signal.served = False
-            logger.debug("%s: %s", signal.name, error)
+            return False
+        return True
 
     def stage(self) -> list:
         """Do nothing: the detector stages itself as a whole."""

@@ -92,6 +92,11 @@ class Transfer:
         if wrong:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}")
 
+    def close(self) -> None:
+        """Leave what is not home yet on the DCU, and let the thread end."""
+        with self._state:
+            self._give_up()
+
     def _give_up(self) -> list[Delivery]:
         given_up, self._open = self._open, []
         # The thread may hang in a download for as long as a request may take; it ends by itself,
@@ -105,7 +110,7 @@ class Transfer:
         return self._state.wait_for(lambda: self._progress != before or not self._open, patience)
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
-        wanted = [delivery for delivery in given_up if delivery.recorded]
+        wanted = [delivery for delivery in given_up if delivery.needed()]
         for delivery in given_up:
             if delivery not in wanted:
                 logger.warning(
@@ -115,12 +120,7 @@ class Transfer:
                 )
         if not wanted:
             return
-        missing = [
-            name
-            for delivery in wanted
-            for name in delivery.expected(set())
-            if name not in delivery.home
-        ]
+        missing = [name for delivery in wanted for name in delivery.needed()]
         reasons = [error for delivery in wanted for error in delivery.errors.values()]
         reason = reasons[-1] if reasons else self._dcu_error
         on_the_way = [

@@ -24,13 +24,15 @@ class EigerStatus(StatusBase):
     ----------
     work : str
         What is being done, as in "eiger: trigger".
+    timeout : float, optional
+        After so many s the Status fails, whatever becomes of the work; never if not given.
     """
 
-    def __init__(self, work: str) -> None:
+    def __init__(self, work: str, *, timeout: float | None = None) -> None:
         self.work = work
         self._observed = False
         self._on_observed: Callable[[], None] | None = None
-        super().__init__()
+        super().__init__(timeout=timeout)
 
     def __repr__(self) -> str:
         # bluesky's FailedStatus prints the repr of the Status: here it says the cause.

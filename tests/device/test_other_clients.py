@@ -159,3 +159,133 @@ def test_huge_numbers(eiger):
     for huge in (10**400, 10**5000):
         with pytest.raises(LimitError, match="is outside"):
             eiger.detector.count_time.set(huge)
+
+
+def test_a_series_that_somebody_ended_is_told_and_the_next_trigger_arms_anew(
+    RE, dcu, eiger, assert_right
+):
+    eiger.detector.ntrigger.set(4).wait(10)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    put_command(dcu, "disarm")
+    with pytest.raises(StateError, match=r"state is 'idle': somebody may have ended the series"):
+        eiger.trigger().wait(10)
+    eiger.trigger().wait(10)
+    assert eiger.read()["eiger_series_id"]["value"] == 2
+    eiger.unstage().wait(20)
+
+
+def test_abort_by_hand_between_two_points(dcu, eiger):
+    eiger.detector.ntrigger.set(4).wait(10)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    eiger.detector.abort.set(1).wait(10)
+    eiger.trigger().wait(10)
+    assert eiger.read()["eiger_series_id"]["value"] == 2
+    eiger.unstage().wait(20)
+
+
+def test_a_dcu_that_goes_into_error_tells_it(dcu, eiger, monkeypatch):
+    """The state after the exposure is looked at, and an ending that is refused hides nothing."""
+    eiger.stage().wait(10)
+    trigger = eiger.detector.soft_trigger.send
+
+    def fails(**kwargs):
+        trigger(**kwargs)
+        dcu.dcu.detector.state.fail("module 3 lost")
+
+    monkeypatch.setattr(eiger.detector.soft_trigger, "send", fails)
+    with pytest.raises(StateError, match=r"went into state 'error'.*module 3 lost.*initialize\(\)"):
+        eiger.trigger().wait(10)
+    eiger.unstage().wait(20)
+    assert eiger.detector.state.get() == "error"
+
+
+def test_files_come_home_while_the_series_runs(dcu, eiger):
+    eiger.detector.ntrigger.set(3).wait(10)
+    eiger.filewriter.nimages_per_file.set(1).wait(10)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    while len(eiger.fetched) < 2:
+        assert eiger.detector.state.get() == "ready"
+    assert {file.path.name[-9:] for file in eiger.fetched} == {"000001.h5", "master.h5"}
+    eiger.unstage().wait(20)
+
+
+def test_a_file_that_is_broken_never_gets_its_name(dcu, eiger, tmp_path):
+    """Of the right size, and not what it should be: the copy is checked before it is named."""
+    eiger.link.client.timeouts = Timeouts(files=0.5)
+    eiger.filewriter.nimages_per_file.set(1).wait(10)
+    eiger.detector.ntrigger.set(2).wait(10)
+    eiger.stage().wait(10)
+    stem = eiger.filewriter.name_pattern.last.replace("$id", "1")
+    publish = dcu.dcu.store.folder / f"{stem}_data_000001.h5"
+    listed = eiger.link.client.files
+    eiger.link.client.files = lambda: listed() if broken.is_set() else []
+    broken = threading.Event()
+    eiger.trigger().wait(10)
+    while not publish.exists():
+        assert eiger.detector.state.get() == "ready"
+    size = publish.stat().st_size
+    publish.write_bytes(b"\0" * size)
+    broken.set()
+    eiger.trigger().wait(10)
+    with pytest.raises(TransferError, match=r"data_000001\.h5 did not come home.*not a whole HDF5"):
+        eiger.unstage().wait(20)
+    assert not (tmp_path / "data" / publish.name).exists()
+
+
+def test_a_failure_nobody_saw_is_raised_at_unstage(dcu, eiger):
+    eiger.stage().wait(10)
+    eiger.filewriter["config/no_such_key"].set(1)
+    with pytest.raises(Exception, match="no_such_key"):
+        eiger.unstage().wait(20)
+
+
+def test_after_a_restart_everything_is_read_again(dcu, eiger):
+    eiger.system.restart.set(1).wait(20)
+    eiger.detector["command/initialize"].set(1).wait(20)
+    eiger.stage().wait(20)
+    assert eiger.detector.frame_time.last == pytest.approx(1.0)
+    eiger.unstage().wait(20)
+
+
+def test_an_old_api_calls_an_idle_detector_ready(dcu, tmp_path, monkeypatch):
+    """V1.3 knows no state idle: after initialize a detector is ready, armed or not."""
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, api_version="1.0.0")
+    state = device.detector.state.get
+    monkeypatch.setattr(
+        device.detector.state, "get", lambda: {"idle": "ready"}.get(state(), state())
+    )
+    device.stage().wait(10)
+    device.trigger().wait(10)
+    device.unstage().wait(20)
+    assert len(device.fetched) == 2
+    device.destroy()
+
+
+def test_connecting_while_the_detector_initializes_says_so(dcu, tmp_path, monkeypatch):
+    from ophyd_eiger.errors import RefusedError
+    from sim_dcu.states import State
+
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+    dcu.dcu.detector.state.enter(State.INITIALIZE)
+    with pytest.raises(RefusedError, match="initialize"):
+        device.connect()
+    dcu.dcu.detector.state.enter(State.IDLE)
+    device.connect()
+    assert device.detector.photon_energy.has_value
+    device.destroy()
+
+
+def test_configure_does_not_hold_up_the_run_engine(eiger):
+    with pytest.raises(StateError, match=r"bps\.mv\(eiger\.detector\.count_time"):
+        eiger.configure({"count_time": 0.1})
+
+
+def test_destroying_a_device_ends_its_exposure(dcu, tmp_path):
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+    other = EigerDetector(dcu.url, name="other")
+    device.stage().wait(10)
+    device.destroy()
+    assert other.detector.state.get() == "idle"

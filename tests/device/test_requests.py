@@ -9,6 +9,11 @@ RELIED_ON = [
     "GET detector config/count_time",
     "GET detector config/frame_time",
     "GET detector config/trigger_mode",
+    "GET detector config/photon_energy",
+    "GET detector config/threshold_energy",
+    "GET detector config/beam_center_x",
+    "GET detector config/beam_center_y",
+    "GET detector config/detector_distance",
     "GET detector config/x_pixels_in_detector",
     "GET detector config/y_pixels_in_detector",
     "GET filewriter config/nimages_per_file",
@@ -19,7 +24,8 @@ NAME_PATTERN = ["PUT filewriter config/name_pattern", "GET filewriter config/nam
 ARM = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
 TRIGGER = ["PUT detector command/trigger"]
 DISARM = ["GET detector status/state", "PUT detector command/disarm"]
-STAGE = ["GET detector status/state", *RELIED_ON, *NAME_PATTERN, *ARM]
+DATE = "GET detector config/data_collection_date"
+STAGE = ["GET detector status/state", *RELIED_ON, *NAME_PATTERN, *ARM, DATE]
 
 
 def test_a_series_a_point(RE, eiger, requests_sent):
@@ -50,7 +56,7 @@ def test_the_file_writer_is_switched_on_and_off_again(RE, eiger, requests_sent):
     requests_sent.clear()
     RE(bp.count([eiger], 1))
     mode = ["PUT filewriter config/mode", "GET filewriter config/mode"]
-    stage = ["GET detector status/state", *RELIED_ON, *mode, *NAME_PATTERN, *ARM]
+    stage = ["GET detector status/state", *RELIED_ON, *mode, *NAME_PATTERN, *ARM, DATE]
     assert requests_sent() == stage + TRIGGER + DISARM + NAME_PATTERN + mode
     assert eiger.filewriter.mode.get() == "disabled"
 

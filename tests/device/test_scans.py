@@ -1,8 +1,11 @@
 """Scans with bluesky's own plans have exactly the images that the oracle gives."""
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+import requests
 from ophyd.sim import motor
 
 PLANS = {
@@ -91,9 +94,6 @@ def test_set_in_the_middle_of_an_armed_series(RE, catalog, dcu, eiger, assert_ri
 
 
 def test_two_runs_in_one_staging(RE, catalog, dcu, eiger, assert_right):
-    import bluesky.plan_stubs as bps
-    import bluesky.preprocessors as bpp
-
     eiger.detector.ntrigger.set(4).wait(10)
 
     @bpp.stage_decorator([eiger])
@@ -108,6 +108,34 @@ def test_two_runs_in_one_staging(RE, catalog, dcu, eiger, assert_right):
     for uid, numbers in zip(uids, ((1, 2), (3, 4)), strict=True):
         found = np.asarray(catalog[uid].primary.read()["eiger_image"])
         assert np.array_equal(found[:, 0], [dcu.image(1, number) for number in numbers])
+
+
+def test_settings_changed_within_a_run_are_in_its_events(RE, catalog, eiger):
+    def plan():
+        yield from bps.open_run()
+        for seconds in (0.003, 0.001):
+            yield from bps.mv(eiger.detector.count_time, seconds)
+            yield from bps.trigger_and_read([eiger])
+        yield from bps.close_run()
+
+    (uid,) = RE(bpp.stage_wrapper(plan(), [eiger]))
+    dataset = catalog[uid].primary.read()
+    assert list(np.asarray(dataset["eiger_detector_count_time"])) == pytest.approx([0.003, 0.001])
+    assert list(np.asarray(dataset["eiger_detector_photon_energy"])) == pytest.approx([8047.78] * 2)
+
+
+def test_what_another_client_changed_is_in_the_descriptor(RE, catalog, dcu, eiger):
+    requests.put(
+        f"{dcu.url}/detector/api/1.6.0/config/photon_energy", json={"value": 9000}, timeout=20
+    )
+    (uid,) = RE(bp.count([eiger], 1))
+    configuration = catalog[uid].primary.metadata["descriptors"][0]["configuration"]["eiger"]
+    assert configuration["data"]["eiger_detector_photon_energy"] == pytest.approx(9000)
+    assert configuration["data"]["eiger_detector_threshold_energy"] == pytest.approx(4500)
+    armed = requests.get(
+        f"{dcu.url}/detector/api/1.6.0/config/data_collection_date", timeout=20
+    ).json()
+    assert configuration["data"]["eiger_detector_data_collection_date"] == armed["value"]
 
 
 def test_configuration_is_in_the_descriptor(RE, catalog, eiger):

@@ -44,6 +44,19 @@ def test_trigger_mode_refused_before_sending(eiger, requests_sent):
     assert requests_sent() == []
 
 
+def test_limits_are_compared_as_the_detector_does(eiger):
+    """2.99999e-06 s, as the documents print the limit, is below it in double precision only."""
+    eiger.detector.count_time.set(2.99999e-06).wait(10)
+    assert eiger.detector.count_time.get() == pytest.approx(2.99999e-06)
+
+
+def test_commands_are_sent_by_a_true_value(eiger, requests_sent):
+    requests_sent.clear()
+    with pytest.raises(LimitError, match=r"set\(1\) sends the command, 0 does not"):
+        eiger.detector.initialize.set(0)
+    assert requests_sent() == []
+
+
 def test_whole_numbers(eiger):
     with pytest.raises(LimitError, match=r"1\.5 is not a whole number in \[1, 2000000000\.0\]"):
         eiger.detector.nimages.set(1.5)
@@ -118,9 +131,10 @@ def test_not_served(eiger):
 
 def test_undeclared_resources_are_reachable(eiger):
     assert eiger.detector["config/count_time"] is eiger.detector.count_time
-    signal = eiger.detector["config/nsequences"]
-    if signal.served is not False:
-        assert signal.name == "eiger_detector_nsequences"
+    assert "status/link_0" in eiger.detector.undeclared()
+    signal = eiger.detector["status/link_0"]
+    assert signal.name == "eiger_detector_link_0"
+    assert signal.get() == "up"
 
 
 def test_subscribers_hear_of_what_a_put_changed(eiger):
