@@ -10,6 +10,7 @@ import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import (
     EigerError,
+    NotServedError,
     NotStagedError,
     PromiseError,
     RefusedError,
@@ -162,6 +163,8 @@ def test_not_initialized(tmp_path):
         with pytest.raises(StateError, match=r"'na', not 'idle'.*eiger\.initialize\(\)"):
             device.stage().wait(10)
         assert device.detector.state.get() == "na"
+        with pytest.raises(NotServedError, match="before it is initialized a DCU has no config"):
+            device.detector.count_time.set(0.1).wait(10)
         # A stage that failed leaves nothing behind: it can be tried again at once.
         device.initialize()
         device.stage().wait(10)
