@@ -31,8 +31,6 @@ _SIZES = {1: 1, _ASCII: 1, _SHORT: 2, _LONG: 4, 5: 8, 7: 1, _DOUBLE: 8}
 _UNSIGNED, _SIGNED, _FLOAT = 1, 2, 3
 _KINDS = {"u": _UNSIGNED, "i": _SIGNED, "f": _FLOAT}
 _LETTERS = {number: letter for letter, number in _KINDS.items()}
-# In bytes: the double-precision flat field of a 16M is 145 MB.
-LARGEST_ARRAY = 160 * 2**20
 _HEADER_BYTES = 8
 _ENTRY_BYTES = 12
 # A file of many strips has two numbers a strip, so a directory of more is not an image's.

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import random
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from fabio.tifimage import TifImage
 from plain_client import Client
 
 import sim_dcu
+from sim_dcu import formats
 
 SHAPES = {"eiger-500k": (514, 1030), "eiger2-500k": (512, 1028)}
 
@@ -150,6 +152,29 @@ def test_bodies_that_hold_no_such_array_are_refused(client: Client, tmp_path: Pa
         assert reply.status_code == 400, key
         assert 0 < len(reply.content) < 128
     np.testing.assert_array_equal(as_json(client, "pixel_mask"), mask)
+
+
+def test_damaged_hdf5_files_do_no_harm(client: Client, tmp_path: Path) -> None:
+    mask = as_json(client, "pixel_mask")
+    body = hdf5_of(mask, tmp_path)
+    draw = random.Random(5)
+    for _ in range(10):
+        damaged = bytearray(body)
+        for _ in range(8):
+            damaged[draw.randrange(2000)] = draw.randrange(256)
+        reply = put(client, "pixel_mask", bytes(damaged), "application/hdf5")
+        assert reply.status_code in (200, 400)
+    client.config(nimages=2)
+
+
+def test_a_file_that_takes_for_ever_to_read_is_refused(
+    client: Client, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Some damaged files keep the HDF5 library busy without end."""
+    monkeypatch.setattr(formats, "LONGEST_READING", 0.001)
+    mask = as_json(client, "pixel_mask")
+    reply = put(client, "pixel_mask", hdf5_of(mask, tmp_path), "application/hdf5")
+    assert (reply.status_code, len(reply.content) < 128) == (400, True)
 
 
 def test_users_masks_survive_an_energy_and_flat_fields_do_not(client: Client) -> None:
