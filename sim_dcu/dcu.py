@@ -83,6 +83,10 @@ class Dcu:
         if initialized:
             self.detector.start_initialized()
 
+    def subsystem(self, name: str) -> Subsystem:
+        """Return a subsystem, for whoever looks behind the API."""
+        return self._subsystems[name]
+
     def keys(self, subsystem: str, section: str | None = None) -> list[str]:
         """Return the names of the sections of a subsystem, or of what is in one of them."""
         chosen = self._open_to(subsystem)

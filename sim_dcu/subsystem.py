@@ -146,6 +146,15 @@ class Subsystem:
                 return sorted(self._commands)
             return sorted(key for key, status in self._status.items() if status.listed)
 
+    def served(self, section: str) -> list[str]:
+        """Return the names in a section that answer, listed or not, in alphabetical order."""
+        of_section = {
+            "config": self.config.parameters,
+            "status": self._status,
+            "command": self._commands,
+        }
+        return sorted(of_section[section])
+
     def read_config(self, key: str) -> dict[str, Any]:
         """Return the reply of a GET of config `key`; an array stays an array."""
         with self.machine.lock:
