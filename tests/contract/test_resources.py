@@ -51,6 +51,34 @@ PAIRS = (
     "monitor/status/next_image_number",
     "monitor/status/monitor_image_number",
 )
+# Unit, minimum and maximum that real EIGER1 of firmware 1.6.6 answered, where a unit or a limit is
+# not the type's own; single precision, so to 1e-6.
+FACTS = {
+    "count_time": ("s", 2.99999e-06, 1800),
+    "frame_time": ("s", 1 / 3000, 360000),  # 3000 Hz: the maker's rate for a 1M
+    "nimages": (None, 1, 2000000000),
+    "ntrigger": (None, 1, 2000000000),
+    "photon_energy": ("eV", 5000, 36000),
+    "threshold_energy": ("eV", 2700, 18000),
+    "wavelength": ("angstrom", 0.34440052509307861, 2.4796838760375977),
+    "beam_center_x": ("pixel", -3.4028234663852886e38, 3.4028234663852886e38),
+    "beam_center_y": ("pixel", -3.4028234663852886e38, 3.4028234663852886e38),
+    "detector_distance": ("m", -3.4028234663852886e38, 3.4028234663852886e38),
+    "detector_readout_time": ("s", -3.4028234663852886e38, 3.4028234663852886e38),
+    "sensor_thickness": ("m", -3.4028234663852886e38, 3.4028234663852886e38),
+    "x_pixel_size": ("m", -3.4028234663852886e38, 3.4028234663852886e38),
+    "y_pixel_size": ("m", -3.4028234663852886e38, 3.4028234663852886e38),
+    "auto_summation": (None, -2147483648, 2147483647),
+    "flatfield_correction_applied": (None, -2147483648, 2147483647),
+    "countrate_correction_applied": (None, -2147483648, 2147483647),
+    "number_of_excluded_pixels": (None, 0, 4294967295),
+    "countrate_correction_count_cutoff": (None, 0, 4294967295),
+    "x_pixels_in_detector": (None, 0, 4294967295),
+    "y_pixels_in_detector": (None, 0, 4294967295),
+    "bit_depth_readout": (None, -2147483648, 2147483647),
+    "flatfield": (None, -3.4028234663852886e38, 3.4028234663852886e38),
+    "pixel_mask": (None, 0, 4294967295),
+}
 OTHER_ACCESS = {
     # Misprint: no access mode printed.
     "detector/config/data_collection_date": "rw",
@@ -138,14 +166,14 @@ def test_nothing_else_of_the_reference_is_left_out() -> None:
 
 @pytest.fixture
 def dcu() -> Iterator[sim_dcu.Server]:
-    with sim_dcu.serve("eiger-500k", initialized=True) as server:
+    with sim_dcu.serve("eiger-1m", initialized=True) as server:
         yield server
 
 
 @pytest.fixture(scope="module")
 def quiet_dcu() -> Iterator[sim_dcu.Server]:
     """A simulator for all tests that change nothing."""
-    with sim_dcu.serve("eiger-500k", initialized=True) as server:
+    with sim_dcu.serve("eiger-1m", initialized=True) as server:
         yield server
 
 
@@ -177,6 +205,17 @@ def test_each_config_value_is_served(quiet_dcu, resource: str) -> None:
     assert_is(content["value"], "string" if value_type == "string" else entry["type"])
 
 
+def test_units_and_limits_are_a_real_detectors(quiet_dcu) -> None:
+    numbers = {
+        entry["key"] for entry in REFERENCE["detector"]["config"] if entry["type"] != "string"
+    }
+    assert numbers == FACTS.keys()
+    for key, (unit, low, high) in FACTS.items():
+        content = get(quiet_dcu, f"detector/config/{key}").json()
+        assert content.get("unit") == unit, key
+        assert (content["min"], content["max"]) == pytest.approx((low, high), rel=1e-6), key
+
+
 @pytest.mark.parametrize("resource", resources("status"))
 def test_each_status_value_is_served(quiet_dcu, resource: str) -> None:
     entry, reply = entry_of(resource), get(quiet_dcu, resource)
@@ -203,7 +242,7 @@ def assert_is(value: object, kind: str) -> None:
     """Check a JSON value against the reference's type."""
     if kind.endswith("[][]"):
         assert isinstance(value, dict)
-        assert value["shape"] == [514, 1030]
+        assert value["shape"] == [1065, 1030]
     elif kind == "bool":
         assert isinstance(value, bool)
     elif kind == "float":
