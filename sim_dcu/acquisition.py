@@ -19,6 +19,9 @@ log = logging.getLogger(__name__)
 
 # How many images are counted one after the other where none takes time.
 _MOST_ONE_BY_ONE = 1000
+# In s: so long after the last exposure those who wait for a series' end are kept for its files. A
+# DCU replies while it still finishes one (LIMA waits 2 s more before it clears them).
+LONGEST_CLOSING = 3.0
 
 
 class Source(Protocol):
@@ -121,6 +124,8 @@ class Acquisition:
         Why delivery failed, or empty.
     closed : Future
         Resolved with None when nothing is exposed or delivered any more and the sinks are closed.
+    settled : Future
+        Resolved with None when it is closed or `LONGEST_CLOSING` after its last exposure.
     """
 
     def __init__(
@@ -140,6 +145,8 @@ class Acquisition:
         self.failure = ""
         self.closed: Future[None] = Future()
         self.closed.set_running_or_notify_cancel()
+        self.settled: Future[None] = Future()
+        self.settled.set_running_or_notify_cancel()
         self._images = images
         self._source = source
         self._sinks = tuple(sinks)
@@ -197,6 +204,9 @@ class Acquisition:
                 train.done.set_exception(OSError(failure))
             else:
                 train.done.set_result(None)
+        with self._changed:
+            self._changed.wait_for(self.closed.done, LONGEST_CLOSING)
+        self.settled.set_result(None)
 
     def _next_train(self) -> Train | None:
         with self._changed:
@@ -249,7 +259,9 @@ class Acquisition:
             log.exception("image %d could not be delivered", self.delivered + 1)
             self._fail(error)
         self._close_sinks()
-        self.closed.set_result(None)
+        with self._changed:
+            self.closed.set_result(None)
+            self._changed.notify_all()
 
     def _next_number(self) -> int | None:
         """Wait for an image that is exposed and not delivered; None when there will be none."""

@@ -17,8 +17,8 @@ from sim_dcu import master_file
 from sim_dcu.images import chunk_encoding
 from sim_dcu.series import ArmedSeries
 
-# A data file's name has six digits for its number.
-MOST_DATA_FILES = 999_999
+# Their links are made at arm, 20 us each.
+MOST_DATA_FILES = 100_000
 # Ten angles an image are written at arm: 400 MB for the longest series, several days at 30 Hz.
 MOST_IMAGES = 10_000_000
 LARGEST_IMAGE_NUMBER = 2**31 - 1  # image_nr_high is an int32

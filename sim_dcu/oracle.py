@@ -38,36 +38,42 @@ def image(series: ArmedSeries, number: int) -> np.ndarray:
     choice = scene.random_bytes(
         series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, key.blocks
     )
-    pixel = np.arange(key.shape[0] * key.shape[1])
-    pool_image = choice[pixel // key.block_pixels] % scene.POOL_IMAGES
-    return _pool(key)[pool_image, pixel].reshape(key.shape)
+    u = _random_numbers(key, (choice % scene.POOL_IMAGES).tolist())
+    counts = _counts(key)[_levels(key.shape), u.reshape(key.shape)]
+    if key.masked is not None:
+        counts[key.masked] = 2**key.bits - 1
+    return counts
 
 
-# Two pools of a 16M at 32 bit are 1.2 GB; two are enough for a test that compares two series.
-@functools.lru_cache(maxsize=2)
-def _pool(key: scene.PoolKey) -> np.ndarray:
-    levels = _levels(key.shape).ravel()
-    tables = scene.level_tables(key.count_time)
+def _random_numbers(key: scene.PoolKey, choice: list[int]) -> np.ndarray:
+    """Return each pixel's number: every block's from the pool image that was chosen for it."""
+    size = 2 * key.block_pixels
+    blocks = [
+        scene.random_bytes(key.seed, scene.Purpose.POOL, 0, pool_image, size, skipped=block * size)
+        for block, pool_image in enumerate(choice)
+    ]
+    return np.concatenate(blocks).view("<u2")[: key.shape[0] * key.shape[1]]
+
+
+def _counts(key: scene.PoolKey) -> np.ndarray:
+    """Return the count that each random number stands for, a row a level."""
     most = 2**key.bits - 1
-    pool = np.empty((scene.POOL_IMAGES, levels.size), dtype=f"<u{key.bits // 8}")
-    for number, counts in enumerate(pool):
-        u = scene.random_bytes(key.seed, scene.Purpose.POOL, 0, number, 2 * levels.size).view("<u2")
-        for level, table in enumerate(tables):
-            here = levels == level
-            reached = np.searchsorted(np.array(table.thresholds), u[here], side="right")
-            counts[here] = np.minimum(table.lowest + reached, most)
-        if key.masked is not None:
-            counts[key.masked.ravel()] = most
-    pool.flags.writeable = False
-    return pool
+    numbers = np.arange(2**scene.RANDOM_BITS)
+    rows = [
+        np.minimum(table.lowest + np.searchsorted(table.thresholds, numbers, "right"), most)
+        for table in scene.level_tables(key.count_time)
+    ]
+    return np.array(rows, dtype=f"<u{key.bits // 8}")
 
 
+# An array of a 16M has 18 MB.
+@functools.lru_cache(maxsize=4)
 def _levels(shape: tuple[int, int]) -> np.ndarray:
     # Twice the distance from the middle, so that it is whole for an even number of pixels too.
-    y = 2 * np.arange(shape[0])[:, np.newaxis] - (shape[0] - 1)
-    x = 2 * np.arange(shape[1])[np.newaxis, :] - (shape[1] - 1)
+    y = 2 * np.arange(shape[0], dtype=np.int32)[:, np.newaxis] - (shape[0] - 1)
+    x = 2 * np.arange(shape[1], dtype=np.int32)[np.newaxis, :] - (shape[1] - 1)
     squared_distance = y * y + x * x
-    levels = np.zeros(shape, dtype=np.int64)
+    levels = np.zeros(shape, dtype=np.uint8)
     for bound in scene.LEVEL_BOUNDS:
         levels += squared_distance >= bound
     return levels

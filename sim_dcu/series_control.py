@@ -12,7 +12,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from sim_dcu import oracle
-from sim_dcu.acquisition import Acquisition, Ending, Phase, Sink, Train
+from sim_dcu.acquisition import LONGEST_CLOSING, Acquisition, Ending, Phase, Sink, Train
 from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
@@ -57,9 +57,11 @@ class SeriesControl:
     Where the references are silent or at odds, this is what it does: arm needs state idle; a
     trigger that waits when another connection ends its series replies 200 as if it had ended by
     itself; abort, cancel and disarm are refused in states na and error, which only initialize
-    leaves; a disarm, also in idle, replies when the files are closed. In eies, of which only the
-    example is known that 11 signals make 10 images, a signal ends an image and starts the next; in
-    extg every image needs `nexpi` gates, and the series waits for its end from outside.
+    leaves; a disarm, also in idle, replies when the files are closed, or a few seconds after the
+    last exposure while they are still written, and then the next arm is refused until they are. In
+    eies, of which only the example is known that 11 signals make 10 images, a signal ends an image
+    and starts the next; in extg every image needs `nexpi` gates, and the series waits for its end
+    from outside.
 
     Parameters
     ----------
@@ -179,10 +181,7 @@ class SeriesControl:
             changed = self._changed_since_arm
             seconds = self._durations.arm if changed else self._durations.arm_again
         try:
-            if self.acquisition is not None:
-                self.acquisition.closed.result()
-            if self.acquisition is not None and self.acquisition.failure:
-                raise RefusedError(self.acquisition.failure)
+            self._require_closed()
             if not self.machine.clock.wait(seconds, interrupt):
                 raise RefusedError("arm was interrupted by another command")
             series_id = self._open_series()
@@ -198,6 +197,17 @@ class SeriesControl:
                 self._state.fail(str(error) or type(error).__name__)
             raise RefusedError(f"arm failed: {error}") from error
         return {"sequence id": series_id}
+
+    def _require_closed(self) -> None:
+        """Wait for the files of the series before."""
+        before = self.acquisition
+        if before is None:
+            return
+        wait([before.closed], timeout=LONGEST_CLOSING)
+        if before.failure:
+            raise RefusedError(before.failure)
+        if not before.closed.done():
+            raise RefusedError("arm: the images of the series before are still being written")
 
     def _open_series(self) -> int:
         with self.machine.lock:
@@ -333,14 +343,16 @@ class SeriesControl:
                 # EIGER2 no longer stops a running trigger (users' reports since 2020.1).
                 ending = Ending.AFTER_TRIGGER
             acquisition.end(ending)
-        return after(acquisition.closed, reply, lambda: acquisition.failure)
+        # Nothing is left to write after an abort.
+        done = acquisition.closed if ending is Ending.DROP_ALL else acquisition.settled
+        return after(done, reply, lambda: acquisition.failure)
 
     def _wait(self, _argument: Argument) -> "Future[Any] | None":
         with self.machine.lock:
             acquisition = self.acquisition
             # Without waits, one for a trigger that has not come is over too.
             waits = self.machine.clock.scale or self._state.now is not State.READY
-        return after(acquisition.closed, None) if acquisition is not None and waits else None
+        return after(acquisition.settled, None) if acquisition is not None and waits else None
 
     def _report(self, acquisition: Acquisition) -> None:
         if acquisition is self.acquisition:

@@ -218,15 +218,29 @@ def perfect_series(client: Client, folder: Path) -> None:
         np.testing.assert_array_equal(image, np.load(folder.parent / "truth.npy"))
 
 
-@pytest.mark.parametrize(("model", "version"), [("eiger-500k", "1.6.0"), ("eiger2-500k", "1.8.0")])
+# How many requests to which model at which API version, and which of many sequences.
+SHORT = [(150, "eiger-500k", "1.6.0", 0), (150, "eiger2-500k", "1.8.0", 0)]
+LONG = [
+    *((10_000, f"eiger-{size}", "1.6.0", 0) for size in ("500k", "1m", "4m", "9m", "16m")),
+    *((10_000, f"eiger2-{size}", "1.8.0", 0) for size in ("500k", "1m", "4m", "9m", "16m")),
+    *((10_000, "eiger-500k", version, 1) for version in ("1.0.0", "1.5.0", "1.6.6")),
+    (10_000, "eiger2-500k", "1.6.0", 1),
+    *((10_000, "eiger-500k", "1.6.0", seed) for seed in (2, 3, 4)),
+    *((10_000, "eiger2-500k", "1.8.0", seed) for seed in (2, 3, 4)),
+]
+
+
 @pytest.mark.parametrize(
-    "count",
-    [150, pytest.param(10_000, marks=[pytest.mark.long, pytest.mark.timeout(1800)])],
+    ("count", "model", "version", "seed"),
+    [
+        *SHORT,
+        *(pytest.param(*row, marks=[pytest.mark.long, pytest.mark.timeout(1800)]) for row in LONG),
+    ],
 )
 def test_generated_requests_break_nothing(
-    model: str, version: str, count: int, tmp_path: Path
+    count: int, model: str, version: str, seed: int, tmp_path: Path
 ) -> None:
-    rng = random.Random(f"{model} {count}")
+    rng = random.Random(f"{model} {version} {count} {seed}")
     folder = tmp_path / "data"
     command = [
         *(sys.executable, "-m", "sim_dcu", "--port", "0", "--model", model, "--time-scale", "0"),

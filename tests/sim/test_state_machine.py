@@ -392,6 +392,37 @@ def test_abort_cuts_arming_short(timed_client: Client, pool: ThreadPoolExecutor)
     assert arm.result(timeout=5).status_code in (200, 400)
 
 
+def test_a_series_that_takes_long_to_write_keeps_nobody_waiting(
+    client: Client, dcu: sim_dcu.Server, tmp_path: Path
+) -> None:
+    """Users' clients give a disarm seconds; the files of so many images take minutes."""
+    client.put("filewriter/config/nimages_per_file", 50)
+    client.config(nimages=1_000_000)
+    assert client.arm() == 1
+    assert client.command("trigger").status_code == 200
+    disarmed = client.command("disarm")
+    assert disarmed.status_code == 200
+    assert disarmed.elapsed.total_seconds() < 5
+    assert client.state == "idle"
+    assert client.value("filewriter/status/state") == "acquire"
+    again = client.command("arm")
+    assert again.status_code == 400
+    assert "still being written" in again.text
+    assert again.elapsed.total_seconds() < 5
+    assert client.state == "idle"
+    aborted = client.command("abort")
+    assert aborted.json() == {"sequence id": 1}
+    assert client.value("filewriter/status/state") == "ready"
+    client.config(nimages=3)
+    assert client.arm() == 2
+    assert client.command("trigger").status_code == 200
+    assert client.command("disarm").json() == {"sequence id": 2}
+    images = images_in(tmp_path / "data", 2)
+    assert len(images) == 3
+    for number, image in enumerate(images, 1):
+        np.testing.assert_array_equal(image, dcu.image(2, number))
+
+
 def test_initialize_ends_a_running_series(timed_client: Client, pool: ThreadPoolExecutor) -> None:
     client = timed_client
     client.config(count_time=1800.0)
