@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from collections import Counter
+from contextlib import closing
 from pathlib import Path
 from urllib.parse import quote, urlsplit
 
@@ -164,29 +165,25 @@ def handles(process: psutil.Process) -> tuple[float, int, int]:
 def hammer(url: str, rng: random.Random, paths: list[str], count: int) -> Counter[int]:
     address = urlsplit(url)
     statuses: Counter[int] = Counter()
-    connection = http.client.HTTPConnection(address.hostname, address.port, timeout=30)
-    for _ in range(count):
-        verb, path, headers, content = rng.choice((fitting, senseless))(rng, paths)
-        begin = time.monotonic()
-        try:
-            connection.request(verb, path, content, headers)
-            reply = connection.getresponse()
-            reply.read()
-        except http.client.InvalidURL:
-            # The client itself refuses it; a server that drops a connection raises another one.
-            connection.close()
-            continue
-        except (BrokenPipeError, ConnectionResetError):
-            # Refused before the whole body was sent.
-            connection.close()
-            continue
-        seconds = time.monotonic() - begin
-        asked = (verb, path[:200], headers, content[:200])
-        assert seconds < LONGEST, asked
-        # The links that an EIGER 500K lacks are the one kind of resource with 500.
-        assert reply.status < 500 or path.rstrip("/?x=1").endswith(("link_2", "link_3")), asked
-        statuses[reply.status] += 1
-    connection.close()
+    with closing(http.client.HTTPConnection(address.hostname, address.port, timeout=30)) as client:
+        for _ in range(count):
+            verb, path, headers, content = rng.choice((fitting, senseless))(rng, paths)
+            begin = time.monotonic()
+            try:
+                client.request(verb, path, content, headers)
+                reply = client.getresponse()
+                reply.read()
+            except (http.client.InvalidURL, BrokenPipeError, ConnectionResetError):
+                # The client itself refuses it (a server that drops a connection raises another
+                # error); or refused before the whole body was sent.
+                client.close()
+                continue
+            seconds = time.monotonic() - begin
+            asked = (verb, path[:200], headers, content[:200])
+            assert seconds < LONGEST, asked
+            # The links that an EIGER 500K lacks are the one kind of resource with 500.
+            assert reply.status < 500 or path.rstrip("/?x=1").endswith(("link_2", "link_3")), asked
+            statuses[reply.status] += 1
     return statuses
 
 
