@@ -79,6 +79,8 @@ class Train:
         Of each, in s.
     period : float
         From the start of one to the start of the next, in s.
+    delay : float
+        From the trigger to the start of the first, in s.
     done : Future
         Resolved with None when the last is exposed or the series was ended; its exception is that
         of a failed delivery.
@@ -87,6 +89,7 @@ class Train:
     images: int
     exposure: float
     period: float
+    delay: float = 0.0
     done: "Future[None]" = field(default_factory=Future)
 
     def __post_init__(self) -> None:
@@ -234,7 +237,7 @@ class Acquisition:
                     self._changed.notify_all()
             return
         for index in range(train.images):
-            due = index * train.period + train.exposure
+            due = train.delay + index * train.period + train.exposure
             if not self._clock.wait_until(start, due, self._interrupt):
                 return
             with self._changed:

@@ -25,7 +25,13 @@ from sim_dcu.downloads import FileReply, index_page
 from sim_dcu.entrance import Entrance
 from sim_dcu.monitor import Monitor
 from sim_dcu.monitor_routes import MonitorRoutes, whole_number
-from sim_dcu.parameters import ApiError, MissingError, RefusedError
+from sim_dcu.parameters import (
+    ApiError,
+    MissingError,
+    RefusedError,
+    UnknownPathError,
+    UnknownResourceError,
+)
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
@@ -53,26 +59,31 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
     # Routes are tried in turn: what clients ask for most is near the top.
     routes = [
         Route(f"{api}/{{version}}/{{section}}/keys", face.keys),
-        Route(f"{api}/{{version}}/config/{{key:path}}", face.get_config),
+        Route(
+            f"{api}/{{version}}/config/{{key:path}}", face.config, methods=["GET", "PUT", "DELETE"]
+        ),
         Route(f"{api}/version", face.version),
         Route(f"{api}/{{version}}/keys", face.sections),
         Route(f"{api}/{{version}}/files", face.files),
-        Route(f"{api}/{{version}}/config", face.get_config),
-        Route(f"{api}/{{version}}/config", face.put_config, methods=["PUT"]),
-        Route(f"{api}/{{version}}/config/{{key:path}}", face.put_config, methods=["PUT"]),
-        Route(f"{api}/{{version}}/config/{{key:path}}", face.delete_config, methods=["DELETE"]),
+        Route(f"{api}/{{version}}/config", face.config, methods=["GET", "PUT"]),
+        Route(f"{api}/{{version}}/status", face.get_status),
         Route(f"{api}/{{version}}/status/{{key:path}}", face.get_status),
         Route(f"{api}/{{version}}/command/{{key:path}}", face.put_command, methods=["PUT"]),
         *MonitorRoutes(face.ask_monitor, face.json).routes(),
         Route("/system/api/{version}/log", face.get_log),
         Route("/system/api/{version}/log.tar.gz", face.get_log_tarball),
         Route("/data", face.get_data_index),
-        Route("/data/{name:path}", face.get_data),
-        Route("/data/{name:path}", face.delete_data, methods=["DELETE"]),
+        Route("/data/{name:path}", face.data, methods=["GET", "DELETE"]),
         Route("/sim/trigger", face.put_trigger, methods=["PUT"]),
         Route("/sim/image/{series}/{number}", face.get_image),
     ]
-    app = Starlette(routes=routes, exception_handlers={ApiError: _refusal, ClientDisconnect: _left})
+    handlers = {
+        UnknownResourceError: face.unknown,
+        404: face.unknown,
+        ApiError: _refusal,
+        ClientDisconnect: _left,
+    }
+    app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
     return Entrance(app, dcu.system.log, sim_api)
 
@@ -117,14 +128,33 @@ class _Face:
     def _ask(self, request: Request, question: Callable[..., Any], *names: str) -> Any:
         version = request.path_params.get("version")
         if version is not None and version not in self._dcu.firmware.api_versions:
-            raise MissingError(f"API version {version} does not exist")
+            raise UnknownResourceError(f"API version {version} does not exist")
         return question(*(request.path_params.get(name, "") for name in names))
 
     async def _reply(self, request: Request, question: Callable[..., Any], *names: str) -> Response:
         return await run_in_threadpool(lambda: self.json(self._ask(request, question, *names)))
 
     def json(self, content: Any) -> JsonReply:
-        return JsonReply(self._dcu.firmware.spelling.text(content))
+        return JsonReply(self._dcu.firmware.spelling.body(content))
+
+    async def unknown(self, request: Request, error: Exception) -> Response:
+        """Answer for what there never is, as the generation does."""
+        text = str(error) if isinstance(error, ApiError) else "Not Found"
+        if self._dcu.firmware.names_unknown_paths:
+            text = str(UnknownPathError(request.url.path))
+        return PlainTextResponse(text, MissingError.status)
+
+    async def config(self, request: Request) -> Response:
+        if request.method == "PUT":
+            return await self.put_config(request)
+        if request.method == "DELETE":
+            return await self.delete_config(request)
+        return await self.get_config(request)
+
+    async def data(self, request: Request) -> Response:
+        if request.method == "DELETE":
+            return await self.delete_data(request)
+        return await self.get_data(request)
 
     async def version(self, request: Request) -> Response:
         return await self._reply(request, self._dcu.version, "subsystem")
@@ -134,12 +164,12 @@ class _Face:
 
     async def keys(self, request: Request) -> Response:
         if request.path_params["section"] not in ("command", "config", "status"):
-            raise MissingError(f"Section {request.path_params['section']} does not exist")
+            raise UnknownResourceError(f"Section {request.path_params['section']} does not exist")
         return await self._reply(request, self._dcu.keys, "subsystem", "section")
 
     async def files(self, request: Request) -> Response:
         if request.path_params["subsystem"] != "filewriter":
-            raise MissingError("Only the filewriter has files")
+            raise UnknownResourceError("Only the filewriter has files")
         return await self._reply(request, self._dcu.files, "version")
 
     async def get_config(self, request: Request) -> Response:
@@ -171,7 +201,7 @@ class _Face:
             lock.release()
 
     async def get_status(self, request: Request) -> Response:
-        return await self._reply(request, self._dcu.read_status, "subsystem", "key")
+        return await self._reply(request, self._dcu.read_status, "subsystem", "key", "version")
 
     async def put_config(self, request: Request) -> Response:
         last = request.path_params.get("key", "").rpartition("/")[2]
@@ -195,8 +225,7 @@ class _Face:
             return self._dcu.put_config(subsystem, key, darray.put_value(body))
         if not isinstance(content["value"], np.ndarray):
             raise RefusedError(f"{key} is no array")
-        array = formats.array_of(form, body, content["value"].dtype)
-        return self._dcu.put_config(subsystem, key, array)
+        return self._dcu.put_config(subsystem, key, formats.array_of(form, body))
 
     async def delete_config(self, request: Request) -> Response:
         def delete() -> Any:
@@ -223,10 +252,10 @@ class _Face:
         return await run_in_threadpool(lambda: question(self._ask(request, self._dcu.images_open)))
 
     async def get_log(self, request: Request) -> Response:
-        return PlainTextResponse(self._ask(request, self._dcu.system.log.text))
+        return PlainTextResponse(self._ask(request, self._dcu.log_text))
 
     async def get_log_tarball(self, request: Request) -> Response:
-        return Response(self._ask(request, self._dcu.system.tarball), media_type="application/gzip")
+        return Response(self._ask(request, self._dcu.log_tarball), media_type="application/gzip")
 
     async def get_data(self, request: Request) -> Response:
         name = request.path_params["name"]

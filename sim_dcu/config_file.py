@@ -6,6 +6,8 @@ quickly.
 """
 
 import io
+import math
+import resource
 import sys
 from typing import Any
 
@@ -16,6 +18,11 @@ import numpy as np
 MOST_ENTRIES = 1000
 # In bytes: the double-precision flat field of a 16M is 145 MB.
 LARGEST_ARRAY = 160 * 2**20
+# A chunk that was never written takes no room in the file and time to read.
+MOST_CHUNKS = 100_000
+# What the process may take in bytes and in s, so that it ends even where nobody waits for it.
+LARGEST_MEMORY = 4 * 2**30
+LONGEST_WORK = 5
 # The codecs of detectors crash on a damaged chunk.
 SAFE_FILTERS = {h5py.h5z.FILTER_DEFLATE, h5py.h5z.FILTER_SHUFFLE, h5py.h5z.FILTER_FLETCHER32}
 
@@ -45,6 +52,8 @@ def _value(dataset: h5py.Dataset) -> Any:
     # A damaged or hostile header may announce any size.
     if dataset.size is None or dataset.nbytes > LARGEST_ARRAY:
         raise ValueError(f"{dataset.name} has no size that a value has")
+    if dataset.chunks and _number_of_chunks(dataset.shape, dataset.chunks) > MOST_CHUNKS:
+        raise ValueError(f"{dataset.name} has more than {MOST_CHUNKS} chunks")
     if dataset.external or dataset.is_virtual:
         raise ValueError(f"{dataset.name} lies in another file")
     properties = dataset.id.get_create_plist()
@@ -58,5 +67,11 @@ def _value(dataset: h5py.Dataset) -> Any:
     return dataset[()]
 
 
+def _number_of_chunks(shape: tuple[int, ...], chunks: tuple[int, ...]) -> int:
+    return math.prod(-(-length // chunk) for length, chunk in zip(shape, chunks, strict=True))
+
+
 if __name__ == "__main__":
+    resource.setrlimit(resource.RLIMIT_AS, (LARGEST_MEMORY, LARGEST_MEMORY))
+    resource.setrlimit(resource.RLIMIT_CPU, (LONGEST_WORK, LONGEST_WORK))
     np.savez(sys.stdout.buffer, **values_of(sys.stdin.buffer.read()))

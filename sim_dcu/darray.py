@@ -6,6 +6,9 @@ Bytes in, values out; knows no parameter by name.
 import base64
 import binascii
 import json
+import re
+import threading
+import weakref
 from typing import Any
 from urllib.parse import parse_qs
 
@@ -13,12 +16,45 @@ import numpy as np
 
 from sim_dcu.parameters import RefusedError
 
+# Base64 has no such character.
+PLACEHOLDER = "@"
+# A flat field and a mask, of each threshold.
+_MOST_KEPT = 4
 _FORM_FIELD = b"json_payload="
-_DTYPES = ("<f4", "<u4")
+# In bytes: undoing a form's escapes takes long.
+_LARGEST_FORM = 4 * 2**20
+_DTYPE = re.compile(r"[<>|=]?([iu][1248]|f[48])")
+# A body this large, in bytes, is an array in base64: it has few separators, where millions of small
+# values would take long to read.
+_SMALL_BODY = 2**20
+_MOST_SEPARATORS = 10_000
 
 
-def encoded(array: np.ndarray) -> dict[str, Any]:
-    """Return the JSON form of `array`.
+class _Kept:
+    """The base64 of the arrays that were asked for last, as long as they are in use."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._entries: list[tuple[weakref.ref[np.ndarray], bytes]] = []
+
+    def get(self, array: np.ndarray) -> bytes:
+        # One at a time: encoding holds Python's own lock anyway.
+        with self._lock:
+            self._entries = [entry for entry in self._entries if entry[0]() is not None]
+            for reference, data in self._entries:
+                if reference() is array:
+                    return data
+            little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
+            data = base64.b64encode(little.tobytes())
+            self._entries = [*self._entries[-(_MOST_KEPT - 1) :], (weakref.ref(array), data)]
+            return data
+
+
+_kept = _Kept()
+
+
+def form(array: np.ndarray) -> dict[str, Any]:
+    """Return the JSON form of `array`, with `PLACEHOLDER` where its data belongs.
 
     Parameters
     ----------
@@ -28,17 +64,25 @@ def encoded(array: np.ndarray) -> dict[str, Any]:
     Returns
     -------
     dict
-        The base64 of the raw bytes in C order, little-endian. `shape` is (height, width) as real
-        replies have it, not (width, height) as the API reference prints it.
+        `shape` is (height, width) as real replies have it, not (width, height) as the API
+        reference prints it.
     """
-    little = np.ascontiguousarray(array, dtype=array.dtype.newbyteorder("<"))
     return {
         "__darray__": [1, 0, 0],
-        "type": little.dtype.str,
-        "shape": list(little.shape),
+        "type": array.dtype.newbyteorder("<").str,
+        "shape": list(array.shape),
         "filters": ["base64"],
-        "data": base64.b64encode(little.tobytes()).decode("ascii"),
+        "data": PLACEHOLDER,
     }
+
+
+def base64_of(array: np.ndarray) -> bytes:
+    """Return the base64 of the raw bytes in C order, little-endian.
+
+    Kept for the arrays asked for last: the mask of a 16M is 97 MB, and asked for by many clients.
+    `array` must never be changed in place.
+    """
+    return _kept.get(array)
 
 
 def decoded(form: dict[str, Any]) -> np.ndarray:
@@ -47,11 +91,12 @@ def decoded(form: dict[str, Any]) -> np.ndarray:
     Raises
     ------
     RefusedError
-        Where the form is not one of a 2-D `<f4` or `<u4` array in base64.
+        Where the form is not one of a 2-D array of numbers in base64.
     """
-    dtype, shape = form.get("type"), form.get("shape")
-    if dtype not in _DTYPES:
-        raise RefusedError(f"array type is not one of {', '.join(_DTYPES)}")
+    name, shape = form.get("type"), form.get("shape")
+    if not isinstance(name, str) or not _DTYPE.fullmatch(name):
+        raise RefusedError("array type is not one of numbers, such as <u4")
+    dtype = np.dtype(name)
     if not (
         isinstance(shape, list)
         and len(shape) == 2
@@ -67,8 +112,9 @@ def decoded(form: dict[str, Any]) -> np.ndarray:
         raw = base64.b64decode(data, validate=True)
     except (binascii.Error, ValueError) as error:
         raise RefusedError("array data is not base64") from error
-    if len(raw) != shape[0] * shape[1] * 4:
-        raise RefusedError(f"array data has {len(raw)} bytes, {shape[0] * shape[1] * 4} expected")
+    size = shape[0] * shape[1] * dtype.itemsize
+    if len(raw) != size:
+        raise RefusedError(f"array data has {len(raw)} bytes, {size} expected")
     return np.frombuffer(raw, dtype=dtype).reshape(shape).copy()
 
 
@@ -118,8 +164,12 @@ def _plain(value: Any) -> Any:
 def _content(body: bytes) -> Any:
     try:
         if body.startswith(_FORM_FIELD):
+            if len(body) > _LARGEST_FORM:
+                raise RefusedError(f"a form of {len(body)} bytes; send the JSON itself")
             fields = parse_qs(body.decode(), keep_blank_values=True, max_num_fields=10)
             body = fields["json_payload"][0].encode()
+        if len(body) > _SMALL_BODY and sum(map(body.count, b"[{,")) > _MOST_SEPARATORS:
+            raise RefusedError("body of too many values")
         return json.loads(body)
     except RecursionError as error:
         raise RefusedError("body is nested too deeply") from error

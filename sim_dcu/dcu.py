@@ -16,7 +16,7 @@ from sim_dcu.filestore import CAPACITY, FileStore, Filewriter
 from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.monitor import Monitor
-from sim_dcu.parameters import MissingError, RefusedError
+from sim_dcu.parameters import MissingError, RefusedError, UnknownResourceError
 from sim_dcu.states import State
 from sim_dcu.stream import Stream
 from sim_dcu.subsystem import Argument, Machine, Subsystem
@@ -103,13 +103,23 @@ class Dcu:
         self._check_initialized(subsystem, key or "config")
         return chosen.read_config(key) if key else chosen.read_whole_config()
 
-    def read_status(self, subsystem: str, key: str) -> dict[str, Any]:
-        """Return the reply of a GET of status `key`; the detector's state is always told."""
+    def read_status(self, subsystem: str, key: str, version: str = "") -> dict[str, Any]:
+        """Return the reply of a GET of status `key`, or of every status for an empty key.
+
+        The detector's state is always told.
+        """
         if (subsystem, key) == ("detector", "state"):
             return self.detector.read_status(key)
         chosen = self._open_to(subsystem)
-        self._check_initialized(subsystem, key)
-        return chosen.read_status(key)
+        self._check_initialized(subsystem, key or "status")
+        if not key:
+            return chosen.read_whole_status()
+        reply = chosen.read_status(key)
+        if (subsystem, key, version) == ("filewriter", "buffer_free", "1.6.0"):
+            # In KB at this version whatever the generation (areaDetector).
+            bytes_a_unit = 1024 if self.firmware.bytes_free else 1
+            reply = {**reply, "value": reply["value"] // bytes_a_unit}
+        return reply
 
     def put_config(self, subsystem: str, key: str, value: object) -> Any:
         """Set config `key`.
@@ -155,8 +165,7 @@ class Dcu:
 
     def version(self, subsystem: str) -> dict[str, str]:
         """Return the API version of a subsystem."""
-        if subsystem not in self._subsystems:
-            raise MissingError(f"Subsystem {subsystem} does not exist")
+        self._open_to(subsystem)
         return {"value": self.firmware.api_version, "value_type": "string"}
 
     def image(self, series_id: int, number: int) -> np.ndarray:
@@ -194,6 +203,16 @@ class Dcu:
         """End every wait and thread; nobody asks the DCU any more."""
         self.detector.close()
 
+    def log_text(self) -> str:
+        """Return the log of requests."""
+        self._open_to("system")
+        return self.system.log.text()
+
+    def log_tarball(self) -> bytes:
+        """Return the log that was packed last."""
+        self._open_to("system")
+        return self.system.tarball()
+
     def images_open(self) -> Monitor:
         """Return the monitor, for a question about its images."""
         self._open_to("monitor")
@@ -209,7 +228,7 @@ class Dcu:
 
     def _open_to(self, subsystem: str) -> Subsystem:
         if subsystem not in self._subsystems:
-            raise MissingError(f"Subsystem {subsystem} does not exist")
+            raise UnknownResourceError(f"Subsystem {subsystem} does not exist")
         # "No other API operation may be performed until successful completion" (API reference 1.3).
         if self.detector.state.now is State.INITIALIZE:
             raise RefusedError("not possible in state initialize")

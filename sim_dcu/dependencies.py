@@ -67,6 +67,8 @@ class Rules:
     ----------
     rounding : Rounding
         How floats are kept.
+    hc_over_e : float
+        The firmware's h c / e in eV angstrom.
     thresholds : tuple of Threshold
         Those fitted.
     twins : mapping
@@ -89,6 +91,7 @@ class Rules:
     """
 
     rounding: Rounding
+    hc_over_e: float
     thresholds: tuple[Threshold, ...]
     twins: Mapping[str, str]
     may_change: Mapping[str, tuple[str, ...]]
@@ -153,12 +156,15 @@ def named_in_reply(rules: Rules, key: str, changed: Mapping[str, Any]) -> list[s
     return sorted({key, *rules.may_change.get(key, ()), *served})
 
 
-def detector_translation(config: Mapping[str, Any], rounding: Rounding) -> list[float]:
-    """Return beam centre times pixel size, then minus the distance, in m (a real EIGER 16M)."""
+def detector_translation(config: Mapping[str, Any], rounding: Rounding, sign: int) -> list[float]:
+    """Return beam centre times pixel size, then `sign` times the distance, in m.
+
+    Minus on EIGER1 (a real 16M's header), plus on EIGER2 (API reference 1.8, 4).
+    """
     return [
         rounding.nearest(config["beam_center_x"] * config["x_pixel_size"]),
         rounding.nearest(config["beam_center_y"] * config["y_pixel_size"]),
-        0.0 - config["detector_distance"],
+        0.0 + sign * config["detector_distance"],
     ]
 
 
@@ -180,10 +186,10 @@ def _set_energy(rules: Rules, new: dict[str, Any], key: str) -> None:
         new["photon_energy"] = nearest(K_ALPHA[new["element"]])
     elif key == "wavelength":
         # A limit read back rounded may lie a hair outside the energy's limit.
-        energy = HC_OVER_E / new["wavelength"]
+        energy = rules.hc_over_e / new["wavelength"]
         new["photon_energy"] = nearest(_within(energy, rules.energy_limits))
     if key != "wavelength":
-        new["wavelength"] = nearest(HC_OVER_E / new["photon_energy"])
+        new["wavelength"] = nearest(rules.hc_over_e / new["photon_energy"])
     if key != "element":
         new["element"] = ""
     for threshold in rules.thresholds:

@@ -109,9 +109,7 @@ class Detector(Subsystem):
 
     def status_time(self, status: Status) -> str:
         """Return when the value of `status` was taken."""
-        if status.brief:
-            return local_time_with_zone()
-        return self._measured_at if status.sensor else local_time()
+        return self._measured_at if status.sensor else super().status_time(status)
 
     def _measure(self) -> None:
         # "The values are only updated if there is no actual acquisition active" (API reference

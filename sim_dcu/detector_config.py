@@ -13,7 +13,13 @@ from sim_dcu import dependencies
 from sim_dcu.calibration import Calibration, read_only
 from sim_dcu.firmware import Firmware
 from sim_dcu.models import WHOLE, Model
-from sim_dcu.parameters import MissingError, NotAllowedError, ParameterStore, RefusedError
+from sim_dcu.parameters import (
+    MissingError,
+    NotAllowedError,
+    ParameterStore,
+    RefusedError,
+    UnknownResourceError,
+)
 
 # In a whole configuration what others follow from comes first, and of two that follow from each
 # other the one that must hold comes last; everything else follows in alphabetical order.
@@ -60,6 +66,7 @@ class DetectorConfig:
             ),
             self._rules.rounding,
             tables.internal_values(model, self._calibration.pixel_mask),
+            reads_text=firmware.reads_text,
         )
         self.reset()
 
@@ -195,7 +202,7 @@ class DetectorConfig:
         for key in entries:
             parameter = self.store.parameters.get(key)
             if parameter is None:
-                raise MissingError(f"Parameter {key} does not exist")
+                raise UnknownResourceError(f"Parameter {key} does not exist")
             follows = (
                 parameter.access != "rw"
                 or self._rules.twins.get(key) in named

@@ -7,12 +7,13 @@ HTTP.
 import contextlib
 import errno
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sim_dcu.clock import local_time_with_zone
-from sim_dcu.filewriter import SeriesWriter
+from sim_dcu.filewriter import UNFINISHED, SeriesWriter
 from sim_dcu.parameters import MissingError, ParameterStore
 from sim_dcu.series import ArmedSeries
 from sim_dcu.subsystem import Argument, Machine, Subsystem
@@ -42,19 +43,11 @@ class FileStore:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
         self.quota = quota
+        _remove_leftovers(self.folder)
 
     def names(self) -> list[str]:
         """Return the published files' paths below the folder, with slashes, sorted."""
         return sorted(path.relative_to(self.folder).as_posix() for path in self._paths())
-
-    def used_kb(self) -> int:
-        """Return what the published files take, in KB of 1024 bytes, rounded up."""
-        total = 0
-        for path in self._paths():
-            # A file may be deleted between its listing and the question for its size.
-            with contextlib.suppress(FileNotFoundError):
-                total += path.stat().st_size
-        return -(-total // 1024)
 
     def room(self) -> int:
         """Return how many bytes more fit; those of files that are being written are taken."""
@@ -133,6 +126,24 @@ class FileStore:
                 path = Path(root, name)
                 if not name.startswith(".") and not path.is_symlink():
                     yield path
+
+
+def _remove_leftovers(folder: Path) -> None:
+    """Remove what processes that were killed left unfinished."""
+    for leftover in folder.glob(f"{UNFINISHED}*-*"):
+        number = leftover.name.removeprefix(UNFINISHED).partition("-")[0]
+        if number.isdigit() and not _is_running(int(number)):
+            shutil.rmtree(leftover, ignore_errors=True)
+
+
+def _is_running(process: int) -> bool:
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's, or no number of a process
+        pass
+    return True
 
 
 class SeriesFiles:
@@ -250,13 +261,14 @@ class Filewriter(Subsystem):
         return 100.0 * 1024 * self._free_kb() / self.store.quota
 
     def _free_kb(self) -> int:
-        return max(0, self.store.quota // 1024 - self.store.used_kb())
+        return max(0, self.store.room() // 1024)
 
     def _clear(self, _argument: Argument) -> None:
         # Users of EIGER1 put mode enabled after each clear, because it disables it. A series that
         # is being written goes on: its unfinished files are not published yet.
         with self.machine.lock:
-            self.config.update({"mode": "disabled"})
+            if self.machine.firmware.clear_disables:
+                self.config.update({"mode": "disabled"})
             writing = self._writing
         self.store.clear(folders=not writing)
 

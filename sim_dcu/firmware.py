@@ -4,6 +4,7 @@ The resources are data in `sim_dcu.tables`, the spelling is in `sim_dcu.spelling
 what in `sim_dcu.rules_eiger1` and `sim_dcu.rules_eiger2`; here are the habits.
 """
 
+import re
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from types import ModuleType
@@ -35,6 +36,12 @@ class Firmware:
         What follows from what in detector/config.
     takes_any_body : bool
         Whether a command's body may be anything. EIGER2 answers 404 to all but none and `{}`.
+    reads_text : bool
+        Whether a put of text that spells a number is taken (LImA sent such to EIGER1).
+    names_unknown_paths : bool
+        Whether the text of a 404 is EIGER2's, which repeats the path.
+    clear_disables : bool
+        Whether the filewriter's `clear` puts its mode to disabled (users of EIGER1).
     initialize_reply, trigger_reply : dict or None
         What these commands answer; None is an empty body. EIGER1's trigger answers -1, which is no
         series' id.
@@ -57,6 +64,9 @@ class Firmware:
     spelling: Spelling
     rules: Rules
     takes_any_body: bool
+    reads_text: bool
+    names_unknown_paths: bool
+    clear_disables: bool
     initialize_reply: dict[str, Any] | None
     trigger_reply: dict[str, Any]
     disarm_waits: bool
@@ -77,6 +87,9 @@ EIGER1 = Firmware(
     spelling=spelling.EIGER1,
     rules=rules_eiger1.RULES,
     takes_any_body=True,
+    reads_text=True,
+    names_unknown_paths=False,
+    clear_disables=True,
     initialize_reply=None,
     trigger_reply={"sequence id": -1},
     disarm_waits=False,
@@ -92,6 +105,9 @@ EIGER2 = Firmware(
     spelling=spelling.EIGER2,
     rules=rules_eiger2.RULES,
     takes_any_body=False,
+    reads_text=False,
+    names_unknown_paths=True,
+    clear_disables=False,
     initialize_reply={},
     trigger_reply={},
     disarm_waits=True,
@@ -103,6 +119,14 @@ EIGER2 = Firmware(
 
 
 def firmware_of(model: Model, api_version: str | None = None) -> Firmware:
-    """Return the firmware of a model, with another version number where one is given."""
+    """Return the firmware of a model, with another version number where one is given.
+
+    Raises
+    ------
+    ValueError
+        Where that is no number such as 1.8.0.
+    """
+    if api_version is not None and not re.fullmatch(r"\d+(\.\d+){0,3}", api_version):
+        raise ValueError(f"API version {api_version!r} is not a number such as 1.8.0")
     firmware = EIGER2 if model.generation is geometry.EIGER2 else EIGER1
     return firmware if api_version is None else firmware.answering(api_version)

@@ -6,6 +6,7 @@ Which form a request asks for, and the bytes of each; knows no resource by name 
 import io
 import subprocess
 import sys
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,8 @@ _NAMES = {
 }
 # In s: a mask of a 16M takes one.
 LONGEST_READING = 4.0
+# Files that are read at once; each may take a 16M's flat field of memory.
+_READERS = threading.BoundedSemaphore(4)
 
 
 def accepted_form(accept: str) -> str:
@@ -84,34 +87,29 @@ def config_bytes(replies: Mapping[str, Mapping[str, Any]]) -> bytes:
 
 def _stored(value: Any) -> Any:
     if isinstance(value, list) and (not value or isinstance(value[0], str)):
-        return np.array(value, dtype=h5py.string_dtype())
-    return value
+        return np.array([_text(entry) for entry in value], dtype=h5py.string_dtype())
+    return _text(value) if isinstance(value, str) else value
 
 
-def array_of(form: str, body: bytes, dtype: np.dtype) -> np.ndarray:
-    """Return the array that the body of a put holds, as `dtype` where nothing is lost by that.
+def _text(text: str) -> str:
+    # Any text may be appended to a stream; HDF5's ends at a null and is UTF-8.
+    return text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+
+
+def array_of(form: str, body: bytes) -> np.ndarray:
+    """Return the array that the body of a put holds, of whatever type.
 
     Raises
     ------
     RefusedError
-        Where the body is not of its form, has not one array, or one of other values.
+        Where the body is not of its form, or has not one array.
     """
     if form == TIFF:
-        array = tiff.decode(body)
-    else:
-        arrays = [value for value in read_config(body).values() if isinstance(value, np.ndarray)]
-        if len(arrays) != 1:
-            raise RefusedError(f"HDF5 file has {len(arrays)} arrays instead of one")
-        array = arrays[0]
-    if array.dtype.kind not in "iuf":
-        raise RefusedError(f"array of {array.dtype} instead of {dtype}")
-    with np.errstate(invalid="ignore", over="ignore"):
-        converted = array.astype(dtype)
-        # Writers of TIFF know no unsigned pixels, or none with 32 bits, and users' masks are small.
-        same = converted == array if dtype.kind != "f" else np.isfinite(converted)
-    if not same.all():
-        raise RefusedError(f"array holds values that {dtype} does not")
-    return converted
+        return tiff.decode(body)
+    arrays = [value for value in read_config(body).values() if isinstance(value, np.ndarray)]
+    if len(arrays) != 1:
+        raise RefusedError(f"HDF5 file has {len(arrays)} arrays instead of one")
+    return arrays[0]
 
 
 def read_config(body: bytes) -> dict[str, Any]:
@@ -126,6 +124,8 @@ def read_config(body: bytes) -> dict[str, Any]:
         Where the body is no HDF5 file, or has other data than numbers and text.
     """
     refusal = RefusedError("body is not an HDF5 file with a configuration")
+    if not _READERS.acquire(timeout=LONGEST_READING / 2):
+        raise RefusedError("too many HDF5 files at once")
     try:
         done = subprocess.run(
             # -P: the modules beside the program are not the child's.
@@ -137,6 +137,8 @@ def read_config(body: bytes) -> dict[str, Any]:
         )
     except subprocess.SubprocessError as error:
         raise refusal from error
+    finally:
+        _READERS.release()
     with np.load(io.BytesIO(done.stdout), allow_pickle=False) as stored:
         arrays = {name: stored[name] for name in stored.files}
     return {name: array if array.ndim == 2 else array.tolist() for name, array in arrays.items()}

@@ -21,21 +21,20 @@ class BoundedHeadsProtocol(HttpToolsProtocol):
     """
 
     refusal = 0
-    _in_head = True
-    # Of the head that comes: all bytes since the last request ended, and those in its fields.
+    # All bytes since a request, a head or a piece of a body ended: those of the head, or trailer,
+    # that comes. And those in its fields.
     _head_bytes = 0
     _field_bytes = 0
 
     def data_received(self, data: bytes) -> None:
-        """Read on, unless the head that has not ended is too long already."""
+        """Read on, unless the head or trailer that has not ended is too long already."""
         if self.refusal:
             return
-        if self._in_head:
-            if self._head_bytes > LARGEST_HEAD:
-                self.refusal = 431
-                self.send_400_response("")
-                return
-            self._head_bytes += len(data)
+        if self._head_bytes > LARGEST_HEAD:
+            self.refusal = 431
+            self.send_400_response("")
+            return
+        self._head_bytes += len(data)
         super().data_received(data)
 
     def on_message_begin(self) -> None:
@@ -60,11 +59,15 @@ class BoundedHeadsProtocol(HttpToolsProtocol):
 
     def on_headers_complete(self) -> None:
         """Go over to the body."""
-        self._in_head = False
+        self._head_bytes = 0
         super().on_headers_complete()
+
+    def on_body(self, body: bytes) -> None:
+        """Take a piece of the body."""
+        self._head_bytes = 0
+        super().on_body(body)
 
     def on_message_complete(self) -> None:
         """Wait for the next head."""
-        self._in_head = True
         self._head_bytes = 0
         super().on_message_complete()

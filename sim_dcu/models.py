@@ -70,6 +70,8 @@ class Model:
         Dead time between two frames in s.
     shortest_frame_time : float
         In s; the inverse of the fastest frame rate.
+    shortest_count_time : float
+        In s; the default is what users' notes say of EIGER1 (those of EIGER2 are in its table).
     links : int
         Data links fitted, of the four that `status/link_0` to `link_3` name.
     sensor_thickness : float
@@ -89,6 +91,7 @@ class Model:
     detector_number: str
     readout_time: float
     shortest_frame_time: float
+    shortest_count_time: float = 2.99999e-06
     links: int = 4
     sensor_thickness: float = 0.00045
     shortest_32_bit: float = 0.01
@@ -164,8 +167,15 @@ def _eiger2(size: str, modules: tuple[int, int], frame_time: float, **more: obje
 MODELS = {
     model.name: model
     for model in (
-        # Read-out time, fastest frame time and the two links: replies of a real EIGER 500K.
-        _eiger1("500K", (1, 1), 7.4642e-06, 0.00011011, links=2),
+        # Times and the two links: replies of a real EIGER 500K.
+        _eiger1(
+            "500K",
+            (1, 1),
+            7.46420664654579e-06,
+            0.000110111112,
+            shortest_count_time=2.9999e-06,
+            links=2,
+        ),
         # Rates 3000, 750, 238 and 133 Hz: the maker's for the EIGER X series. Read-out time: that
         # of real 9M's and 16M's files, for 1M and 4M an estimate after them. Four links: an
         # estimate, as only the 500K is known to have fewer. Sensors: a real 16M's is 320 um; the

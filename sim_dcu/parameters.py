@@ -56,6 +56,10 @@ class MissingError(ApiError):
     status = 404
 
 
+class UnknownResourceError(MissingError):
+    """A resource that there never is; EIGER2 has a text of its own for it."""
+
+
 class UnknownPathError(ApiError):
     """A path that EIGER2 says it does not know: 404 with a real one's text."""
 
@@ -136,6 +140,16 @@ def _shown(value: object) -> str:
     return text if len(text) <= _LONGEST_VALUE else text[: _LONGEST_VALUE - 3] + "..."
 
 
+def _from_text(text: str) -> object:
+    """Return the number that `text` spells, or the text."""
+    # Python alone would take underscores.
+    try:
+        number = float(text) if "_" not in text else text
+    except ValueError:
+        return text
+    return number
+
+
 def _number(parameter: Parameter, value: object, rounding: Rounding) -> int | float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         raise RefusedError(f"{parameter.key}: {_shown(value)} is not a {parameter.value_type}")
@@ -179,15 +193,21 @@ def _list(parameter: Parameter, value: object, rounding: Rounding) -> list[Any]:
 def _array(parameter: Parameter, value: object) -> np.ndarray:
     if not isinstance(value, np.ndarray):
         raise RefusedError(f"{parameter.key}: {_shown(value)} is not an array")
-    default = parameter.default
-    if value.dtype != default.dtype or value.shape != default.shape:
-        raise RefusedError(
-            f"{parameter.key}: {value.dtype.str} {list(value.shape)} instead of"
-            f" {default.dtype.str} {list(default.shape)}"
-        )
+    dtype, shape = parameter.default.dtype, parameter.default.shape
+    if value.shape != shape:
+        raise RefusedError(f"{parameter.key}: shape {list(value.shape)} instead of {list(shape)}")
     if value.dtype.kind == "f" and not np.isfinite(value).all():
         raise RefusedError(f"{parameter.key}: holds values that are not finite")
-    return value
+    if value.dtype == dtype:
+        return value
+    # Common tools write masks in any type.
+    with np.errstate(over="ignore", invalid="ignore"):
+        fitted = value.astype(dtype)
+    if not np.array_equal(fitted, value) and dtype.kind != "f":
+        raise RefusedError(f"{parameter.key}: holds values that {dtype.str} cannot")
+    if not np.isfinite(fitted).all():
+        raise RefusedError(f"{parameter.key}: holds values that are not finite")
+    return fitted
 
 
 def _check(parameter: Parameter, value: object) -> None:
@@ -195,10 +215,13 @@ def _check(parameter: Parameter, value: object) -> None:
         raise RefusedError(f"{parameter.key}: {_shown(value)} {reason}")
 
 
-def accepted(parameter: Parameter, value: object, rounding: Rounding = SINGLE) -> Any:
+def accepted(
+    parameter: Parameter, value: object, rounding: Rounding = SINGLE, *, reads_text: bool = False
+) -> Any:
     """Return `value` as `parameter` keeps it.
 
-    Integers are taken for floats, and floats without a fraction for integers: clients send both.
+    Integers are taken for floats, and floats without a fraction for integers: clients send both;
+    with `reads_text` also text that spells a number.
 
     Raises
     ------
@@ -218,7 +241,10 @@ def accepted(parameter: Parameter, value: object, rounding: Rounding = SINGLE) -
             raise RefusedError(f"{key}: {_shown(value)} is not a bool")
         return value
     if parameter.value_type != "string":
-        number = _number(parameter, value, rounding)
+        # Clients sent the geometry's floats as text, and no others.
+        reads_text = reads_text and parameter.value_type == "float"
+        given = _from_text(value) if reads_text and isinstance(value, str) else value
+        number = _number(parameter, given, rounding)
         _check(parameter, number)
         return number
     if not isinstance(value, str):
@@ -245,6 +271,8 @@ class ParameterStore:
         How floats are kept.
     internal : mapping, optional
         Values that rules need beside the parameters, by a name that is served nowhere.
+    reads_text : bool
+        Whether text that spells a number is taken for it.
     """
 
     def __init__(
@@ -252,7 +280,10 @@ class ParameterStore:
         parameters: Iterable[Parameter],
         rounding: Rounding = SINGLE,
         internal: Mapping[str, Any] | None = None,
+        *,
+        reads_text: bool = False,
     ):
+        self._reads_text = reads_text
         self._defaults = {parameter.key: parameter for parameter in parameters}
         self._rounding = rounding
         self._internal = dict(internal or {})
@@ -280,7 +311,9 @@ class ParameterStore:
 
     def __copy__(self) -> "ParameterStore":
         """Return a store to try changes on; arrays are shared, and never changed in place."""
-        other = ParameterStore(self._defaults.values(), self._rounding, self._internal)
+        other = ParameterStore(
+            self._defaults.values(), self._rounding, self._internal, reads_text=self._reads_text
+        )
         other.parameters = dict(self.parameters)
         other.update(self._values)
         return other
@@ -304,7 +337,7 @@ class ParameterStore:
         MissingError, RefusedError
             Where there is no such parameter, or it does not take the value.
         """
-        return accepted(self.known(key), value, self._rounding)
+        return accepted(self.known(key), value, self._rounding, reads_text=self._reads_text)
 
     def update(self, values: Mapping[str, Any]) -> None:
         """Set values that the detector itself worked out or has accepted."""
@@ -322,4 +355,4 @@ class ParameterStore:
             return self.parameters[key]
         except KeyError:
             # The text is the reference's own (SIMPLON API reference 1.3, introduction).
-            raise MissingError(f"Parameter {key} does not exist") from None
+            raise UnknownResourceError(f"Parameter {key} does not exist") from None

@@ -34,7 +34,8 @@ def float32_below(value: float) -> float:
 
 def decimal(value: float) -> float:
     """Return `value` rounded to the nine decimals that EIGER2 prints."""
-    return round(value, 9)
+    # Whole numbers too are printed with decimals.
+    return round(float(value), 9)
 
 
 def decimal_above(value: float) -> float:

@@ -9,6 +9,9 @@ from sim_dcu.rounding import SINGLE, float32
 # Limits of a real EIGER 500K, firmware 1.6.6, in eV.
 LOWEST_ENERGY, HIGHEST_ENERGY = 5000.0, 36000.0
 LOWEST_THRESHOLD, HIGHEST_THRESHOLD = 2700.0, 18000.0
+# h c / e in eV angstrom as of CODATA 2010: with it, and not with the exact value of 2019, the
+# wavelengths of the real 500K's replies follow to the last digit.
+HC_OVER_E = 12398.4193
 # Images of one series: the limit of firmware before 2022.
 LARGEST_COUNT = 2_000_000_000
 
@@ -47,7 +50,7 @@ def derived(config: Mapping[str, Any], _key: str = "") -> dict[str, Any]:
         "frame_period": float32(period),
         "frame_count_time": float32(count),
         "countrate_correction_count_cutoff": cutoff,
-        "detector_translation": detector_translation(config, SINGLE),
+        "detector_translation": detector_translation(config, SINGLE, -1),
     }
 
 
@@ -81,6 +84,7 @@ def unarmable(config: Mapping[str, Any]) -> str:
 
 RULES = Rules(
     rounding=SINGLE,
+    hc_over_e=HC_OVER_E,
     thresholds=(
         Threshold(
             energy="threshold_energy",

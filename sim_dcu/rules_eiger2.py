@@ -7,7 +7,7 @@ an open simulator (tickit-devices) and of a client checked against it (fastcs-ei
 from collections.abc import Mapping
 from typing import Any
 
-from sim_dcu.dependencies import Rules, Threshold, detector_translation
+from sim_dcu.dependencies import HC_OVER_E, Rules, Threshold, detector_translation
 from sim_dcu.rounding import DECIMAL
 
 # Firmware of 2022 and later; before it was 2e9.
@@ -76,7 +76,7 @@ _FIRST_THRESHOLD = (*_FLATFIELDS, "threshold/1/energy", "threshold_energy")
 def derived(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """Return the read-only values that follow from the others, by key."""
     values: dict[str, Any] = {
-        "detector_translation": detector_translation(config, DECIMAL),
+        "detector_translation": detector_translation(config, DECIMAL, 1),
         "frame_count_time": frame_count_time(config),
     }
     if key != "auto_summation":
@@ -127,6 +127,8 @@ def unarmable(config: Mapping[str, Any]) -> str:
     images = config["nimages"] * config["ntrigger"]
     if images > LARGEST_SERIES:
         return f"nimages x ntrigger is {images}, more than {LARGEST_SERIES}"
+    if config["threshold/1/mode"] == config["threshold/2/mode"] == "disabled":
+        return "no threshold is enabled"
     if images * config["frame_time"] > LONGEST_SERIES:
         return "the series would be longer than one week"
     double = config["trigger_mode"] == "extg" and config["extg_mode"] == "double"
@@ -138,6 +140,7 @@ def unarmable(config: Mapping[str, Any]) -> str:
 
 RULES = Rules(
     rounding=DECIMAL,
+    hc_over_e=HC_OVER_E,
     thresholds=(_FIRST, _SECOND),
     twins=TWINS,
     may_change={

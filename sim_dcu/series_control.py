@@ -18,12 +18,11 @@ from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
 from sim_dcu.models import Durations
 from sim_dcu.parameters import RefusedError
+from sim_dcu.remembered import RememberedSeries
 from sim_dcu.series import ArmedSeries
 from sim_dcu.states import DetectorState, State
 from sim_dcu.subsystem import Argument, Command, Machine, after
 
-# Series whose oracle stays at hand; they share their arrays.
-REMEMBERED_SERIES = 10_000
 # In s: how long closing waits for the image that is being written.
 LONGEST_CLOSE = 1.0
 
@@ -39,6 +38,8 @@ _ENDINGS = {
     "cancel": Ending.AFTER_IMAGE,
     "abort": Ending.DROP_ALL,
 }
+# A client's trigger without an exposure (a tango device of beamlines with EIGER1).
+NO_EXPOSURE = -1
 # What each external trigger mode waits for. eies and extg are EIGER2's (its user manual, 9.6, 9.7).
 SIGNAL_OF_MODE = {"exts": "pulse", "exte": "gate", "eies": "pulse", "extg": "gate"}
 
@@ -104,7 +105,7 @@ class SeriesControl:
         self._seed = seed
         self._series_id = 0
         self._changed_since_arm = True
-        self._armed: dict[int, ArmedSeries] = {}
+        self._armed = RememberedSeries()
         self._signals = 0
         self.unique_id = ""
 
@@ -228,10 +229,7 @@ class SeriesControl:
                 sinks.append(sink)  # noqa: PERF401 - a sink opened is one to be closed
         with self.machine.lock:
             self._series_id = series.series_id
-            self._armed.pop(series.series_id, None)
-            self._armed[series.series_id] = series
-            while len(self._armed) > REMEMBERED_SERIES:
-                del self._armed[next(iter(self._armed))]
+            self._armed.add(series)
             self._changed_since_arm = False
             self.acquisition = Acquisition(
                 series.images,
@@ -253,13 +251,32 @@ class SeriesControl:
             mode = self._config["trigger_mode"]
             if mode in SIGNAL_OF_MODE:
                 raise RefusedError(f"trigger: trigger_mode {mode} waits for a signal")
-            exposure = self._config["count_time"]
-            if mode == "inte" and (given := argument()) is not None:
-                exposure = self._config.accepted("count_time", given)
-            train = self._start(Train(self._images_a_trigger(), exposure, self._period()))
+            exposure = self._exposure(argument) if mode == "inte" else self._config["count_time"]
+            train = self._start(self._train(exposure))
         # ints replies when its images are exposed, inte at once (clients wait out the exposure).
         reply = self.machine.firmware.trigger_reply
         return reply if mode == "inte" else after(train.done, reply)
+
+    def _exposure(self, argument: Argument) -> float:
+        """Return the exposure in s that came with a trigger, or else that of the config."""
+        try:
+            given = argument()
+        except RefusedError:
+            if not self.machine.firmware.takes_any_body:
+                raise
+            given = None
+        if self.machine.firmware.takes_any_body and (
+            isinstance(given, bool) or not isinstance(given, int | float) or given == NO_EXPOSURE
+        ):
+            # What clients send with any command of an EIGER1.
+            given = None
+        default = self._config["count_time"]
+        return default if given is None else self._config.accepted("count_time", given)
+
+    def _train(self, exposure: float) -> Train:
+        # What starts at once is not delayed on EIGER1, which has no such parameter.
+        delay = self._config.values().get("trigger_start_delay", 0.0)
+        return Train(self._images_a_trigger(), exposure, self._period(), delay)
 
     def signal(self, kind: str, seconds: float | None = None) -> bool:
         """Give the detector an external signal.
@@ -283,7 +300,12 @@ class SeriesControl:
             exposure = self._config["count_time"] if seconds is None else seconds
             if mode in ("eies", "extg"):
                 return self._count_signal(mode, exposure)
-            self._start(Train(self._images_a_trigger(), exposure, self._period()))
+            # A gate is the exposure itself; a pulse starts one.
+            self._start(
+                self._train(exposure)
+                if kind == "pulse"
+                else Train(self._images_a_trigger(), exposure, self._period())
+            )
             return True
 
     def _count_signal(self, mode: str, exposure: float) -> bool:

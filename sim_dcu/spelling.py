@@ -28,12 +28,20 @@ class Spelling:
     status : callable
         From a status resource, its value and the time it was taken to the reply of a GET.
     text : callable
-        From a reply to JSON text.
+        From a reply to JSON text; in place of an array's data it has `darray.PLACEHOLDER`.
     """
 
     config: Callable[[Parameter, Any], dict[str, Any]]
     status: Callable[[Status, Any, str], dict[str, Any]]
     text: Callable[[Any], str]
+
+    def body(self, content: Any) -> bytes:
+        """Return a reply as JSON; the long form of an array is worked out once and kept."""
+        text = self.text(content)
+        if not isinstance(content, dict) or not isinstance(content.get("value"), np.ndarray):
+            return text.encode()
+        head, tail = text.split(darray.PLACEHOLDER)
+        return b"".join((head.encode(), darray.base64_of(content["value"]), tail.encode()))
 
 
 def _allowed(parameter: Parameter) -> dict[str, Any]:
@@ -49,10 +57,9 @@ def _eiger1_config(parameter: Parameter, value: Any) -> dict[str, Any]:
     reply: dict[str, Any] = {"access_mode": parameter.access}
     if parameter.limits is not None:
         low, high = parameter.limits
-        # Only floats are rounded: 2147483647 is not a single-precision number.
-        rounded = parameter.value_type == "float"
-        reply["max"] = float32(high) if rounded else high
-        reply["min"] = float32(low) if rounded else low
+        # Limits are printed as they are kept: whole ones of count_time and frame_time as integers.
+        reply["max"] = float32(high) if isinstance(high, float) else high
+        reply["min"] = float32(low) if isinstance(low, float) else low
     reply |= _allowed(parameter)
     if parameter.unit:
         reply["unit"] = parameter.unit
@@ -63,7 +70,8 @@ def _eiger1_config(parameter: Parameter, value: Any) -> dict[str, Any]:
 
 def _eiger1_status(status: Status, value: Any, taken: str) -> dict[str, Any]:
     if status.brief:
-        return {"time": taken, "value": value, "value_type": status.value_type}
+        stamp = {"time": taken} if status.stamped else {}
+        return {**stamp, "value": value, "value_type": status.value_type}
     return {
         "critical_limits": list(status.critical_limits),
         "critical_values": list(status.critical_values),
@@ -76,13 +84,18 @@ def _eiger1_status(status: Status, value: Any, taken: str) -> dict[str, Any]:
 
 
 def _eiger1_text(content: Any) -> str:
-    def spell(array: object) -> Any:
-        if isinstance(array, np.ndarray):
-            return darray.encoded(array)
-        raise TypeError(f"{type(array).__name__} has no JSON form")
-
-    # With blanks after comma and colon, as the arm replies of real EIGER1 have them.
-    return json.dumps(content, default=spell, allow_nan=False)
+    """Blanks after comma and colon, floats with 17 digits: 2.9999000616953708e-06."""
+    if isinstance(content, dict):
+        pairs = (f"{json.dumps(key)}: {_eiger1_text(value)}" for key, value in content.items())
+        return "{" + ", ".join(pairs) + "}"
+    if isinstance(content, list | tuple):
+        return "[" + ", ".join(_eiger1_text(entry) for entry in content) + "]"
+    if isinstance(content, np.ndarray):
+        return _eiger1_text(darray.form(content))
+    if isinstance(content, float):
+        text = f"{content:.17g}"
+        return text if not text.lstrip("-").isdigit() else f"{text}.0"
+    return json.dumps(content, allow_nan=False)
 
 
 def _eiger2_config(parameter: Parameter, value: Any) -> dict[str, Any]:
@@ -116,7 +129,7 @@ def _eiger2_text(content: Any) -> str:
     if isinstance(content, list | tuple):
         return "[" + ",".join(_eiger2_text(entry) for entry in content) + "]"
     if isinstance(content, np.ndarray):
-        return _eiger2_text(darray.encoded(content))
+        return _eiger2_text(darray.form(content))
     if isinstance(content, float):
         return f"{content:.9f}"
     return json.dumps(content, allow_nan=False)

@@ -25,6 +25,8 @@ class Status:
         Which quantity of `sim_dcu.sensors` it shows, empty where it is not measured.
     brief : bool
         Whether EIGER1's reply holds only value, type and time, as `error` does.
+    stamped : bool
+        Whether EIGER1's reply says when the value was taken; that of `time` does not.
     listed : bool
         Whether `keys` names it; it is served either way.
     """
@@ -37,6 +39,7 @@ class Status:
     allowed: tuple[str, ...] = ()
     sensor: str = ""
     brief: bool = False
+    stamped: bool = True
     listed: bool = True
 
     def is_critical(self, value: object) -> bool:

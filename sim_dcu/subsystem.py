@@ -10,14 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from sim_dcu.clock import Clock, local_time
+from sim_dcu.clock import Clock, local_time, local_time_with_zone
 from sim_dcu.firmware import Firmware
 from sim_dcu.parameters import (
-    MissingError,
     NotAllowedError,
     NotFittedError,
     ParameterStore,
     RefusedError,
+    UnknownResourceError,
 )
 from sim_dcu.status import Status
 
@@ -131,11 +131,11 @@ class Subsystem:
 
     def status_value(self, key: str) -> Any:
         """Return the value of status resource `key`; a subsystem with a status has its own."""
-        raise MissingError(f"Parameter {key} does not exist")
+        raise UnknownResourceError(f"Parameter {key} does not exist")
 
     def status_time(self, status: Status) -> str:
         """Return when the value of `status` was taken."""
-        return local_time()
+        return local_time_with_zone() if status.brief else local_time()
 
     def keys(self, section: str) -> list[str]:
         """Return the names in a section, in alphabetical order."""
@@ -185,12 +185,16 @@ class Subsystem:
         if key in self._not_fitted:
             raise NotFittedError(f"{key} is not fitted")
         if key not in self._status:
-            raise MissingError(f"Parameter {key} does not exist")
+            raise UnknownResourceError(f"Parameter {key} does not exist")
         status = self._status[key]
         with self.machine.lock:
             value = self.status_value(key)
             taken = self.status_time(status)
         return self.machine.firmware.spelling.status(status, value, taken)
+
+    def read_whole_status(self) -> dict[str, Any]:
+        """Return the replies of every listed status resource by key."""
+        return {key: self.read_status(key) for key in self.keys("status")}
 
     def put_config(self, key: str, value: object) -> Any:
         """Set config `key`; return the names that changed, or None where the reply is empty."""
@@ -222,5 +226,5 @@ class Subsystem:
             Where there is no such command, or it is not possible now.
         """
         if command not in self._commands:
-            raise MissingError(f"Command {command} does not exist")
+            raise UnknownResourceError(f"Command {command} does not exist")
         return self._commands[command](argument)

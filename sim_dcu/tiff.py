@@ -33,8 +33,15 @@ _KINDS = {"u": _UNSIGNED, "i": _SIGNED, "f": _FLOAT}
 _LETTERS = {number: letter for letter, number in _KINDS.items()}
 _HEADER_BYTES = 8
 _ENTRY_BYTES = 12
-# A file of many strips has two numbers a strip, so a directory of more is not an image's.
 _MOST_ENTRIES = 200
+# What is read of a client's file; of each field no more numbers than a strip a row would have.
+_READ = frozenset(
+    {
+        *(WIDTH, HEIGHT, BITS_PER_SAMPLE, COMPRESSION, STRIP_OFFSETS, SAMPLES_PER_PIXEL),
+        *(STRIP_BYTES, SAMPLE_FORMAT),
+    }
+)
+_MOST_NUMBERS = 2**16
 
 
 @dataclass(frozen=True)
@@ -207,11 +214,11 @@ def _fields(body: bytes, order: str) -> dict[int, list[int]]:
     for index in range(count):
         place = start + 2 + _ENTRY_BYTES * index
         tag, kind, length = struct.unpack_from(f"{order}HHI", body, place)
-        if kind not in (_SHORT, _LONG):
+        if kind not in (_SHORT, _LONG) or tag not in _READ:
             continue
         size = _SIZES[kind] * length
-        if size > len(body):
-            raise RefusedError("TIFF ends too early")
+        if length > _MOST_NUMBERS or size > len(body):
+            raise RefusedError(f"TIFF field {tag} has {length} numbers")
         at = place + 8
         if size > 4:
             (at,) = struct.unpack_from(f"{order}I", body, at)

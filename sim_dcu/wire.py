@@ -53,6 +53,10 @@ class OneWriteTransport(asyncio.Transport):
         self.last_write = self._loop.time()
         if not self._kept:
             self._loop.call_soon(self._flush)
+        if len(data) > _LARGEST_KEPT:
+            self._flush()
+            self._inner.write(data)
+            return
         self._kept.append(bytes(data))
         self._size += len(data)
         if self._size > _LARGEST_KEPT:
@@ -134,6 +138,14 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
         """Read on."""
         self._last_moved = self.loop.time()
         super().data_received(data)
+
+    def eof_received(self) -> bool:
+        """Answer a client that has said all it will say, then close."""
+        cycle = self.cycle
+        if cycle is None or cycle.response_complete:
+            return False
+        cycle.keep_alive = False
+        return True
 
     def send_400_response(self, msg: str) -> None:
         """Refuse what is not a request, and close: what follows cannot be told apart from it."""

@@ -10,11 +10,12 @@ from typing import Any
 import numpy as np
 
 from sim_dcu.calibration import read_only
-from sim_dcu.dependencies import HC_OVER_E, K_ALPHA
+from sim_dcu.dependencies import K_ALPHA
 from sim_dcu.models import WHOLE, Model
 from sim_dcu.parameters import Parameter
 from sim_dcu.rounding import float32
 from sim_dcu.rules_eiger1 import (
+    HC_OVER_E,
     HIGHEST_ENERGY,
     HIGHEST_THRESHOLD,
     LOWEST_ENERGY,
@@ -126,8 +127,8 @@ def _acquisition(model: Model) -> list[Parameter]:
             "float",
             frame_time - 2 * model.readout_time,
             unit="s",
-            minimum=2.99999e-06,
-            maximum=1800.0,
+            minimum=model.shortest_count_time,
+            maximum=1800,
         ),
         Parameter(
             "frame_time",
@@ -135,7 +136,7 @@ def _acquisition(model: Model) -> list[Parameter]:
             frame_time,
             unit="s",
             minimum=model.shortest_frame_time,
-            maximum=360000.0,
+            maximum=360000,
         ),
         Parameter("nimages", "uint", 1, minimum=1, maximum=float(LARGEST_COUNT)),
         Parameter("ntrigger", "uint", 1, minimum=1, maximum=float(LARGEST_COUNT)),
@@ -152,7 +153,7 @@ def _acquisition(model: Model) -> list[Parameter]:
 
 def _energy() -> list[Parameter]:
     # Cu and half its energy after initialize. The wavelength's limits follow from the energy's.
-    energy = K_ALPHA["Cu"]
+    energy = float32(K_ALPHA["Cu"])
     return [
         Parameter(
             "photon_energy",
@@ -293,7 +294,7 @@ def detector_status(model: Model) -> list[Status]:
     return [
         Status("state", "string", critical_values=("na", "error")),
         Status("error", "string", brief=True),
-        Status("time", "string", brief=True),
+        Status("time", "string", brief=True, stamped=False),
         # No units: a real reply has an empty one for each of these.
         Status("board_000/th0_temp", "float", critical_limits=(15.0, 37.5), sensor="temperature"),
         Status("board_000/th0_humidity", "float", critical_limits=(0.0, 35), sensor="humidity"),
@@ -308,6 +309,6 @@ LINKS = tuple(f"link_{link}" for link in range(4))
 FILEWRITER_STATUS = (
     Status("state", "string", critical_values=("error",)),
     Status("error", "string", brief=True),
-    Status("time", "string", brief=True),
+    Status("time", "string", brief=True, stamped=False),
     Status("buffer_free", "uint", "KB"),
 )

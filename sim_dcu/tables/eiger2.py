@@ -146,9 +146,9 @@ def _acquisition(model: Model) -> list[Parameter]:
         Parameter("counting_mode", "string", "normal", allowed=("normal", "retrigger")),
         Parameter("fast_arm", "bool", False),
         Parameter("roi_mode", "string", WHOLE, allowed=(WHOLE, *model.regions)),
-        Parameter("test_image_mode", "string", "", check=printable),
-        Parameter("test_image_value", "uint", 0),
         # Of the API reference only; the defaults are estimates.
+        Parameter("test_image_mode", "string", "", check=printable, listed=False),
+        Parameter("test_image_value", "uint", 0, listed=False),
         Parameter("auto_sum_strict", "bool", False, listed=False),
         Parameter("binning_mode", "string", WHOLE, allowed=(WHOLE,), listed=False),
         Parameter("pixel_format", "string", "", check=printable, listed=False),
@@ -326,10 +326,18 @@ def detector_status(model: Model) -> list[Status]:
         # Deprecated, and answering still.
         Status("board_000/th0_temp", "float", sensor="temperature"),
         Status("board_000/th0_humidity", "float", sensor="humidity"),
-        Status("high_voltage/state", "string", allowed=VOLTAGE_STATES),
+        # Not listed by a real XE 16M, whose sensor is silicon.
+        Status("high_voltage/state", "string", allowed=VOLTAGE_STATES, listed=False),
         Status("series_unique_id", "string"),
         *(
-            Status(f"link_{link}", "string", allowed=LINK_STATES, sensor=f"link_{link}")
+            # A real XE 16M lists two.
+            Status(
+                f"link_{link}",
+                "string",
+                allowed=LINK_STATES,
+                sensor=f"link_{link}",
+                listed=link < 2,
+            )
             for link in range(model.links)
         ),
     ]

@@ -104,9 +104,9 @@ def test_config_has_type_access_and_limits(client: Client, key: str) -> None:
     [
         (
             "count_time",
-            {"min": 2.9999901016708463e-06, "max": 1800.0, "unit": "s"},
+            {"min": 2.9999000616953708e-06, "max": 1800, "unit": "s"},
         ),
-        ("frame_time", {"min": 0.00011010999878635630, "max": 360000.0, "unit": "s"}),
+        ("frame_time", {"min": 0.00011011111200787127, "max": 360000, "unit": "s"}),
         ("photon_energy", {"value": 8047.77978515625, "min": 5000, "max": 36000, "unit": "eV"}),
         ("threshold_energy", {"value": 4023.889892578125, "min": 2700, "max": 18000}),
         ("beam_center_x", {"min": -FLOAT32_MAX, "max": FLOAT32_MAX, "unit": "pixel"}),
@@ -311,7 +311,7 @@ def test_refused_puts_change_nothing(client: Client, key: str, value: object) ->
 
 def test_refusal_names_key_value_and_limits(client: Client) -> None:
     text = client.put("detector/config/count_time", 4000.0).text
-    for part in ("count_time", "4000", "2.99999e-06", "1800", "s"):
+    for part in ("count_time", "4000", "2.9999e-06", "1800", "s"):
         assert part in text
 
 
@@ -579,8 +579,10 @@ def test_arrays_of_another_kind_are_refused(client: Client) -> None:
     good = np.zeros((514, 1030), "<u4")
     wrong = [
         darray(good.T.copy()),
-        darray(good.astype("<f4")),
-        darray(good.astype("<u2")),
+        darray(good.astype("<f4") + 0.5),
+        darray(good.astype("<i2") - 1),
+        darray(good.astype("<u8") + 2**32),
+        darray(good.astype("<c8")),
         {**darray(good), "data": "AAAA"},
         {**darray(good), "data": "???"},
         {**darray(good), "data": None},
