@@ -143,6 +143,8 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
         """Answer a client that has said all it will say, then close."""
         cycle = self.cycle
         if cycle is None or cycle.response_complete:
+            # Closing sends what was kept, too.
+            self._outgoing.close()
             return False
         cycle.keep_alive = False
         return True
