@@ -156,15 +156,16 @@ def named_in_reply(rules: Rules, key: str, changed: Mapping[str, Any]) -> list[s
     return sorted({key, *rules.may_change.get(key, ()), *served})
 
 
-def detector_translation(config: Mapping[str, Any], rounding: Rounding, sign: int) -> list[float]:
-    """Return beam centre times pixel size, then `sign` times the distance, in m.
+def detector_translation(config: Mapping[str, Any], rounding: Rounding) -> list[float]:
+    """Return beam centre times pixel size, then minus the distance, in m.
 
-    Minus on EIGER1 (a real 16M's header), plus on EIGER2 (API reference 1.8, 4).
+    So in the stream headers of a real EIGER 16M and of a real EIGER2 Si 16M (firmware 2020.2.1);
+    the API reference 1.8 has plus.
     """
     return [
         rounding.nearest(config["beam_center_x"] * config["x_pixel_size"]),
         rounding.nearest(config["beam_center_y"] * config["y_pixel_size"]),
-        0.0 + sign * config["detector_distance"],
+        0.0 - config["detector_distance"],
     ]
 
 

@@ -50,7 +50,7 @@ def derived(config: Mapping[str, Any], _key: str = "") -> dict[str, Any]:
         "frame_period": float32(period),
         "frame_count_time": float32(count),
         "countrate_correction_count_cutoff": cutoff,
-        "detector_translation": detector_translation(config, SINGLE, -1),
+        "detector_translation": detector_translation(config, SINGLE),
     }
 
 

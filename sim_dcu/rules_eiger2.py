@@ -76,7 +76,7 @@ _FIRST_THRESHOLD = (*_FLATFIELDS, "threshold/1/energy", "threshold_energy")
 def derived(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """Return the read-only values that follow from the others, by key."""
     values: dict[str, Any] = {
-        "detector_translation": detector_translation(config, DECIMAL, 1),
+        "detector_translation": detector_translation(config, DECIMAL),
         "frame_count_time": frame_count_time(config),
     }
     if key != "auto_summation":

@@ -85,11 +85,11 @@ def test_numbers_as_text(client: Client, eiger2: Client) -> None:
     assert eiger2.put("detector/config/beam_center_x", "1035.5").status_code == 400
 
 
-def test_translation_has_each_generations_sign(client: Client, eiger2: Client) -> None:
-    for plain, sign in ((client, -1), (eiger2, 1)):
-        plain.config(detector_distance=0.25)
+def test_translation_is_that_of_real_headers(client: Client, eiger2: Client) -> None:
+    for plain in (client, eiger2):
+        plain.config(detector_distance=0.25, beam_center_x=100.0)
         found = plain.value("detector/config/detector_translation")
-        assert found == pytest.approx([0, 0, sign * 0.25])
+        assert found == pytest.approx([100 * 7.5e-05, 0, -0.25])
 
 
 def test_room_is_in_kb_at_the_older_version(eiger2: Client) -> None:
