@@ -10,6 +10,8 @@ import struct
 import numpy as np
 
 from sim_dcu import codec, scene
+from sim_dcu.codec import Compression
+from sim_dcu.file_layouts import layout_of
 from sim_dcu.series import ArmedSeries
 
 HEADER = struct.Struct(">QI")
@@ -29,28 +31,28 @@ class ImageSource:
     Raises
     ------
     ValueError
-        Where the armed compression is not one that `chunk_encoding` knows.
+        Where the detector's firmware has no such compression as the armed one.
     """
 
     def __init__(self, series: ArmedSeries) -> None:
         self._series = series
-        self._encoding = chunk_encoding(series)
+        self._compression = layout_of(series).compression(series)
+        self._header = b""
         key = scene.PoolKey.of(series)
         self._block_count = key.blocks
-        if self._encoding == "bslz4":
-            self._blocks = _compressed_blocks(key)
+        if self._compression is codec.NONE or not self._compression.in_blocks:
+            self._blocks = _plain_blocks(key)
+        else:
+            self._blocks = _compressed_blocks(key, self._compression)
             image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
             # Big-endian: the image's size and a block's size, both in bytes, as in real files.
             self._header = HEADER.pack(image_bytes, scene.BLOCK_BYTES)
-        else:
-            self._blocks = _plain_blocks(key)
-            self._header = b""
 
     def chunk(self, number: int) -> bytes:
         """Return the HDF5 chunk of image `number` (from 1).
 
-        With bslz4 a header of 12 bytes and bitshuffle's LZ4 blocks, without compression the
-        little-endian pixels.
+        With compression a header of 12 bytes and compressed blocks, without it the little-endian
+        pixels. Where the whole image is one block, it is compressed anew each time.
 
         Raises
         ------
@@ -65,7 +67,11 @@ class ImageSource:
         picked = (choice & (scene.POOL_IMAGES - 1)).tolist()
         parts = [self._header]
         parts += [blocks[which] for blocks, which in zip(self._blocks, picked, strict=True)]
-        return b"".join(parts)
+        joined = b"".join(parts)
+        if self._compression.in_blocks:
+            return joined
+        pixels = np.frombuffer(joined, series.dtype).reshape(series.shape)
+        return codec.compressed(pixels, self._compression)
 
     def array(self, number: int) -> np.ndarray:
         """Return what the chunk of image `number` holds: `series.dtype`, shape (y, x), counts.
@@ -76,31 +82,13 @@ class ImageSource:
             Where the series has no such image.
         """
         chunk = self.chunk(number)
-        shape, dtype = self._series.shape, self._series.dtype
-        if self._encoding == "none":
-            return np.frombuffer(chunk, dtype).reshape(shape)
-        return codec.decompressed(chunk, shape, dtype)
-
-
-def chunk_encoding(series: ArmedSeries) -> str:
-    """Return how the chunks of a series are encoded: "bslz4", or "none".
-
-    Raises
-    ------
-    ValueError
-        Where the armed compression is another one.
-    """
-    if not series.filewriter["compression_enabled"]:
-        return "none"
-    compression = series.detector["compression"]
-    if compression not in ("bslz4", "none"):
-        raise ValueError(f'compression "{compression}" is not simulated; "bslz4" is')
-    return compression
+        return codec.decompressed(chunk, self._series.shape, self._series.dtype, self._compression)
 
 
 @functools.lru_cache(maxsize=2)
-def _compressed_blocks(key: scene.PoolKey) -> list[tuple[bytes, ...]]:
-    return _by_place([_split(_pool_image(key, number), key) for number in range(scene.POOL_IMAGES)])
+def _compressed_blocks(key: scene.PoolKey, compression: Compression) -> list[tuple[bytes, ...]]:
+    pool = (codec.compressed(_pool_image(key, n), compression) for n in range(scene.POOL_IMAGES))
+    return _by_place([_split(stream, key.blocks) for stream in pool])
 
 
 @functools.lru_cache(maxsize=1)
@@ -114,15 +102,15 @@ def _by_place(pool: list[list[bytes]]) -> list[tuple[bytes, ...]]:
     return list(zip(*pool, strict=True))
 
 
-def _split(image: np.ndarray, key: scene.PoolKey) -> list[bytes]:
-    """Compress an image and return its blocks.
+def _split(stream: bytes, count: int) -> list[bytes]:
+    """Return the blocks of a compressed image of `count` blocks.
 
     Every block is a big-endian length of 4 bytes and LZ4 data; the last one covers the rest of
-    the image rounded down to 8 pixels, and up to 7 pixels follow as they are (bitshuffle's rules).
+    the image. With bitshuffle the rest is rounded down to 8 pixels, and up to 7 pixels follow as
+    they are.
     """
-    stream = codec.compressed(image)
     blocks, start = [], HEADER.size
-    for _ in range(key.blocks - 1):
+    for _ in range(count - 1):
         (length,) = struct.unpack_from(">I", stream, start)
         blocks.append(stream[start : start + 4 + length])
         start += 4 + length
