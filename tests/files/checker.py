@@ -281,7 +281,9 @@ def _place(series: ArmedSeries) -> np.ndarray:
 
 def _direction(series: ArmedSeries) -> list[float]:
     place = _place(series)
-    return (place / np.linalg.norm(place)).tolist()
+    length = np.linalg.norm(place)
+    # Where the length is 0, any direction would do: along the beam.
+    return (place / length).tolist() if length else [0.0, 0.0, 1.0]
 
 
 def _add_links(objects: dict, series: ArmedSeries) -> None:
