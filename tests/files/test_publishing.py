@@ -139,3 +139,15 @@ def test_a_pattern_without_the_id_overwrites_each_series(tmp_path, generation):
     (stack,) = stacks(write_series(tmp_path, other))
     np.testing.assert_array_equal(stack[0], oracle.image(other, 1))
     assert names(tmp_path) == [*data_names(3, "x"), "x_master.h5"]
+
+
+@pytest.mark.parametrize("name", ["x_master.h5", "x_data_000001.h5"])
+def test_who_reads_a_file_that_is_overwritten_reads_all_of_the_old_one(tmp_path, generation, name):
+    """Files are put in place at once: their old content never turns into the new one."""
+    write_series(tmp_path, armed(generation, name_pattern="x"))
+    old = (tmp_path / name).read_bytes()
+    with (tmp_path / name).open("rb") as reading:
+        other = armed(generation, nimages=3, name_pattern="x", series_id=8)
+        write_series(tmp_path, other)
+        assert reading.read() == old
+    assert (tmp_path / name).read_bytes() != old
