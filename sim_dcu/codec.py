@@ -55,12 +55,7 @@ LZ4_IN_BLOCKS = Compression("lz4", hdf5plugin.LZ4.filter_id, making=(_LZ4_BLOCK,
 
 
 def compressed(image: np.ndarray, compression: Compression) -> bytes:
-    """Return an image, shape (y, x), as a chunk: 12 bytes of header, then compressed blocks.
-
-    With `NONE` the little-endian pixels alone.
-    """
-    if compression.filter_number is None:
-        return image.tobytes()
+    """Return an image, shape (y, x), as a chunk: 12 bytes of header, then compressed blocks."""
     with _memory_file() as file:
         images = _images(file, image.shape, image.dtype, compression)
         images[0] = image
@@ -70,7 +65,10 @@ def compressed(image: np.ndarray, compression: Compression) -> bytes:
 def decompressed(
     chunk: bytes, shape: tuple[int, int], dtype: np.dtype, compression: Compression
 ) -> np.ndarray:
-    """Return the image, shape (y, x), of a chunk that `compressed` or `images` made."""
+    """Return the image, shape (y, x), of a chunk that `compressed` or `images` made.
+
+    With `NONE` a chunk is the little-endian pixels alone.
+    """
     if compression.filter_number is None:
         return np.frombuffer(chunk, dtype).reshape(shape)
     with _memory_file() as file:
