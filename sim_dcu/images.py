@@ -22,7 +22,7 @@ LENGTH = struct.Struct(">I")
 class ImageSource:
     """The images of one series, as the chunks that go into its files.
 
-    Building the pool takes about 0.1 s a million pixels, and twice that where it is cut for joining;
+    Building the pool takes about 0.1 s a million pixels, some more where it is cut for joining;
     series with an equal configuration share it.
 
     Parameters
@@ -41,7 +41,7 @@ class ImageSource:
         self._compression = layout_of(series).compression(series)
         # Of a chunk, big-endian as in real files: the image's size and a block's size in bytes.
         self._header = b""
-        self._image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
+        image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
         key = scene.PoolKey.of(series)
         self._block_count = key.blocks
         self._blocks: list[tuple[bytes, ...]] = []
@@ -50,10 +50,10 @@ class ImageSource:
             self._blocks = _plain_blocks(key)
         elif self._compression.in_blocks:
             self._blocks = _compressed_blocks(key, self._compression)
-            self._header = HEADER.pack(self._image_bytes, scene.BLOCK_BYTES)
+            self._header = HEADER.pack(image_bytes, scene.BLOCK_BYTES)
         else:
             self._pieces = _pieces(key)
-            self._header = HEADER.pack(self._image_bytes, self._image_bytes)
+            self._header = HEADER.pack(image_bytes, image_bytes)
 
     def chunk(self, number: int) -> bytes:
         """Return the HDF5 chunk of image `number` (from 1).
