@@ -84,7 +84,7 @@ EIGER1 = FileLayout(
 EIGER2 = FileLayout(
     formats=("v108", "v108"),
     master=master_eiger2.TREE,
-    # So it was printed of an EIGER2 XE 9M's master file (dials issue 2239).
+    # So a user of DIALS printed it of an EIGER2 XE 9M's master file.
     link_target="/entry/data/data",
     class_sizes=(8, 7),
     number_type="<u8",

@@ -289,12 +289,8 @@ FILEWRITER_CONFIG = (
     Parameter("image_nr_start", "uint", 1, maximum=INT32_MAX - LARGEST_COUNT),
     Parameter("name_pattern", "string", "series_$id", check=file_pattern),
     Parameter("compression_enabled", "bool", True),
-    Parameter(
-        "format",
-        "string",
-        "hdf5 nexus legacy nxmx",
-        allowed=("hdf5 nexus legacy nxmx", "hdf5 nexus v2024.2 nxmx"),
-    ),
+    # The other format, "hdf5 nexus v2024.2 nxmx", came with firmware 2024.1 (release notes).
+    Parameter("format", "string", "hdf5 nexus legacy nxmx", allowed=("hdf5 nexus legacy nxmx",)),
 )
 
 STATES = ("na", "idle", "ready", "acquire", "configure", "initialize", "error")

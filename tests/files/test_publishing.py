@@ -24,7 +24,7 @@ def test_links_are_made_at_arm_for_files_that_never_come(tmp_path, generation):
     with h5py.File(tmp_path / "series_7_master.h5") as file:
         data = file["entry/data"]
         links = {name: data.get(name, getlink=True) for name in data}
-    # As in a real 9M's file, and as a real EIGER2 XE 9M's was printed (dials issue 2239).
+    # As in a real 9M's file, and as a user of DIALS printed it of a real EIGER2 XE 9M's.
     target = {1: "entry/data/data", 2: "/entry/data/data"}[generation]
     assert {name: (link.filename, link.path) for name, link in links.items()} == {
         f"data_00000{k}": (f"series_7_data_00000{k}.h5", target) for k in (1, 2, 3)

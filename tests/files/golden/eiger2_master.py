@@ -8,7 +8,7 @@ header    the stream header of a real EIGER2 Si 16M with firmware 2020.2.1
 NSLS-II   the fields that NSLS-II's compression script takes over from its EIGER2's masters
 ARINA     the fields that a site with an ARINA, which has the same file writer, shows
 DIALS     what DIALS' class for these files and nxmx read
-XE 9M     a listing of a real EIGER2 XE 9M's master (dials issue 2239)
+XE 9M     what a user of DIALS printed of a real EIGER2 XE 9M's master
 notes     the vendor's release notes
 EIGER1    nothing contradicts the real EIGER 9M's master, so it is taken to hold
 """
