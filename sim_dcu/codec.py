@@ -1,43 +1,94 @@
-"""Compresses and decompresses one image with HDF5's own filter, in memory.
+"""Compresses and decompresses one image with HDF5's own filters, in memory.
 
-The filter comes with hdf5plugin, which there is ready-made for every platform and Python; what it
-makes of an image is, by construction, what a file's chunk holds. Not fast: `images` compresses a
-pool of images once.
+The filters come with hdf5plugin, which there is ready-made for every platform and Python; what
+they make of an image is, by construction, what a file's chunk holds. Not fast: `images` compresses
+a pool of images once.
 """
 
-import io
+from dataclasses import dataclass
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers the filter with HDF5
+import hdf5plugin
 import numpy as np
 
-_BITSHUFFLE_FILTER = 32008
-# 0 stands for the filter's own block size, 8192 bytes; 2 for LZ4 (as in real EIGER1 files).
-_SETTINGS = (0, 2)
+_BITSHUFFLE_LZ4 = 2
+_BITSHUFFLE_DEFAULT_BLOCK = 0  # 8192 bytes
+# The size of the blocks of EIGER2's LZ4, as in real files.
+_LZ4_BLOCK = 8192
 
 
-def compressed(image: np.ndarray) -> bytes:
-    """Return an image, shape (y, x), as a chunk: 12 bytes of header and bitshuffle's LZ4 blocks."""
-    with h5py.File(io.BytesIO(), "w") as file:
-        images = _images(file, image.shape, image.dtype)
+@dataclass(frozen=True)
+class Compression:
+    """A way to store an image as a chunk.
+
+    Attributes
+    ----------
+    name : str
+        As detector/config/compression has it.
+    filter_number : int or None
+        HDF5's number of the filter; None where there is none.
+    settings : tuple of int
+        The filter's parameters as a dataset is created with them.
+    making : tuple of int
+        Those that images are compressed with. A chunk says itself what is needed to read it, so
+        they may differ.
+    in_blocks : bool
+        Whether each `scene.BLOCK_BYTES` bytes of an image are compressed on their own, so that an
+        image can be put together from blocks.
+    """
+
+    name: str
+    filter_number: int | None = None
+    settings: tuple[int, ...] = ()
+    making: tuple[int, ...] = ()
+    in_blocks: bool = True
+
+
+NONE = Compression("none")
+_BITSHUFFLE_SETTINGS = (_BITSHUFFLE_DEFAULT_BLOCK, _BITSHUFFLE_LZ4)
+BSLZ4 = Compression(
+    "bslz4", hdf5plugin.Bitshuffle.filter_id, _BITSHUFFLE_SETTINGS, _BITSHUFFLE_SETTINGS
+)
+# Without a parameter the filter makes one block of the whole image.
+LZ4_WHOLE = Compression("lz4", hdf5plugin.LZ4.filter_id, in_blocks=False)
+LZ4_IN_BLOCKS = Compression("lz4", hdf5plugin.LZ4.filter_id, making=(_LZ4_BLOCK,))
+
+
+def compressed(image: np.ndarray, compression: Compression) -> bytes:
+    """Return an image, shape (y, x), as a chunk: 12 bytes of header, then compressed blocks."""
+    with _memory_file() as file:
+        images = _images(file, image.shape, image.dtype, compression)
         images[0] = image
         return images.id.read_direct_chunk((0, 0, 0))[1]
 
 
-def decompressed(chunk: bytes, shape: tuple[int, int], dtype: np.dtype) -> np.ndarray:
-    """Return the image, shape (y, x), of a chunk that `compressed` or `images` made."""
-    with h5py.File(io.BytesIO(), "w") as file:
-        images = _images(file, shape, dtype)
+def decompressed(
+    chunk: bytes, shape: tuple[int, int], dtype: np.dtype, compression: Compression
+) -> np.ndarray:
+    """Return the image, shape (y, x), of a chunk that `compressed` or `images` made.
+
+    With `NONE` a chunk is the little-endian pixels alone.
+    """
+    if compression.filter_number is None:
+        return np.frombuffer(chunk, dtype).reshape(shape)
+    with _memory_file() as file:
+        images = _images(file, shape, dtype, compression)
         images.id.write_direct_chunk((0, 0, 0), chunk)
         return images[0]
 
 
-def _images(file: h5py.File, shape: tuple[int, ...], dtype: np.dtype) -> h5py.Dataset:
+def _memory_file() -> h5py.File:
+    return h5py.File("image", "w", driver="core", backing_store=False)
+
+
+def _images(
+    file: h5py.File, shape: tuple[int, ...], dtype: np.dtype, compression: Compression
+) -> h5py.Dataset:
     return file.create_dataset(
         "images",
         (1, *shape),
         dtype,
         chunks=(1, *shape),
-        compression=_BITSHUFFLE_FILTER,
-        compression_opts=_SETTINGS,
+        compression=compression.filter_number,
+        compression_opts=compression.making,
     )

@@ -1,8 +1,8 @@
-"""The file writer: a series' images in files as an EIGER1 with firmware 1.6 leaves them.
+"""The file writer: a series' images in files as the detector's firmware leaves them.
 
 Every file is written in a hidden folder beside its place and moved there when it is complete and
 closed, so that nobody ever sees a growing file. Knows files and one series; knows nothing of the
-detector's states, of threads or of HTTP.
+detector's states, of threads or of HTTP; how files are built is in `file_layouts`.
 """
 
 import os
@@ -13,8 +13,8 @@ from pathlib import Path, PurePosixPath
 import h5py
 
 from sim_dcu import hdf5_parts as parts
-from sim_dcu import master_file
-from sim_dcu.images import chunk_encoding
+from sim_dcu.file_layouts import layout_of
+from sim_dcu.image_stack import ImageStack
 from sim_dcu.series import ArmedSeries
 
 # Their links are made at arm, 20 us each.
@@ -23,7 +23,6 @@ MOST_DATA_FILES = 100_000
 MOST_IMAGES = 10_000_000
 # The hidden folders of unfinished files are called this and the number of the process.
 UNFINISHED = ".unfinished-"
-LARGEST_IMAGE_NUMBER = 2**31 - 1  # image_nr_high is an int32
 
 
 class SeriesWriter:
@@ -44,8 +43,8 @@ class SeriesWriter:
     KeyError
         Where the configuration lacks something the master file says.
     ValueError
-        Where the name pattern leaves the folder or is hidden, the compression is not simulated,
-        or the series has more images or files than the format can number.
+        Where the name pattern leaves the folder or is hidden, the firmware has no such
+        compression, or the series has more images or files than the format can number.
     """
 
     def __init__(self, folder: Path, series: ArmedSeries) -> None:
@@ -53,10 +52,11 @@ class SeriesWriter:
         self._series = series
         self._per_file = int(series.filewriter["nimages_per_file"])
         self._first_number = int(series.filewriter["image_nr_start"])
-        self._encoding = chunk_encoding(series)
-        master_file.check_keys(series.detector)
+        self._layout = layout_of(series)
+        self._compression = self._layout.compression(series)
+        self._layout.master.check_keys(series.detector)
         _check_name(series.basename)
-        _check_extent(series.images, self._data_files, self._first_number)
+        self._check_extent()
         self._hidden: Path | None = None
         self._open: _ImageFile | None = None
         self._written = 0
@@ -82,21 +82,19 @@ class SeriesWriter:
         With `nimages_per_file` 0 it holds the images itself and is published by `close`.
         """
         path = self._hidden_path(self.master_name)
-        file = parts.create_file(path)
+        file = parts.create_file(path, self._layout.formats)
         try:
-            groups = master_file.write_tree(file, self._series)
+            groups = self._layout.master.write(file, self._series)
             if self._per_file == 0:
                 stack = self._stack(groups["entry/data"], self._series.images)
                 self._open = _ImageFile(file, path, self.master_name, self._first_number, stack)
                 return
             links = groups["entry/data"].links
+            images = self._layout.link_target.encode()
             for number in range(1, self._data_files + 1):
-                # A bare name, so that the files can be moved together; no leading slash in the
-                # target, as in real files.
-                target = PurePosixPath(self.data_name(number)).name
-                links.create_external(
-                    f"data_{number:06d}".encode(), target.encode(), b"entry/data/data"
-                )
+                # A bare name, so that the files can be moved together, as in real files.
+                name = PurePosixPath(self.data_name(number)).name
+                links.create_external(f"data_{number:06d}".encode(), name.encode(), images)
             parts.close_file(file)
             self._publish(path, self.master_name)
         except BaseException as error:
@@ -156,18 +154,33 @@ class SeriesWriter:
         before = index * self._per_file
         name = self.data_name(index + 1)
         path = self._hidden_path(name)
-        file = parts.create_file(path)
+        file = parts.create_file(path, self._layout.formats)
         try:
             count = min(self._per_file, self._series.images - before)
-            stack = self._stack(parts.create_data_file_groups(file), count)
+            group = parts.create_data_file_groups(file, self._layout.class_sizes)
+            stack = self._stack(group, count)
         except BaseException as error:
             self._give_up(file, error)
             raise
         return _ImageFile(file, path, name, self._first_number + before, stack)
 
-    def _stack(self, group: h5py.h5g.GroupID, count: int) -> parts.ImageStack:
+    def _stack(self, group: h5py.h5g.GroupID, count: int) -> ImageStack:
         shape = (count, *self._series.shape)
-        return parts.ImageStack(group, shape, self._series.dtype, self._encoding)
+        return ImageStack(group, shape, self._series.dtype, self._compression, self._layout)
+
+    def _check_extent(self) -> None:
+        images = self._series.images
+        for found, most, what in (
+            (images, MOST_IMAGES, "images"),
+            (self._data_files, MOST_DATA_FILES, "data files"),
+            (
+                self._first_number + images - 1,
+                self._layout.largest_number,
+                "as the last image's number",
+            ),
+        ):
+            if found > most:
+                raise ValueError(f"the series has {found} {what}; at most {most} can be written")
 
     def _finish_open_file(self) -> None:
         image_file = self._open
@@ -219,7 +232,7 @@ class _ImageFile:
     """A hidden file that takes images: a data file, or a master file that holds its images."""
 
     def __init__(
-        self, file: h5py.File, path: Path, name: str, first: int, stack: parts.ImageStack
+        self, file: h5py.File, path: Path, name: str, first: int, stack: ImageStack
     ) -> None:
         self.file = file
         self.path = path
@@ -242,13 +255,3 @@ def _check_name(basename: str) -> None:
             f"name_pattern makes {basename!r}: files lie in the data folder, under names that "
             "do not begin with a dot"
         )
-
-
-def _check_extent(images: int, data_files: int, first_number: int) -> None:
-    for found, most, what in (
-        (images, MOST_IMAGES, "images"),
-        (data_files, MOST_DATA_FILES, "data files"),
-        (first_number + images - 1, LARGEST_IMAGE_NUMBER, "as the last image's number"),
-    ):
-        if found > most:
-            raise ValueError(f"the series has {found} {what}; at most {most} can be written")

@@ -10,16 +10,20 @@ import struct
 import numpy as np
 
 from sim_dcu import codec, scene
+from sim_dcu.codec import Compression
+from sim_dcu.file_layouts import layout_of
+from sim_dcu.lz4_block import Piece, joined, piece, plain_piece
 from sim_dcu.series import ArmedSeries
 
 HEADER = struct.Struct(">QI")
+LENGTH = struct.Struct(">I")
 
 
 class ImageSource:
     """The images of one series, as the chunks that go into its files.
 
-    Building the pool takes about 0.1 s a million pixels; series with an equal configuration share
-    it.
+    Building the pool takes about 0.1 s a million pixels, some more where it is cut for joining;
+    series with an equal configuration share it.
 
     Parameters
     ----------
@@ -29,28 +33,33 @@ class ImageSource:
     Raises
     ------
     ValueError
-        Where the armed compression is not one that `chunk_encoding` knows.
+        Where the detector's firmware has no such compression as the armed one.
     """
 
     def __init__(self, series: ArmedSeries) -> None:
         self._series = series
-        self._encoding = chunk_encoding(series)
+        self._compression = layout_of(series).compression(series)
+        # Of a chunk, big-endian as in real files: the image's size and a block's size in bytes.
+        self._header = b""
+        image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
         key = scene.PoolKey.of(series)
         self._block_count = key.blocks
-        if self._encoding == "bslz4":
-            self._blocks = _compressed_blocks(key)
-            image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
-            # Big-endian: the image's size and a block's size, both in bytes, as in real files.
+        self._blocks: list[tuple[bytes, ...]] = []
+        self._pieces: list[tuple[Piece, ...]] = []
+        if self._compression is codec.NONE:
+            self._blocks = _plain_blocks(key)
+        elif self._compression.in_blocks:
+            self._blocks = _compressed_blocks(key, self._compression)
             self._header = HEADER.pack(image_bytes, scene.BLOCK_BYTES)
         else:
-            self._blocks = _plain_blocks(key)
-            self._header = b""
+            self._pieces = _pieces(key)
+            self._header = HEADER.pack(image_bytes, image_bytes)
 
     def chunk(self, number: int) -> bytes:
         """Return the HDF5 chunk of image `number` (from 1).
 
-        With bslz4 a header of 12 bytes and bitshuffle's LZ4 blocks, without compression the
-        little-endian pixels.
+        With compression a header of 12 bytes and compressed blocks, without it the little-endian
+        pixels.
 
         Raises
         ------
@@ -63,9 +72,17 @@ class ImageSource:
             series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, self._block_count
         )
         picked = (choice & (scene.POOL_IMAGES - 1)).tolist()
+        if self._pieces:
+            return self._one_block(picked)
         parts = [self._header]
         parts += [blocks[which] for blocks, which in zip(self._blocks, picked, strict=True)]
         return b"".join(parts)
+
+    def _one_block(self, picked: list[int]) -> bytes:
+        """Return the chunk of an image that is compressed as a whole."""
+        # The filter stores what does not get smaller as it is; of the scene every image does.
+        block = joined(pieces[which] for pieces, which in zip(self._pieces, picked, strict=True))
+        return self._header + LENGTH.pack(len(block)) + block
 
     def array(self, number: int) -> np.ndarray:
         """Return what the chunk of image `number` holds: `series.dtype`, shape (y, x), counts.
@@ -76,31 +93,30 @@ class ImageSource:
             Where the series has no such image.
         """
         chunk = self.chunk(number)
-        shape, dtype = self._series.shape, self._series.dtype
-        if self._encoding == "none":
-            return np.frombuffer(chunk, dtype).reshape(shape)
-        return codec.decompressed(chunk, shape, dtype)
-
-
-def chunk_encoding(series: ArmedSeries) -> str:
-    """Return how the chunks of a series are encoded: "bslz4", or "none".
-
-    Raises
-    ------
-    ValueError
-        Where the armed compression is another one.
-    """
-    if not series.filewriter["compression_enabled"]:
-        return "none"
-    compression = series.detector["compression"]
-    if compression not in ("bslz4", "none"):
-        raise ValueError(f'compression "{compression}" is not simulated; "bslz4" is')
-    return compression
+        return codec.decompressed(chunk, self._series.shape, self._series.dtype, self._compression)
 
 
 @functools.lru_cache(maxsize=2)
-def _compressed_blocks(key: scene.PoolKey) -> list[tuple[bytes, ...]]:
-    return _by_place([_split(_pool_image(key, number), key) for number in range(scene.POOL_IMAGES)])
+def _compressed_blocks(key: scene.PoolKey, compression: Compression) -> list[tuple[bytes, ...]]:
+    pool = (codec.compressed(_pool_image(key, n), compression) for n in range(scene.POOL_IMAGES))
+    return _by_place([_split(stream, key.blocks) for stream in pool])
+
+
+@functools.lru_cache(maxsize=1)
+def _pieces(key: scene.PoolKey) -> list[tuple[Piece, ...]]:
+    """Return the pool's blocks, cut so that they can be joined to one."""
+    places = _compressed_blocks(key, codec.LZ4_IN_BLOCKS)
+    sizes = [scene.BLOCK_BYTES] * key.blocks
+    sizes[-1] = key.shape[0] * key.shape[1] * key.bits // 8 - sum(sizes[:-1])
+    return [
+        tuple(_piece(block[LENGTH.size :], size) for block in blocks)
+        for blocks, size in zip(places, sizes, strict=True)
+    ]
+
+
+def _piece(block: bytes, size: int) -> Piece:
+    # The filter stores a block that does not get smaller as it is.
+    return piece(block) if len(block) < size else plain_piece(block)
 
 
 @functools.lru_cache(maxsize=1)
@@ -114,18 +130,18 @@ def _by_place(pool: list[list[bytes]]) -> list[tuple[bytes, ...]]:
     return list(zip(*pool, strict=True))
 
 
-def _split(image: np.ndarray, key: scene.PoolKey) -> list[bytes]:
-    """Compress an image and return its blocks.
+def _split(stream: bytes, count: int) -> list[bytes]:
+    """Return the blocks of a compressed image of `count` blocks.
 
     Every block is a big-endian length of 4 bytes and LZ4 data; the last one covers the rest of
-    the image rounded down to 8 pixels, and up to 7 pixels follow as they are (bitshuffle's rules).
+    the image. With bitshuffle the rest is rounded down to 8 pixels, and up to 7 pixels follow as
+    they are.
     """
-    stream = codec.compressed(image)
     blocks, start = [], HEADER.size
-    for _ in range(key.blocks - 1):
-        (length,) = struct.unpack_from(">I", stream, start)
-        blocks.append(stream[start : start + 4 + length])
-        start += 4 + length
+    for _ in range(count - 1):
+        (length,) = LENGTH.unpack_from(stream, start)
+        blocks.append(stream[start : start + LENGTH.size + length])
+        start += LENGTH.size + length
     blocks.append(stream[start:])
     return blocks
 

@@ -101,21 +101,8 @@ def internal_values(model: Model, pixel_mask: np.ndarray) -> dict[str, Any]:
 
 
 def file_values(model: Model) -> dict[str, Any]:
-    """Return what the files of an EIGER1 say and an EIGER2 has no parameter for.
-
-    The file writer writes the EIGER1 layout for both generations.
-    """
-    return {
-        "calibration_type": "standard",
-        "countrate_correction_bunch_mode": "continuous",
-        "detector_readout_period": model.shortest_frame_time,
-        "efficiency_correction_applied": False,
-        "frame_period": model.shortest_frame_time,
-        "module_bandwidth": 0,
-        "nframes_sum": 1,
-        "nsequences": 1,
-        "test_mode": 0,
-    }
+    """Return what the files say beside the parameters."""
+    return {"frame_period": model.shortest_frame_time}
 
 
 def _acquisition(model: Model) -> list[Parameter]:
@@ -266,7 +253,9 @@ def _identity(model: Model) -> list[Parameter]:
         Parameter("detector_number", "string", model.detector_number, access="r"),
         Parameter("detector_readout_time", "float", model.readout_time, access="r", unit="s"),
         Parameter("software_version", "string", "1.8.0", access="r"),
-        Parameter("eiger_fw_version", "string", "release-2020.2.1-sim", access="r"),
+        # The firmware whose files are written (`master_eiger2`). DIALS of 2022 reads what follows
+        # "release-" as a Python version, and takes the axes of older files for exchanged.
+        Parameter("eiger_fw_version", "string", "release-2022.1.2+sim", access="r"),
         Parameter("sensor_material", "string", "Si", access="r"),
         Parameter("sensor_thickness", "float", model.sensor_thickness, access="r", unit="m"),
         Parameter("instrument_name", "string", "", check=printable),
@@ -300,12 +289,8 @@ FILEWRITER_CONFIG = (
     Parameter("image_nr_start", "uint", 1, maximum=INT32_MAX - LARGEST_COUNT),
     Parameter("name_pattern", "string", "series_$id", check=file_pattern),
     Parameter("compression_enabled", "bool", True),
-    Parameter(
-        "format",
-        "string",
-        "hdf5 nexus legacy nxmx",
-        allowed=("hdf5 nexus legacy nxmx", "hdf5 nexus v2024.2 nxmx"),
-    ),
+    # The other format, "hdf5 nexus v2024.2 nxmx", came with firmware 2024.1 (release notes).
+    Parameter("format", "string", "hdf5 nexus legacy nxmx", allowed=("hdf5 nexus legacy nxmx",)),
 )
 
 STATES = ("na", "idle", "ready", "acquire", "configure", "initialize", "error")

@@ -60,6 +60,29 @@ DETECTOR = {
         for end in ("start", "increment")
     },
 }
+# What an EIGER2 says otherwise, and what an EIGER1 alone or an EIGER2 alone has.
+EIGER1_ALONE = (
+    "calibration_type",
+    "countrate_correction_bunch_mode",
+    "detector_readout_period",
+    "efficiency_correction_applied",
+    "module_bandwidth",
+    "nframes_sum",
+    "nsequences",
+    "test_mode",
+)
+EIGER2_DETECTOR = {
+    **{key: value for key, value in DETECTOR.items() if key not in EIGER1_ALONE},
+    "beam_center_x": 514.25,
+    "bit_depth_readout": 16,
+    "countrate_correction_table": np.arange(65535, dtype="<u4"),
+    "data_collection_date": "2026-01-02T03:04:05.678+08:00",
+    "description": "Dectris EIGER2 Si 1M",
+    "detector_readout_time": 1e-07,
+    "detector_translation": [0.03856875, 0.03991875, -0.125],
+    "eiger_fw_version": "release-2022.1.2",
+    "software_version": "1.8.0",
+}
 FILEWRITER = {
     "compression_enabled": True,
     "image_nr_start": 1,
@@ -70,31 +93,35 @@ FILEWRITER = {
 
 
 @cache
-def pixel_mask(modules: tuple[int, int], seed: int) -> np.ndarray:
-    return geometry.default_pixel_mask(*modules, seed)
+def pixel_mask(modules: tuple[int, int], seed: int, generation: geometry.Generation) -> np.ndarray:
+    return geometry.default_pixel_mask(*modules, seed, generation)
 
 
 @cache
-def flatfield(modules: tuple[int, int]) -> np.ndarray:
-    return geometry.default_flatfield(*modules)
+def flatfield(modules: tuple[int, int], generation: geometry.Generation) -> np.ndarray:
+    return geometry.default_flatfield(*modules, generation)
 
 
 def armed_series(
-    modules: tuple[int, int] = (1, 1), seed: int = 3, series_id: int = 7, **changes: Any
+    modules: tuple[int, int] = (1, 1),
+    seed: int = 3,
+    series_id: int = 7,
+    generation: geometry.Generation = geometry.EIGER1,
+    **changes: Any,
 ) -> ArmedSeries:
     """Return a series of a detector of `modules` (x, y), by default a 500K, with `changes`.
 
     A change goes where its key is, to the filewriter's configuration or to the detector's.
     """
-    ny, nx = geometry.detector_size(*modules)
-    mask = pixel_mask(modules, seed)
+    ny, nx = geometry.detector_size(*modules, generation)
+    mask = pixel_mask(modules, seed, generation)
     detector = {
-        **DETECTOR,
+        **(DETECTOR if generation is geometry.EIGER1 else EIGER2_DETECTOR),
         "x_pixels_in_detector": nx,
         "y_pixels_in_detector": ny,
         "pixel_mask": mask,
         "number_of_excluded_pixels": int((mask != 0).sum()),
-        "flatfield": flatfield(modules),
+        "flatfield": flatfield(modules, generation),
     }
     filewriter = dict(FILEWRITER)
     for key, value in changes.items():

@@ -234,15 +234,6 @@ def test_commands_take_any_body(client: Client, body: bytes) -> None:
         assert next(iter(reply.json())) == "sequence id"
 
 
-def test_unsupported_compression_is_refused_at_arm(client: Client) -> None:
-    client.config(compression="lz4")
-    reply = client.command("arm")
-    assert (reply.status_code, client.state) == (400, "idle")
-    assert "lz4" in reply.text
-    client.config(compression="bslz4")
-    assert client.arm() == 1
-
-
 def test_series_of_too_many_images_is_refused_at_arm(client: Client) -> None:
     client.config(nimages=2_000_000_000, ntrigger=2)
     reply = client.command("arm")

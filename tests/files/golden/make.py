@@ -1,6 +1,6 @@
 """Describe an EIGER file as JSON, and make the descriptions of real files that tests compare with.
 
-    python tests/sim/golden/make.py
+    python tests/files/golden/make.py
 
 writes one JSON file beside this script for each file in `REAL_FILES`, read from the folder that
 the environment variable EIGER_TEST_DATA names (default: `../shared/data` beside the checkout). A
@@ -24,10 +24,13 @@ DATA = Path(
     os.environ.get("EIGER_TEST_DATA", Path(__file__).resolve().parents[4] / "shared" / "data")
 )
 _TESTMODE = "eiger1_1M/eiger1_testmode10_2datafiles_4images_bslz4_data_00000"
+_SIMREAD = "eiger2_500K/eiger2_simread7_2datafiles_4images_bslz4_uint32_data_00000"
 REAL_FILES = {
     "eiger1_9M_master.json": "eiger1_9M_master/dectris_eiger_master.h5",
     "eiger1_1M_data_000001.json": f"{_TESTMODE}1.h5",
     "eiger1_1M_data_000002.json": f"{_TESTMODE}2.h5",
+    "eiger2_500K_data_000001.json": f"{_SIMREAD}1.h5",
+    "eiger2_500K_data_000002.json": f"{_SIMREAD}2.h5",
 }
 
 LAYOUTS = {h5py.h5d.CONTIGUOUS: "contiguous", h5py.h5d.CHUNKED: "chunked"}
@@ -55,7 +58,7 @@ def describe(path: Path) -> dict:
     objects: dict[str, dict] = {}
     modules = []
     with h5py.File(path) as file:
-        for name, entry in _walk(file["/"], ""):
+        for name, entry in walk(file["/"]):
             general = re.sub(r"detectorModule_\d{3}", "detectorModule_*", name)
             if "detectorModule_*" in general:
                 entry.pop("value", None)
@@ -65,12 +68,21 @@ def describe(path: Path) -> dict:
                 module = file[name]
                 place = [*module["data_origin"][()].tolist(), int(module["data_rotation"][()])]
                 modules.append(place)
+    return {"superblock": superblock(path), "objects": objects, "half_modules": sorted(modules)}
+
+
+def superblock(path: Path) -> str:
+    """Return the version of a file's superblock and what it declares, as hexadecimal digits.
+
+    From version 2 on the end of the file and a checksum follow, which are left out.
+    """
     with path.open("rb") as raw:
-        superblock = raw.read(24)[8:].hex()  # its version and the sizes it declares
-    return {"superblock": superblock, "objects": objects, "half_modules": sorted(modules)}
+        start = raw.read(24)[8:]
+    return (start[:4] if start[0] >= 2 else start).hex()
 
 
-def _walk(group: h5py.Group, prefix: str) -> Iterator[tuple[str, dict]]:
+def walk(group: h5py.Group, prefix: str = "") -> Iterator[tuple[str, dict]]:
+    """Yield the path and the description of a group and of all that lies below it."""
     yield prefix or "/", {"kind": "group", "attributes": _attributes(group)}
     for name in group:
         path = f"{prefix}/{name}"
@@ -78,12 +90,13 @@ def _walk(group: h5py.Group, prefix: str) -> Iterator[tuple[str, dict]]:
         if isinstance(link, h5py.ExternalLink):
             yield path, {"kind": "external link", "file": link.filename, "target": link.path}
         elif isinstance(group[name], h5py.Group):
-            yield from _walk(group[name], path)
+            yield from walk(group[name], path)
         else:
-            yield path, _dataset(group[name])
+            yield path, describe_dataset(group[name])
 
 
-def _dataset(dataset: h5py.Dataset) -> dict:
+def describe_dataset(dataset: h5py.Dataset) -> dict:
+    """Return how a dataset is stored and, where it is small, its value."""
     properties = dataset.id.get_create_plist()
     entry = {
         "kind": "dataset",
@@ -104,6 +117,8 @@ def _dataset(dataset: h5py.Dataset) -> dict:
         ],
         "attributes": _attributes(dataset),
     }
+    if entry["fill_value"] == "user" and dataset.dtype.kind != "S":
+        entry["fill"] = _plain(dataset.fillvalue)
     if dataset.size <= LARGEST_SHOWN:
         entry["value"] = _plain(dataset[()])
     return entry
