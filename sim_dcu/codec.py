@@ -5,12 +5,14 @@ they make of an image is, by construction, what a file's chunk holds. Not fast: 
 a pool of images once.
 """
 
+import itertools
 from dataclasses import dataclass
 
 import h5py
 import hdf5plugin
 import numpy as np
 
+_numbers = itertools.count()
 _BITSHUFFLE_LZ4 = 2
 _BITSHUFFLE_DEFAULT_BLOCK = 0  # 8192 bytes
 # The size of the blocks of EIGER2's LZ4, as in real files.
@@ -78,7 +80,8 @@ def decompressed(
 
 
 def _memory_file() -> h5py.File:
-    return h5py.File("image", "w", driver="core", backing_store=False)
+    # HDF5 takes two open files of one name for the same, in memory too.
+    return h5py.File(f"image-{next(_numbers)}", "w", driver="core", backing_store=False)
 
 
 def _images(

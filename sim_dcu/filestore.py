@@ -261,7 +261,9 @@ class Filewriter(Subsystem):
         return 100.0 * 1024 * self._free_kb() / self.store.quota
 
     def _free_kb(self) -> int:
-        return max(0, self.store.room() // 1024)
+        # What is stored is rounded up.
+        taken = -((self.store.room() - self.store.quota) // 1024)
+        return max(0, self.store.quota // 1024 - taken)
 
     def _clear(self, _argument: Argument) -> None:
         # Users of EIGER1 put mode enabled after each clear, because it disables it. A series that
