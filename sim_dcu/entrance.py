@@ -7,6 +7,8 @@ import time
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sim_dcu.faults import Faults, SetFault
+from sim_dcu.request_faults import disturbed
 from sim_dcu.system import ApiLog
 
 api_log = logging.getLogger("sim_dcu.api")
@@ -25,10 +27,13 @@ class Entrance:
         Takes a line a request.
     sim_api : bool
         Whether `/sim` answers to any client.
+    faults : Faults
+        Strike requests for all but `/sim` and the page.
     """
 
-    def __init__(self, app: ASGIApp, log: ApiLog, sim_api: bool):
+    def __init__(self, app: ASGIApp, log: ApiLog, sim_api: bool, faults: Faults):
         self._app = app
+        self._faults = faults
         self._log = log
         self._sim_api = sim_api
 
@@ -48,13 +53,20 @@ class Entrance:
             await send(message)
 
         # The answer for any path that is not there.
-        hidden = scope["path"].split("/")[1] == "sim" and not self._sim_api and not _is_local(scope)
+        first = scope["path"].split("/")[1]
+        hidden = first == "sim" and not self._sim_api and not _is_local(scope)
         app = PlainTextResponse("Not Found", 404) if hidden else self._app
+        struck: list[SetFault] = []
+        if self._faults.active and first not in ("", "sim"):
+            struck = self._faults.of_request(scope["method"], scope["path"])
+            app = disturbed(app, struck, self._faults)
         try:
             await app(scope, receive, send_noting)
         finally:
             duration = time.monotonic() - start
             line = f"{scope['method']} {asked} -> {status} in {duration:.4f} s"
+            if struck:
+                line += f" (fault {', '.join(fault.name for fault in struck)})"
             self._log.note(line)
             api_log.info("%s", line)
 

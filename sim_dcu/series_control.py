@@ -7,18 +7,19 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from sim_dcu import oracle
-from sim_dcu.acquisition import Acquisition, Ending, Phase, Sink, Train
+from sim_dcu.acquisition import Acquisition, Ending, Phase, Sink, Taker, Train
 from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
 from sim_dcu.models import Durations
 from sim_dcu.parameters import RefusedError
 from sim_dcu.series import ArmedSeries
+from sim_dcu.series_faults import SeriesFaults
 from sim_dcu.states import DetectorState, State
 from sim_dcu.subsystem import Argument, Command, Machine, after
 
@@ -41,14 +42,6 @@ _ENDINGS = {
 }
 # What each external trigger mode waits for. eies and extg are EIGER2's (its user manual, 9.6, 9.7).
 SIGNAL_OF_MODE = {"exts": "pulse", "exte": "gate", "eies": "pulse", "extg": "gate"}
-
-
-class Taker(Protocol):
-    """Who wants to know of a series' images beside the file writer."""
-
-    def open_series(self, series: ArmedSeries) -> Sink | None:
-        """Return the sink of a series, or None where it wants none."""
-        ...
 
 
 class SeriesControl:
@@ -105,6 +98,7 @@ class SeriesControl:
         self._armed: dict[int, ArmedSeries] = {}
         self._signals = 0
         self.unique_id = ""
+        machine.faults.watch(self._wake)
 
     @property
     def commands(self) -> dict[str, Command]:
@@ -115,6 +109,10 @@ class SeriesControl:
             "wait": self._wait,
             **{name: self._ending_command(name) for name in _ENDINGS},
         }
+
+    def _wake(self) -> None:
+        if (acquisition := self.acquisition) is not None:
+            acquisition.wake()
 
     def note_change(self) -> None:
         """Let the next arm take the time of one after a change."""
@@ -230,6 +228,7 @@ class SeriesControl:
                 self.machine.clock,
                 self.machine.lock,
                 self._report,
+                disturbance=SeriesFaults(self.machine.faults, series),
                 ends_itself=series.detector["trigger_mode"] != "extg",
             )
             self._signals = 0
