@@ -8,7 +8,8 @@ from pathlib import Path
 import pytest
 
 # The helpers beside these tests and those of the simulator are imported by their own names.
-sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parents[1] / "sim")]
+sys.path.insert(0, str(Path(__file__).parents[1] / "sim"))
+sys.path.insert(0, str(Path(__file__).parent))
 
 from dcu_process import VERSIONS, Dcu, running
 
