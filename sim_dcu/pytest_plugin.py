@@ -81,9 +81,9 @@ def eiger_dcu_factory(request: pytest.FixtureRequest) -> Iterator[DcuFactory]:
 
 @pytest.fixture
 def eiger_dcu(eiger_dcu_factory: DcuFactory) -> "Server":
-    """A running, initialized simulated EIGER DCU: `eiger_dcu.url` is its address.
+    """Start one simulated EIGER DCU, initialized: `eiger_dcu.url` is its address.
 
     `eiger_dcu.faults.set("refuse:command=arm")` has it fail, `eiger_dcu.image(1, 3)` is what image
-    3 of series 1 must hold, `eiger_dcu.pulse()` an edge at its trigger input. It ends with the test.
+    3 of series 1 must hold, `eiger_dcu.pulse()` an edge at its trigger input. Ends with the test.
     """
     return eiger_dcu_factory()

@@ -73,6 +73,8 @@ class SeriesControl:
     ----------
     takers : sequence of Taker
         Who is told of each series beside the file writer.
+    series_id : int
+        Of the newest series, 0 where none was armed since initialize.
     """
 
     def __init__(
@@ -93,12 +95,12 @@ class SeriesControl:
         self.takers: Sequence[Taker] = ()
         self._durations = durations
         self._seed = seed
-        self._series_id = 0
+        self.series_id = 0
         self._changed_since_arm = True
         self._armed: dict[int, ArmedSeries] = {}
         self._signals = 0
         self.unique_id = ""
-        machine.faults.watch(self._wake)
+        machine.faults.watch(lambda: self.acquisition and self.acquisition.wake())
 
     @property
     def commands(self) -> dict[str, Command]:
@@ -110,17 +112,13 @@ class SeriesControl:
             **{name: self._ending_command(name) for name in _ENDINGS},
         }
 
-    def _wake(self) -> None:
-        if (acquisition := self.acquisition) is not None:
-            acquisition.wake()
-
     def note_change(self) -> None:
         """Let the next arm take the time of one after a change."""
         self._changed_since_arm = True
 
     def forget(self) -> None:
         """Start counting anew; armed series stay known to the oracle."""
-        self._series_id = 0
+        self.series_id = 0
         self._changed_since_arm = True
 
     def end_all(self) -> None:
@@ -203,7 +201,7 @@ class SeriesControl:
             self._config.update({"data_collection_date": self.machine.firmware.stamp()})
             writes = self._filewriter.config["mode"] == "enabled"
             series = ArmedSeries(
-                series_id=self._series_id + 1,
+                series_id=self.series_id + 1,
                 seed=self._seed,
                 detector=MappingProxyType(self._settings.armed_values()),
                 filewriter=MappingProxyType(self._filewriter.config.values()),
@@ -215,7 +213,7 @@ class SeriesControl:
             if (sink := taker.open_series(series)) is not None:
                 sinks.append(sink)  # noqa: PERF401 - a sink opened is one to be closed
         with self.machine.lock:
-            self._series_id = series.series_id
+            self.series_id = series.series_id
             self._armed.pop(series.series_id, None)
             self._armed[series.series_id] = series
             while len(self._armed) > REMEMBERED_SERIES:
@@ -321,7 +319,7 @@ class SeriesControl:
     def _end(self, command: str) -> "Future[Any]":
         with self.machine.lock:
             self._state.require(command, State.IDLE, State.READY, State.ACQUIRE)
-            reply = {"sequence id": self._series_id}
+            reply = {"sequence id": self.series_id}
             acquisition = self.acquisition
             if acquisition is None:
                 nothing: Future[None] = Future()

@@ -1,4 +1,4 @@
-"""What lies below `/sim`: the trigger input, what images must hold, and the faults on request.
+"""The page, and what lies below `/sim`: the trigger input, what images must hold, the faults.
 
 No detector has any of it; a client under test must not use it. Knows paths and bodies; what a
 fault does is elsewhere.
@@ -13,7 +13,7 @@ import numpy as np
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, Response
 from starlette.routing import Route
 
 from sim_dcu import darray, fault_table
@@ -21,7 +21,15 @@ from sim_dcu.bodies import whole_body
 from sim_dcu.dcu import Dcu
 from sim_dcu.fault_kinds import FaultError
 from sim_dcu.monitor_routes import whole_number
+from sim_dcu.overview import overview, page
 from sim_dcu.parameters import MissingError, RefusedError
+
+# The page holds all that it needs but the state. Names of files come from clients: whatever slips
+# into the page cannot load anything.
+_PAGE_POLICY = (
+    "default-src 'none'; style-src 'unsafe-inline'; script-src 'unsafe-inline'; "
+    "connect-src 'self'; img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
+)
 
 
 class SimRoutes:
@@ -42,6 +50,8 @@ class SimRoutes:
     def routes(self) -> list[Route]:
         """Return the routes."""
         return [
+            Route("/", self.get_page),
+            Route("/sim/state", self.get_state),
             Route("/sim/trigger", self.put_trigger, methods=["PUT"]),
             Route("/sim/image/{series}/{number}", self.get_image),
             Route("/sim/faults", self.get_faults),
@@ -49,6 +59,14 @@ class SimRoutes:
             Route("/sim/faults/{name}", self.set_fault, methods=["PUT"]),
             Route("/sim/faults/{name}", self.clear_faults, methods=["DELETE"]),
         ]
+
+    async def get_page(self, _request: Request) -> Response:
+        """Answer the page."""
+        return HTMLResponse(page(), headers={"content-security-policy": _PAGE_POLICY})
+
+    async def get_state(self, _request: Request) -> Response:
+        """Answer what the page shows."""
+        return JSONResponse(await run_in_threadpool(overview, self._dcu))
 
     async def put_trigger(self, request: Request) -> Response:
         """Give an edge at the trigger input, or with a value a gate of so many seconds."""

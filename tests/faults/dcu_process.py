@@ -103,6 +103,8 @@ def until_refused(dcu: Dcu, limit: float = 10.0) -> None:
             dcu.connect().close()
         except ConnectionRefusedError:
             return
+        except ConnectionResetError:  # it came while the port was being closed
+            continue
     raise AssertionError(f"the port still takes connections after {limit} s")
 
 
@@ -112,7 +114,7 @@ def until_back(dcu: Dcu, limit: float = 10.0) -> float:
     while time.monotonic() < end:
         try:
             dcu.connect().close()
-        except ConnectionRefusedError:
+        except (ConnectionRefusedError, ConnectionResetError):
             continue
         return time.monotonic()
     raise AssertionError(f"the port still refuses after {limit} s")

@@ -8,7 +8,7 @@ from pathlib import Path
 import h5py
 import pytest
 import requests
-from dcu_process import VERSIONS, Dcu, running, until_back, until_refused
+from dcu_process import VERSIONS, Dcu, running, until_back, until_closed
 from plain_client import until
 
 # What differs between two series of one DCU too: the time, and an id that is new each time.
@@ -132,11 +132,6 @@ def stall(dcu: Dcu) -> None:
     assert dcu.state == "acquire"
 
 
-def wait_for_power(dcu: Dcu) -> None:
-    until_refused(dcu)
-    until_back(dcu)
-
-
 def update(dcu: Dcu) -> None:
     dcu.command("status_update")
 
@@ -148,7 +143,7 @@ CASES: list[tuple[str, dict[str, object], Callable[[Dcu], None]]] = [
     *[("drop", {"when": w}, take_series) for w in ("before", "head", "body", "after")],
     ("lose", {}, take_series),
     ("put-reply", {}, take_series),
-    ("die", {"back": 0.3}, wait_for_power),
+    ("die", {"back": 0.3}, until_back),
     ("die", {"image": 2, "back": 0.3, "files": "kept"}, take_series),
     ("error", {"image": 2}, take_series),
     ("full", {}, take_series),
@@ -177,7 +172,10 @@ def test_after_clear_all_is_as_if_there_had_been_no_fault(
     arguments: dict[str, object],
     meanwhile: Callable[[Dcu], None],
 ) -> None:
-    dcu.fault(name, **arguments)
+    with dcu.connect() as kept:
+        dcu.fault(name, **arguments)
+        if name == "die" and "image" not in arguments:
+            assert until_closed(kept) == b""
     meanwhile(dcu)
     if name == "die":
         until_back(dcu)

@@ -1,6 +1,7 @@
 """The plugin for pytest, in projects of others: found by its entry point, used, and not used."""
 
 import os
+import re
 import tomllib
 from pathlib import Path
 
@@ -93,6 +94,16 @@ def test_several(eiger_dcu, eiger_dcu_factory):
 """
     )
     found_by_itself(project).assert_outcomes(passed=4)
+
+
+def test_the_readmes_tests_pass(project: pytest.Pytester) -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    blocks = re.findall(r"^```python\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    (block,) = (block for block in blocks if "eiger_dcu_factory" in block)
+    project.makepyfile(block)
+    outcomes(project).assert_outcomes(passed=block.count("def test_"))
+    table = dict(re.findall(r"^\| `(sim_dcu_\w+)` \| (.*) \|$", readme, re.MULTILINE))
+    assert set(table) == {"sim_dcu_model", "sim_dcu_api_version", "sim_dcu_time_scale"}
 
 
 def test_options_of_the_command_line_come_first(project: pytest.Pytester) -> None:
@@ -210,7 +221,7 @@ def test_it(eiger_dcu, number):
 def test_the_fixtures_explain_themselves(project: pytest.Pytester) -> None:
     result = outcomes(project, "--fixtures")
     result.stdout.fnmatch_lines(["*eiger_dcu_factory*", "*Start simulated EIGER DCUs*"])
-    result.stdout.fnmatch_lines(["*A running, initialized simulated EIGER DCU*"])
+    result.stdout.fnmatch_lines(["*Start one simulated EIGER DCU, initialized*"])
 
 
 def test_the_help_names_the_options(project: pytest.Pytester) -> None:
