@@ -50,99 +50,104 @@ def test_refuse_answers_with_status_and_text_and_does_nothing(dcu: Dcu) -> None:
     assert dcu.arm() == 1
 
 
-def test_refuse_strikes_what_the_path_says_and_lets_the_first_pass(dcu: Dcu) -> None:
-    dcu.fault("refuse", path="GET detector/*/status/*", status=500, after=2)
-    assert [dcu.get("detector/status/state").status_code for _ in range(4)] == [200, 200, 500, 500]
-    assert dcu.get("detector/config/nimages").status_code == 200
-    assert dcu.put("detector/config/nimages", 2).status_code == 200
-    dcu.clear()
-    assert dcu.state == "idle"
+def test_refuse_strikes_what_the_path_says_and_lets_the_first_pass(eiger1: Dcu) -> None:
+    eiger1.fault("refuse", path="GET detector/*/status/*", status=500, after=2)
+    assert [eiger1.get("detector/status/state").status_code for _ in range(4)] == [
+        200,
+        200,
+        500,
+        500,
+    ]
+    assert eiger1.get("detector/config/nimages").status_code == 200
+    assert eiger1.put("detector/config/nimages", 2).status_code == 200
+    eiger1.clear()
+    assert eiger1.state == "idle"
 
 
-def test_a_body_that_a_refusal_does_not_read_harms_no_later_request(dcu: Dcu) -> None:
-    dcu.fault("refuse", path="PUT detector/*/config/*", times=1)
+def test_a_body_that_a_refusal_does_not_read_harms_no_later_request(eiger1: Dcu) -> None:
+    eiger1.fault("refuse", path="PUT detector/*/config/*", times=1)
     big = {"value": "x" * 500_000}
-    path = dcu.path("detector/config/nimages")
-    assert dcu.session.put(path, json=big, timeout=5).text == "refused on request"
-    assert dcu.session.put(path, json={"value": 3}, timeout=5).status_code == 200
-    assert dcu.value("detector/config/nimages") == 3
+    path = eiger1.path("detector/config/nimages")
+    assert eiger1.session.put(path, json=big, timeout=5).text == "refused on request"
+    assert eiger1.session.put(path, json={"value": 3}, timeout=5).status_code == 200
+    assert eiger1.value("detector/config/nimages") == 3
 
 
 # -- late, hang -----------------------------------------------------------------------------------
 
 
-def test_late_does_at_once_and_answers_later(dcu: Dcu) -> None:
-    dcu.fault("late", command="arm", seconds=1)
-    with dcu.connect() as raw:
+def test_late_does_at_once_and_answers_later(eiger1: Dcu) -> None:
+    eiger1.fault("late", command="arm", seconds=1)
+    with eiger1.connect() as raw:
         begin = time.monotonic()
-        raw.sendall(dcu.request_bytes("PUT", "detector/command/arm"))
-        while dcu.state != "ready":
+        raw.sendall(eiger1.request_bytes("PUT", "detector/command/arm"))
+        while eiger1.state != "ready":
             assert time.monotonic() - begin < 1
         assert raw.recv(65536).startswith(b"HTTP/1.1 200 ")
         assert time.monotonic() - begin >= 1
-    dcu.clear()
+    eiger1.clear()
     begin = time.monotonic()
-    assert dcu.command("disarm").status_code == 200
+    assert eiger1.command("disarm").status_code == 200
     assert time.monotonic() - begin < 1
 
 
-def test_late_delays_a_file_too(dcu: Dcu) -> None:
-    dcu.arm()
-    dcu.fault("late", path="GET data/*", seconds=SHORT)
+def test_late_delays_a_file_too(eiger1: Dcu) -> None:
+    eiger1.arm()
+    eiger1.fault("late", path="GET data/*", seconds=SHORT)
     begin = time.monotonic()
-    assert dcu.session.get(f"{dcu.url}/data/series_1_master.h5", timeout=30).ok
+    assert eiger1.session.get(f"{eiger1.url}/data/series_1_master.h5", timeout=30).ok
     assert time.monotonic() - begin >= SHORT
 
 
-def test_a_late_answer_comes_at_once_when_the_fault_is_cleared(dcu: Dcu) -> None:
-    dcu.fault("late", seconds=3600)
-    with dcu.connect() as raw:
-        raw.sendall(dcu.request_bytes("GET", "detector/status/state"))
+def test_a_late_answer_comes_at_once_when_the_fault_is_cleared(eiger1: Dcu) -> None:
+    eiger1.fault("late", seconds=3600)
+    with eiger1.connect() as raw:
+        raw.sendall(eiger1.request_bytes("GET", "detector/status/state"))
         raw.settimeout(SHORT)
         with pytest.raises(TimeoutError):
             raw.recv(1)
-        dcu.clear()
+        eiger1.clear()
         raw.settimeout(5)
         assert raw.recv(65536).startswith(b"HTTP/1.1 200 ")
 
 
-def test_hang_takes_the_request_does_nothing_and_never_answers(dcu: Dcu) -> None:
-    dcu.fault("hang", command="arm")
-    with dcu.connect() as raw:
-        raw.sendall(dcu.request_bytes("PUT", "detector/command/arm"))
+def test_hang_takes_the_request_does_nothing_and_never_answers(eiger1: Dcu) -> None:
+    eiger1.fault("hang", command="arm")
+    with eiger1.connect() as raw:
+        raw.sendall(eiger1.request_bytes("PUT", "detector/command/arm"))
         raw.settimeout(SHORT)
         with pytest.raises(TimeoutError):
             raw.recv(1)
-        assert dcu.state == "idle"
-        dcu.clear()
+        assert eiger1.state == "idle"
+        eiger1.clear()
         raw.settimeout(5)
         assert until_closed(raw) == b""
-    assert dcu.arm() == 1
+    assert eiger1.arm() == 1
 
 
-def test_a_client_that_gives_a_hanging_request_up_is_noticed(dcu: Dcu) -> None:
-    dcu.fault("hang", command="arm")
+def test_a_client_that_gives_a_hanging_request_up_is_noticed(eiger1: Dcu) -> None:
+    eiger1.fault("hang", command="arm")
     with pytest.raises(requests.Timeout):
-        requests.put(dcu.path("detector/command/arm"), timeout=SHORT)
-    assert dcu.active()[0]["struck"] == 1
+        requests.put(eiger1.path("detector/command/arm"), timeout=SHORT)
+    assert eiger1.active()[0]["struck"] == 1
 
 
 # -- drop, lose -----------------------------------------------------------------------------------
 
 
-def test_drop_before_sends_nothing_and_does_nothing(dcu: Dcu) -> None:
-    dcu.fault("drop", command="arm", when="before", times=1)
-    assert answer(dcu, "PUT", "detector/command/arm") == b""
-    assert dcu.state == "idle"
-    assert dcu.arm() == 1
+def test_drop_before_sends_nothing_and_does_nothing(eiger1: Dcu) -> None:
+    eiger1.fault("drop", command="arm", when="before", times=1)
+    assert answer(eiger1, "PUT", "detector/command/arm") == b""
+    assert eiger1.state == "idle"
+    assert eiger1.arm() == 1
 
 
 @pytest.mark.parametrize("when", ["head", "body", "after"])
-def test_drop_in_the_reply_sends_so_much_of_it(dcu: Dcu, when: str) -> None:
-    whole = whole_answer(dcu, "GET", "detector/config/element")
+def test_drop_in_the_reply_sends_so_much_of_it(eiger1: Dcu, when: str) -> None:
+    whole = whole_answer(eiger1, "GET", "detector/config/element")
     head_length = whole.index(b"\r\n\r\n") + 4
-    dcu.fault("drop", when=when, times=1)
-    received = answer(dcu, "GET", "detector/config/element")
+    eiger1.fault("drop", when=when, times=1)
+    received = answer(eiger1, "GET", "detector/config/element")
     # The date is a different one, at most.
     assert received[:17] == whole[:17]
     bounds = {
@@ -153,41 +158,43 @@ def test_drop_in_the_reply_sends_so_much_of_it(dcu: Dcu, when: str) -> None:
     low, high = bounds[when]
     assert low <= len(received) <= high
     assert received[head_length:] == whole[head_length : len(received)]
-    assert whole_answer(dcu, "GET", "detector/config/element")[head_length:] == whole[head_length:]
+    assert (
+        whole_answer(eiger1, "GET", "detector/config/element")[head_length:] == whole[head_length:]
+    )
 
 
 @pytest.mark.parametrize("when", ["head", "body", "after"])
-def test_drop_in_the_reply_comes_after_the_command(dcu: Dcu, when: str) -> None:
-    dcu.fault("drop", command="arm", when=when)
-    assert answer(dcu, "PUT", "detector/command/arm").startswith(b"HTTP/1.1 200 ")
-    assert dcu.state == "ready"
+def test_drop_in_the_reply_comes_after_the_command(eiger1: Dcu, when: str) -> None:
+    eiger1.fault("drop", command="arm", when=when)
+    assert answer(eiger1, "PUT", "detector/command/arm").startswith(b"HTTP/1.1 200 ")
+    assert eiger1.state == "ready"
 
 
-def test_drop_cuts_a_large_file_in_the_middle(dcu: Dcu) -> None:
-    dcu.arm()
-    dcu.command("disarm")
-    whole = whole_answer(dcu, "GET", "/data/series_1_master.h5")
+def test_drop_cuts_a_large_file_in_the_middle(eiger1: Dcu) -> None:
+    eiger1.arm()
+    eiger1.command("disarm")
+    whole = whole_answer(eiger1, "GET", "/data/series_1_master.h5")
     assert len(whole) > 4_000_000
-    dcu.fault("drop", path="GET data/*", when="body")
-    received = answer(dcu, "GET", "/data/series_1_master.h5")
+    eiger1.fault("drop", path="GET data/*", when="body")
+    received = answer(eiger1, "GET", "/data/series_1_master.h5")
     assert 0.4 * len(whole) < len(received) < 0.6 * len(whole)
     assert received[500:] == whole[500 : len(received)]
     with pytest.raises(requests.RequestException):
-        _ = requests.get(f"{dcu.url}/data/series_1_master.h5", timeout=30).content
+        _ = requests.get(f"{eiger1.url}/data/series_1_master.h5", timeout=30).content
 
 
-def test_drop_where_there_is_no_body_comes_after_the_head(dcu: Dcu) -> None:
-    dcu.arm()
-    dcu.fault("drop", path="HEAD data/*", when="body")
-    received = answer(dcu, "HEAD", "/data/series_1_master.h5")
+def test_drop_where_there_is_no_body_comes_after_the_head(eiger1: Dcu) -> None:
+    eiger1.arm()
+    eiger1.fault("drop", path="HEAD data/*", when="body")
+    received = answer(eiger1, "HEAD", "/data/series_1_master.h5")
     assert received.startswith(b"HTTP/1.1 200 ")
     assert received.endswith(b"\r\n\r\n")
 
 
-def test_drop_after_closes_without_a_word(dcu: Dcu) -> None:
+def test_drop_after_closes_without_a_word(eiger1: Dcu) -> None:
     """A kept connection looks usable, which is what the fault is for."""
-    dcu.fault("drop", when="after", times=1)
-    received = answer(dcu, "GET", "detector/status/state")
+    eiger1.fault("drop", when="after", times=1)
+    received = answer(eiger1, "GET", "detector/status/state")
     assert b"connection:" not in received.lower()
     assert received.startswith(b"HTTP/1.1 200 ")
 
@@ -235,41 +242,41 @@ def test_put_reply_sets_the_value_and_answers_no_list(
 # -- several, and what is never struck ------------------------------------------------------------
 
 
-def test_faults_of_one_request_act_together(dcu: Dcu) -> None:
-    dcu.fault("late", seconds=SHORT)
-    dcu.fault("refuse", status=404)
+def test_faults_of_one_request_act_together(eiger1: Dcu) -> None:
+    eiger1.fault("late", seconds=SHORT)
+    eiger1.fault("refuse", status=404)
     begin = time.monotonic()
-    assert dcu.get("detector/status/state").status_code == 404
+    assert eiger1.get("detector/status/state").status_code == 404
     assert time.monotonic() - begin >= SHORT
 
 
-def test_sim_itself_is_never_struck(dcu: Dcu) -> None:
-    dcu.fault("drop", path="*")
+def test_sim_itself_is_never_struck(eiger1: Dcu) -> None:
+    eiger1.fault("drop", path="*")
     with pytest.raises(requests.ConnectionError):
-        dcu.get("detector/status/state")
-    assert [fault["name"] for fault in dcu.active()] == ["drop"]
-    dcu.clear()
-    assert dcu.state == "idle"
+        eiger1.get("detector/status/state")
+    assert [fault["name"] for fault in eiger1.active()] == ["drop"]
+    eiger1.clear()
+    assert eiger1.state == "idle"
 
 
-def test_the_log_says_which_request_a_fault_struck(dcu: Dcu) -> None:
-    dcu.fault("refuse", command="arm", times=1)
-    dcu.command("arm")
-    log = dcu.get("system/log").text
+def test_the_log_says_which_request_a_fault_struck(eiger1: Dcu) -> None:
+    eiger1.fault("refuse", command="arm", times=1)
+    eiger1.command("arm")
+    log = eiger1.get("system/log").text
     assert "/command/arm -> 400 in " in log
     assert " s (fault refuse)" in log
 
 
-def test_hanging_requests_hold_up_nobody(dcu: Dcu) -> None:
-    dcu.fault("hang", path="GET data*")
+def test_hanging_requests_hold_up_nobody(eiger1: Dcu) -> None:
+    eiger1.fault("hang", path="GET data*")
     with contextlib.ExitStack() as stack:
         hanging = []
         for _ in range(50):
-            raw: socket.socket = stack.enter_context(dcu.connect())
-            raw.sendall(dcu.request_bytes("GET", "/data"))
+            raw: socket.socket = stack.enter_context(eiger1.connect())
+            raw.sendall(eiger1.request_bytes("GET", "/data"))
             hanging.append(raw)
-        assert dcu.arm() == 1
-        done = threading.Thread(target=dcu.clear)
+        assert eiger1.arm() == 1
+        done = threading.Thread(target=eiger1.clear)
         done.start()
         assert {until_closed(raw) for raw in hanging} == {b""}
         done.join(5)

@@ -7,7 +7,7 @@ from pathlib import Path
 import h5py
 import pytest
 import requests
-from dcu_process import VERSIONS, Dcu, running
+from dcu_process import Dcu, running
 from plain_client import Client, until
 
 
@@ -109,9 +109,8 @@ def test_a_buffer_that_runs_full_in_mid_series_loses_the_rest(dcu: Dcu) -> None:
     dcu.arm()
     assert dcu.value("filewriter/status/buffer_free") > 0
     dcu.command("trigger")
-    reply = dcu.command("disarm")
-    assert reply.status_code == 400
-    assert "no room" in reply.text
+    # For want of room, or because the state is error already.
+    assert dcu.command("disarm").status_code == 400
     assert dcu.value("filewriter/status/state") == "error"
     assert "no room" in dcu.value("filewriter/status/error")[0]
     assert dcu.value("filewriter/status/buffer_free") == 0
@@ -191,13 +190,12 @@ def test_a_stalled_series_can_be_ended(
     full_series(dcu)
 
 
-@pytest.mark.parametrize("model", VERSIONS)
-def test_a_stall_delays_what_follows_by_its_own_length(model: str, tmp_path: Path) -> None:
-    """The images after a stall keep their period: none is made up for."""
-    with running(model, tmp_path / "data", "--time-scale", "1") as dcu:
+def test_a_stall_delays_what_follows_by_its_own_length(tmp_path: Path) -> None:
+    """The images after a stall keep their period, of 0.3 s: none is made up for."""
+    with running("eiger-500k", tmp_path / "data", "--time-scale", "0.1") as dcu:
         dcu.put("filewriter/config/mode", "disabled")
         dcu.put("monitor/config/mode", "enabled")
-        dcu.config(frame_time=0.3, count_time=0.2, nimages=3)
+        dcu.config(frame_time=3, count_time=2, nimages=3)
         dcu.fault("stall", image=1)
         dcu.arm()
         trigger = threading.Thread(target=Client(dcu.url, dcu.version).command, args=["trigger"])
