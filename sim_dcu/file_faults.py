@@ -163,10 +163,15 @@ def damage(path: Path, fault: SetFault) -> None:
 def _images(file: h5py.File) -> h5py.Dataset | None:
     """Return the dataset of a file's images, None in a master that only links them."""
     data = file["entry/data"]
-    if not isinstance(data, h5py.Group) or not isinstance(data.get("data"), h5py.Dataset):
+    if not isinstance(data, h5py.Group):
         return None
-    images = data["data"]
-    return images if isinstance(images, h5py.Dataset) and images.chunks else None
+    for name in data:
+        # What lies elsewhere need not be there.
+        if isinstance(data.get(name, getlink=True), h5py.HardLink):
+            images = data[name]
+            if isinstance(images, h5py.Dataset) and images.chunks and images.ndim == 3:
+                return images
+    return None
 
 
 def _shorten(path: Path, missing: int) -> None:

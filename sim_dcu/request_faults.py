@@ -30,7 +30,10 @@ def disturbed(app: ASGIApp, struck: Sequence[SetFault], faults: Faults) -> ASGIA
 
 
 def _refuse(_app: ASGIApp, fault: SetFault, _faults: Faults) -> ASGIApp:
-    return PlainTextResponse(fault.arguments["text"], fault.arguments["status"])
+    status = fault.arguments["status"]
+    # These have no body (RFC 9110, 15); one would be taken for the next reply.
+    text = "" if status in (204, 205, 304) else fault.arguments["text"]
+    return PlainTextResponse(text, status)
 
 
 def _late(app: ASGIApp, fault: SetFault, faults: Faults) -> ASGIApp:

@@ -73,6 +73,16 @@ def test_a_body_that_a_refusal_does_not_read_harms_no_later_request(eiger1: Dcu)
     assert eiger1.value("detector/config/nimages") == 3
 
 
+@pytest.mark.parametrize("status", [204, 304])
+def test_a_status_that_has_no_body_has_none(eiger1: Dcu, status: int) -> None:
+    eiger1.fault("refuse", status=status, times=1)
+    with eiger1.connect() as raw:
+        raw.sendall(eiger1.request_bytes("GET", "detector/status/state"))
+        assert raw.recv(65536).endswith(b"\r\n\r\n")
+        raw.sendall(eiger1.request_bytes("GET", "detector/status/state"))
+        assert raw.recv(65536).startswith(b"HTTP/1.1 200 ")
+
+
 # -- late, hang -----------------------------------------------------------------------------------
 
 
