@@ -65,7 +65,7 @@ def _hang(_app: ASGIApp, fault: SetFault, faults: Faults) -> ASGIApp:
                     end.cancel()
         finally:
             gone.cancel()
-        _connection(scope).abort()
+        await _cut(scope, receive)
 
     return answer
 
@@ -74,7 +74,7 @@ def _drop(app: ASGIApp, fault: SetFault, _faults: Faults) -> ASGIApp:
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         when = fault.arguments["when"]
         if when == "before":
-            _connection(scope).abort()
+            await _cut(scope, receive)
             return
         _connection(scope).cut_reply(when, has_body=scope["method"] != "HEAD")
         await app(scope, receive, send)
@@ -88,7 +88,7 @@ def _lose(app: ASGIApp, _fault: SetFault, _faults: Faults) -> ASGIApp:
             pass
 
         await app(scope, receive, swallow)
-        _connection(scope).abort()
+        await _cut(scope, receive)
 
     return answer
 
@@ -130,6 +130,12 @@ _WRAPPERS: dict[str, Callable[[ASGIApp, SetFault, Faults], ASGIApp]] = {
     "put-reply": _put_reply,
     "die": _die,
 }
+
+
+async def _cut(scope: Scope, receive: Receive) -> None:
+    """Cut the connection, and return when the server knows: it then misses no reply."""
+    _connection(scope).abort()
+    await disconnected(receive)
 
 
 def _connection(scope: Scope) -> Any:

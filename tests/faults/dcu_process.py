@@ -68,14 +68,16 @@ class Dcu(Client):
 
 
 @contextlib.contextmanager
-def running(model: str, folder: Path, *arguments: str) -> Iterator[Dcu]:
-    """Start `python -m sim_dcu` and end it."""
+def running(model: str, folder: Path, *arguments: str, errors: int | None = None) -> Iterator[Dcu]:
+    """Start `python -m sim_dcu` and end it; `errors` is a file descriptor for its stderr."""
     command = [sys.executable, "-m", "sim_dcu", "--port", "0", "--model", model, "--initialized"]
     command += ["--seed", "3", "--data-dir", str(folder), *arguments]
     if "--time-scale" not in arguments:
         command += ["--time-scale", "0"]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as process:
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=errors, text=True, env=environment
+    ) as process:
         try:
             assert process.stdout is not None
             dcu = Dcu(process.stdout.readline().split()[-1], model, folder)

@@ -4,10 +4,12 @@ import contextlib
 import socket
 import threading
 import time
+from pathlib import Path
 
 import pytest
 import requests
-from dcu_process import Dcu, until_closed
+from dcu_process import Dcu, running, until_closed
+from plain_client import until
 
 SHORT = 0.4
 
@@ -247,6 +249,33 @@ def test_put_reply_sets_the_value_and_answers_no_list(
     dcu.command("disarm")
     dcu.clear()
     assert "count_time" in dcu.put("detector/config/count_time", 0.5).json()
+
+
+def test_what_is_cut_on_purpose_is_no_error_of_the_server(tmp_path: Path) -> None:
+    stderr = tmp_path / "stderr"
+    with (
+        stderr.open("w") as file,
+        running("eiger-500k", tmp_path / "data", errors=file.fileno()) as dcu,
+    ):
+        faults = [("drop", {"when": when}) for when in ("before", "head", "body", "after")]
+        for name, arguments in (*faults, ("lose", {})):
+            dcu.fault(name, **arguments, times=1)
+            answer(dcu, "PUT", "detector/command/status_update")
+        for name in ("hang", "late"):
+            dcu.fault(name)
+            with pytest.raises(requests.Timeout):
+                requests.put(dcu.path("detector/command/status_update"), timeout=SHORT)
+            with dcu.connect() as raw:
+                raw.sendall(dcu.request_bytes("PUT", "detector/command/status_update"))
+                until(lambda: dcu.active()[-1]["struck"] == 2)
+                dcu.clear()
+                raw.recv(1)
+        # One that ends with the process.
+        dcu.fault("late", seconds=3600)
+        with dcu.connect() as raw:
+            raw.sendall(dcu.request_bytes("GET", "detector/status/state"))
+            until(lambda: dcu.active()[-1]["struck"] == 1)
+    assert stderr.read_text() == ""
 
 
 # -- several, and what is never struck ------------------------------------------------------------
