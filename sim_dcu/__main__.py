@@ -10,9 +10,11 @@ import re
 import signal
 from collections.abc import Sequence
 
+from sim_dcu import fault_table
+from sim_dcu.fault_kinds import FaultError
 from sim_dcu.filestore import CAPACITY
 from sim_dcu.models import MODELS
-from sim_dcu.serve import IDLE_LIMIT, serve
+from sim_dcu.server import IDLE_LIMIT, serve
 
 
 def _port(text: str) -> int:
@@ -53,6 +55,14 @@ def _seconds(text: str) -> float:
 def _version(text: str) -> str:
     if not re.fullmatch(r"\d+\.\d+\.\d+", text):
         raise argparse.ArgumentTypeError(f"{text} is not a version such as 1.6.0")
+    return text
+
+
+def _fault(text: str) -> str:
+    try:
+        fault_table.checked(text)
+    except FaultError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
     return text
 
 
@@ -112,6 +122,14 @@ def build_parser() -> argparse.ArgumentParser:
         "--sim-api", action="store_true", help="answer under /sim to other machines too"
     )
     parser.add_argument(
+        "--fault",
+        type=_fault,
+        action="append",
+        default=[],
+        metavar="NAME[:KEY=VALUE,...]",
+        help=f"have a fault; may be given several times ({', '.join(fault_table.FAULTS)})",
+    )
+    parser.add_argument(
         "--verbose", action="store_true", help="log every request and state on stderr"
     )
     return parser
@@ -142,6 +160,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             idle_limit=chosen.idle_limit,
             sim_api=chosen.sim_api,
             data_quota=chosen.data_quota,
+            faults=chosen.fault,
         )
     except OSError as error:
         parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")

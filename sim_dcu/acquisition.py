@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import Protocol
 
 from sim_dcu.clock import Clock
+from sim_dcu.series import ArmedSeries
 
 log = logging.getLogger(__name__)
 
@@ -41,6 +42,31 @@ class Sink(Protocol):
 
     def close(self) -> None:
         """Publish what is left; no image follows."""
+        ...
+
+
+class Taker(Protocol):
+    """Who wants to know of a series' images beside the file writer."""
+
+    def open_series(self, series: ArmedSeries) -> Sink | None:
+        """Return the sink of a series, or None where it wants none."""
+        ...
+
+
+class Disturbance(Protocol):
+    """What may happen to a series between two images."""
+
+    @property
+    def expected(self) -> bool:
+        """Whether anything may happen at all."""
+        ...
+
+    def failure(self, exposed: int) -> str:
+        """Return why the series fails now, or nothing."""
+        ...
+
+    def stalls(self, exposed: int) -> bool:
+        """Return whether no further image comes for now; `Acquisition.wake` has it asked again."""
         ...
 
 
@@ -114,6 +140,8 @@ class Acquisition:
         The DCU's one lock; every attribute below belongs to it.
     report : callable
         Called with this acquisition after each change of its phase, under the lock.
+    disturbance : Disturbance or None
+        What may happen between two images.
     ends_itself : bool
         Whether it ends with its last image; without, it waits for its end from outside.
 
@@ -140,6 +168,7 @@ class Acquisition:
         lock: "threading.RLock",
         report: Callable[["Acquisition"], None],
         *,
+        disturbance: Disturbance | None = None,
         ends_itself: bool = True,
     ):
         self.phase = Phase.WAITING
@@ -156,10 +185,12 @@ class Acquisition:
         self._clock = clock
         self._changed = threading.Condition(lock)
         self._report = report
+        self._disturbance = disturbance
         self._ends_itself = ends_itself
         self._train: Train | None = None
         self._ending: Ending | None = None
         self._interrupt = threading.Event()
+        self._stalled = 0.0
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
 
@@ -183,6 +214,11 @@ class Acquisition:
                 self._ending = how
                 if how in (Ending.AT_ONCE, Ending.DROP_ALL):
                     self._interrupt.set()
+            self._changed.notify_all()
+
+    def wake(self) -> None:
+        """Have a series that stalls look whether it still does."""
+        with self._changed:
             self._changed.notify_all()
 
     def _enter(self, phase: Phase) -> None:
@@ -228,14 +264,17 @@ class Acquisition:
 
     def _run(self, train: Train) -> None:
         # Every image is due at its own distance from the start: lateness never adds up.
-        start = self._clock.now()
-        if not self._clock.scale and train.images > _MOST_ONE_BY_ONE:
+        disturbed = self._disturbance is not None and self._disturbance.expected
+        if not self._clock.scale and train.images > _MOST_ONE_BY_ONE and not disturbed:
             # No image takes time: counting millions would.
             with self._changed:
                 if not self._interrupt.is_set():
                     self.exposed += train.images
                     self._changed.notify_all()
             return
+        if not self._undisturbed():
+            return
+        start = self._clock.now()
         for index in range(train.images):
             due = train.delay + index * train.period + train.exposure
             if not self._clock.wait_until(start, due, self._interrupt):
@@ -245,6 +284,30 @@ class Acquisition:
                 self._changed.notify_all()
                 if self._ending not in (None, Ending.AFTER_TRIGGER):
                     return
+            if not self._undisturbed():
+                return
+            start += self._stalled
+
+    def _undisturbed(self) -> bool:
+        """Wait while the series stalls; return whether another image may follow."""
+        disturbance, self._stalled = self._disturbance, 0.0
+        if disturbance is None or not disturbance.expected:
+            return True
+        with self._changed:
+            while disturbance.stalls(self.exposed) and self._ending in (
+                None,
+                Ending.AFTER_TRIGGER,
+            ):
+                # What follows a stall keeps its distance from it.
+                before = self._clock.now()
+                self._changed.wait()
+                self._stalled += self._clock.now() - before
+            if failure := disturbance.failure(self.exposed):
+                self._changed.wait_for(
+                    lambda: self.delivered >= self.exposed or self._ending is Ending.DROP_ALL
+                )
+                self._fail(failure)
+            return self._ending in (None, Ending.AFTER_TRIGGER)
 
     # -- the thread that delivers -----------------------------------------------------------------
 
@@ -258,9 +321,10 @@ class Acquisition:
                     sink.add(number, chunk)
                 with self._changed:
                     self.delivered = number
+                    self._changed.notify_all()
         except Exception as error:  # whatever went wrong ends the series, never this thread unseen
             log.exception("image %d could not be delivered", self.delivered + 1)
-            self._fail(error)
+            self._fail(str(error) or type(error).__name__)
         self._close_sinks()
         with self._changed:
             self.closed.set_result(None)
@@ -277,7 +341,7 @@ class Acquisition:
                 )
             )
             if self._ending is Ending.DROP_ALL:
-                self._changed.wait_for(lambda: self.phase is Phase.ENDED)
+                self._changed.wait_for(lambda: self.phase in (Phase.ENDED, Phase.FAILED))
                 return None
             return self.delivered + 1 if self.delivered < self.exposed else None
 
@@ -287,11 +351,11 @@ class Acquisition:
                 sink.close()
             except Exception as error:  # the same: every sink is closed, the first fault told
                 log.exception("the files of a series could not be closed")
-                self._fail(error)
+                self._fail(str(error) or type(error).__name__)
 
-    def _fail(self, error: Exception) -> None:
+    def _fail(self, reason: str) -> None:
         with self._changed:
-            self.failure = self.failure or str(error) or type(error).__name__
+            self.failure = self.failure or reason
             self._ending = Ending.DROP_ALL
             self._interrupt.set()
             self._enter(Phase.FAILED)

@@ -20,11 +20,12 @@ from starlette.routing import Route
 from starlette.types import ASGIApp
 
 from sim_dcu import darray, formats
+from sim_dcu.bodies import LARGEST_SHORT_BODY, TooLargeError, whole_body
 from sim_dcu.dcu import Dcu
 from sim_dcu.downloads import FileReply, index_page
 from sim_dcu.entrance import Entrance
 from sim_dcu.monitor import Monitor
-from sim_dcu.monitor_routes import MonitorRoutes, whole_number
+from sim_dcu.monitor_routes import MonitorRoutes
 from sim_dcu.parameters import (
     ApiError,
     MissingError,
@@ -32,18 +33,11 @@ from sim_dcu.parameters import (
     UnknownPathError,
     UnknownResourceError,
 )
+from sim_dcu.sim_routes import SimRoutes
 
 # The mask of a 16M in base64 is 97 MB, the largest body that has a meaning.
 LARGEST_BODY = 128 * 2**20
-# All but arrays and whole configurations is a number or a text.
-LARGEST_SHORT_BODY = 2**20
 _LONG_KEYS = ("", "flatfield", "pixel_mask")
-
-
-class TooLargeError(ApiError):
-    """A body that nothing the DCU takes would need."""
-
-    status = 413
 
 
 class JsonReply(Response):
@@ -74,8 +68,7 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
         Route("/system/api/{version}/log.tar.gz", face.get_log_tarball),
         Route("/data", face.get_data_index),
         Route("/data/{name:path}", face.data, methods=["GET", "DELETE"]),
-        Route("/sim/trigger", face.put_trigger, methods=["PUT"]),
-        Route("/sim/image/{series}/{number}", face.get_image),
+        *SimRoutes(dcu, face.json).routes(),
     ]
     handlers = {
         UnknownResourceError: face.unknown,
@@ -85,7 +78,7 @@ def build_app(dcu: Dcu, *, sim_api: bool = False) -> ASGIApp:
     }
     app = Starlette(routes=routes, exception_handlers=handlers)
     app.router.redirect_slashes = False
-    return Entrance(app, dcu.system.log, sim_api)
+    return Entrance(app, dcu.system.log, sim_api, dcu.faults)
 
 
 async def _refusal(_request: Request, error: Exception) -> Response:
@@ -100,18 +93,6 @@ async def _result(answer: Any) -> Any:
     while isinstance(answer, Future):
         answer = await asyncio.wrap_future(answer)
     return answer
-
-
-async def _body(request: Request, most: int = LARGEST_SHORT_BODY) -> bytes:
-    pieces = bytearray()
-    announced = request.headers.get("content-length", "0")
-    if int(announced) > most:
-        raise TooLargeError(f"body of {announced} bytes, more than {most}")
-    async for piece in request.stream():
-        pieces += piece
-        if len(pieces) > most:
-            raise TooLargeError(f"body of more than {most} bytes")
-    return bytes(pieces)
 
 
 async def _left(_request: Request, _error: Exception) -> Response:
@@ -205,7 +186,7 @@ class _Face:
 
     async def put_config(self, request: Request) -> Response:
         last = request.path_params.get("key", "").rpartition("/")[2]
-        body = await _body(request, LARGEST_BODY if last in _LONG_KEYS else LARGEST_SHORT_BODY)
+        body = await whole_body(request, LARGEST_BODY if last in _LONG_KEYS else LARGEST_SHORT_BODY)
 
         form = formats.body_form(request.headers.get("content-type", ""))
 
@@ -235,7 +216,7 @@ class _Face:
         return Response(status_code=204)
 
     async def put_command(self, request: Request) -> Response:
-        body = await _body(request)
+        body = await whole_body(request)
         argument = functools.partial(darray.argument_value, body)
 
         def run() -> Any:
@@ -275,33 +256,3 @@ class _Face:
     async def delete_data(self, request: Request) -> Response:
         await run_in_threadpool(self._dcu.store.delete, request.path_params["name"])
         return Response(status_code=204)
-
-    async def put_trigger(self, request: Request) -> Response:
-        """Give an edge at the trigger input, or with a value a gate of so many seconds."""
-        body = await _body(request)
-
-        def give() -> bool:
-            seconds = darray.argument_value(body)
-            if seconds is None:
-                return self._dcu.pulse()
-            if isinstance(seconds, bool) or not isinstance(seconds, int | float):
-                raise RefusedError("the value is not a number of seconds")
-            try:
-                return self._dcu.gate(float(seconds))
-            except (ValueError, OverflowError) as error:
-                raise RefusedError(str(error)) from error
-
-        return self.json({"value": await run_in_threadpool(give), "value_type": "bool"})
-
-    async def get_image(self, request: Request) -> Response:
-        series, number = (whole_number(request.path_params[name]) for name in ("series", "number"))
-
-        def npy() -> bytes:
-            buffer = io.BytesIO()
-            try:
-                np.save(buffer, self._dcu.image(series, number))
-            except LookupError as error:
-                raise MissingError(str(error.args[0])) from error
-            return buffer.getvalue()
-
-        return Response(await run_in_threadpool(npy), media_type="application/octet-stream")

@@ -12,6 +12,7 @@ import numpy as np
 
 from sim_dcu.clock import Clock
 from sim_dcu.detector import Detector
+from sim_dcu.faults import Faults
 from sim_dcu.filestore import CAPACITY, FileStore, Filewriter
 from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
@@ -44,6 +45,11 @@ class Dcu:
         generation's own.
     data_quota : int
         What the files may take together, in bytes.
+
+    Attributes
+    ----------
+    faults : Faults
+        Those on request.
     """
 
     def __init__(
@@ -62,7 +68,8 @@ class Dcu:
         if seed < 0:
             raise ValueError(f"seed {seed} is negative")
         self.firmware = firmware_of(MODELS[model], api_version)
-        self._machine = Machine(clock, self.firmware)
+        self.faults = Faults()
+        self._machine = Machine(clock, self.firmware, self.faults)
         if data_quota < 1:
             raise ValueError(f"data quota {data_quota} is not a number of bytes")
         self.store = FileStore(folder, data_quota)
@@ -202,6 +209,9 @@ class Dcu:
     def close(self) -> None:
         """End every wait and thread; nobody asks the DCU any more."""
         self.detector.close()
+        self.filewriter.late.drop()
+        # Whoever still waits for a fault to end is answered.
+        self.faults.clear()
 
     def log_text(self) -> str:
         """Return the log of requests."""
@@ -217,6 +227,19 @@ class Dcu:
         """Return the monitor, for a question about its images."""
         self._open_to("monitor")
         return self.monitor
+
+    def power_up(self, files_are_lost: bool) -> None:
+        """Be as after power was off and on; files that were not whole then are lost."""
+        whole = set(self.store.names())
+        self.detector.power_up().result()
+        self.filewriter.reset()
+        self.monitor.reset()
+        self.stream.reset()
+        self.filewriter.late.drop()
+        # The end of a series that was under way publishes what there was of its last file.
+        for name in self.store.names():
+            if files_are_lost or name not in whole:
+                self.store.delete(name)
 
     def _restart(self, files_are_lost: bool) -> Any:
         self.filewriter.reset()

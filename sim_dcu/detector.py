@@ -52,7 +52,9 @@ class Detector(Subsystem):
         self.series = SeriesControl(
             machine, self.state, self._settings, filewriter, model.durations, seed
         )
-        self.sensors = Sensors(tables.LINKS[: model.links], filewriter.free_percent, seed)
+        self.sensors = Sensors(
+            tables.LINKS[: model.links], filewriter.free_percent, seed, machine.faults
+        )
         self._voltage = HighVoltage(machine)
         commands: dict[str, Command] = {
             "initialize": self._request_initialize,
@@ -137,6 +139,16 @@ class Detector(Subsystem):
         """Restart the acquisition service: the state is na afterwards."""
         self.series.end_all()
         return self.machine.submit(self._reset, State.NA, self.model.durations.restart, State.NA)
+
+    def power_up(self) -> "Future[Any]":
+        """Be as after power-up: what was under way is lost and the state is na."""
+        self.series.end_all()
+
+        def start_anew() -> None:
+            self._reset(State.NA, 0.0, State.NA)
+            self.series.unique_id = ""
+
+        return self.machine.submit(start_anew)
 
     def _reset(self, meanwhile: State, seconds: float, then: State) -> None:
         self.series.leave()

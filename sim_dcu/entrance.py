@@ -7,13 +7,25 @@ import time
 from starlette.responses import PlainTextResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from sim_dcu.faults import Faults, SetFault
+from sim_dcu.request_faults import disturbed
 from sim_dcu.system import ApiLog
+
+# To other machines, where the page and `/sim` are not theirs to see.
+_NOT_HERE = {
+    "": PlainTextResponse(
+        "A simulated EIGER DCU. Its page is shown on its own machine, or to all with --sim-api.\n"
+    ),
+    "sim": PlainTextResponse("Not Found", 404),  # as for any path that is not there
+}
+# Asked for every second by each page that is open.
+_NOT_LOGGED = "/sim/state"
 
 api_log = logging.getLogger("sim_dcu.api")
 
 
 class Entrance:
-    """Before the routes: tidies the path, keeps `/sim` to this machine and logs every request.
+    """Before the routes: tidies the path, keeps page and `/sim` to this machine, logs requests.
 
     Clients double the first slash or leave one at the end; both mean the same resource.
 
@@ -24,11 +36,14 @@ class Entrance:
     log : ApiLog
         Takes a line a request.
     sim_api : bool
-        Whether `/sim` answers to any client.
+        Whether page and `/sim` answer to any client.
+    faults : Faults
+        Strike requests for all but `/sim` and the page.
     """
 
-    def __init__(self, app: ASGIApp, log: ApiLog, sim_api: bool):
+    def __init__(self, app: ASGIApp, log: ApiLog, sim_api: bool, faults: Faults):
         self._app = app
+        self._faults = faults
         self._log = log
         self._sim_api = sim_api
 
@@ -47,16 +62,24 @@ class Entrance:
             status = message.get("status", status)
             await send(message)
 
-        # The answer for any path that is not there.
-        hidden = scope["path"].split("/")[1] == "sim" and not self._sim_api and not _is_local(scope)
-        app = PlainTextResponse("Not Found", 404) if hidden else self._app
+        first = scope["path"].split("/")[1]
+        own = first in _NOT_HERE
+        hidden = own and not self._sim_api and not _is_local(scope)
+        app = _NOT_HERE[first] if hidden else self._app
+        struck: list[SetFault] = []
+        if self._faults.active and not own:
+            struck = self._faults.of_request(scope["method"], scope["path"])
+            app = disturbed(app, struck, self._faults)
         try:
             await app(scope, receive, send_noting)
         finally:
             duration = time.monotonic() - start
             line = f"{scope['method']} {asked} -> {status} in {duration:.4f} s"
-            self._log.note(line)
-            api_log.info("%s", line)
+            if struck:
+                line += f" (fault {', '.join(fault.name for fault in struck)})"
+            if scope["path"] != _NOT_LOGGED:
+                self._log.note(line)
+                api_log.info("%s", line)
 
 
 def _is_local(scope: Scope) -> bool:

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from sim_dcu.clock import local_time_with_zone
+from sim_dcu.file_faults import FaultyFiles, LateFiles
 from sim_dcu.filewriter import UNFINISHED, SeriesWriter
 from sim_dcu.parameters import MissingError, ParameterStore
 from sim_dcu.series import ArmedSeries
@@ -149,26 +150,41 @@ def _is_running(process: int) -> bool:
 class SeriesFiles:
     """The sink that writes one series and keeps the filewriter's state and the quota beside it."""
 
-    def __init__(self, filewriter: "Filewriter", writer: SeriesWriter):
+    def __init__(
+        self,
+        filewriter: "Filewriter",
+        writer: SeriesWriter,
+        series: ArmedSeries,
+        faulty: FaultyFiles | None,
+    ):
         self._filewriter = filewriter
         self._writer = writer
+        self._series = series
+        self._faulty = faulty
         # What may be written until the folder is looked through again.
         self._allowance = 0
 
     def add(self, number: int, chunk: bytes) -> None:
         """Write image `number` (from 1, in order)."""
         with self._filewriter.noting_failure():
+            self._filewriter.check_room(self._series, number - 1)
             needed = len(chunk) + _DATA_BYTES_AN_IMAGE
             self._allowance -= needed
             if self._allowance < 0:
                 self._allowance = self._filewriter.store.claim(needed) - needed
             self._writer.add(number, chunk)
+            if self._faulty is not None:
+                self._faulty.publish()
 
     def close(self) -> None:
         """Publish the last file; the filewriter is then ready again."""
         try:
             with self._filewriter.noting_failure():
-                self._writer.close()
+                try:
+                    self._writer.close()
+                finally:
+                    if self._faulty is not None:
+                        self._faulty.close()
         finally:
             self._filewriter.series_closed()
 
@@ -192,6 +208,7 @@ class Filewriter(Subsystem):
             {"clear": self._clear, "initialize": self._initialize},
         )
         self.store = store
+        self.late = LateFiles(store.folder, machine.faults)
         self._writing = False
         self._failure = ""
 
@@ -206,12 +223,39 @@ class Filewriter(Subsystem):
         height, width = series.shape
         arrays = 8 * height * width  # flat field and mask
         with self.noting_failure():
-            writer = SeriesWriter(self.store.folder, series)
-            self.store.claim(_MASTER_BYTES + arrays + _MASTER_BYTES_AN_IMAGE * series.images)
-            writer.write_master()
+            self.check_room(series, 0)
+            faulty = self._faulty_files(series)
+            try:
+                writer = SeriesWriter(faulty.folder if faulty else self.store.folder, series)
+                self.store.claim(_MASTER_BYTES + arrays + _MASTER_BYTES_AN_IMAGE * series.images)
+                writer.write_master()
+            except BaseException:
+                if faulty is not None:
+                    faulty.remove()
+                raise
+            if faulty is not None:
+                faulty.publish()
         with self.machine.lock:
             self._writing = True
-        return SeriesFiles(self, writer)
+        return SeriesFiles(self, writer, series, faulty)
+
+    def _faulty_files(self, series: ArmedSeries) -> FaultyFiles | None:
+        faults = self.machine.faults
+        if not faults.active or not (struck := faults.of_files(series)):
+            return None
+        return FaultyFiles(self.store.folder, struck, self.late)
+
+    def check_room(self, series: ArmedSeries, images: int) -> None:
+        """Let `images` of a series be more than a buffer takes that is full on request.
+
+        Raises
+        ------
+        OSError
+            Where it is.
+        """
+        faults = self.machine.faults
+        if faults.active and faults.in_series("full", series, images) is not None:
+            raise OSError(errno.ENOSPC, "no room for more: the buffer is full on request")
 
     @contextlib.contextmanager
     def noting_failure(self) -> Iterator[None]:
@@ -261,6 +305,8 @@ class Filewriter(Subsystem):
         return 100.0 * 1024 * self._free_kb() / self.store.quota
 
     def _free_kb(self) -> int:
+        if self.machine.faults.active and self.machine.faults.room_is_gone():
+            return 0
         # What is stored is rounded up.
         taken = -((self.store.room() - self.store.quota) // 1024)
         return max(0, self.store.quota // 1024 - taken)
@@ -272,6 +318,7 @@ class Filewriter(Subsystem):
             if self.machine.firmware.clear_disables:
                 self.config.update({"mode": "disabled"})
             writing = self._writing
+        self.late.drop()
         self.store.clear(folders=not writing)
 
     def _initialize(self, _argument: Argument) -> None:

@@ -95,6 +95,9 @@ class Monitor(Subsystem):
     def put_image(self, image: Held) -> None:
         """Take an image into the buffer, or drop one, as the generation does it."""
         with self.machine.lock:
+            if self.machine.faults.active and self.machine.faults.of_image("monitor-drop"):
+                self._dropped += 1
+                return
             self._newest = image
             self._buffer.pop(image.name, None)
             self._buffer[image.name] = image

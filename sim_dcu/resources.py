@@ -32,6 +32,10 @@ OTHERS = (
     ("/system/api/<v>/log.tar.gz", "GET", "what create_log_tarball packed"),
     ("/data", "GET", "the files, HTML"),
     ("/data/<name>", "GET, HEAD, DELETE", "one file, whole or a range"),
+    ("/", "GET", "the page: state, settings, files, faults and requests, live"),
+    ("/sim/state", "GET", "what the page shows, JSON"),
+    ("/sim/faults", "GET, DELETE", "the faults set and the table of all; DELETE clears"),
+    ("/sim/faults/<name>", "PUT, DELETE", "set a fault with a JSON object of arguments; clear it"),
     ("/sim/trigger", "PUT", "an edge at the trigger input, or with a value a gate of so many s"),
     ("/sim/image/<series>/<id>", "GET", "what an image must hold, npy"),
 )

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from sim_dcu.faults import Faults
+
 # A real EIGER 500K's two readings, 24.879453125 C and 3.552001953125 %, are exact steps of a
 # Sensirion SHT21's transfer functions (its data sheet, 6.1 and 6.2) with 14 and 12 bits.
 TEMPERATURE_STEP, HUMIDITY_STEP = 4, 16
@@ -30,19 +32,24 @@ class Sensors:
         Returns the room left for files, in percent.
     seed : int
         Of the noise.
+    faults : Faults
+        May have a sensor read what it does not measure.
 
     Attributes
     ----------
     typical : dict
-        What temperature (C) and humidity (%) move around; whoever wants a fault changes it.
+        What temperature (C) and humidity (%) move around.
     links : dict
         "up" or "down" by link; whoever pulls a plug changes it.
     """
 
-    def __init__(self, links: tuple[str, ...], free: Callable[[], float], seed: int):
+    def __init__(
+        self, links: tuple[str, ...], free: Callable[[], float], seed: int, faults: Faults
+    ):
         self.typical = dict(TYPICAL)
         self.links = dict.fromkeys(links, "up")
         self._free = free
+        self._faults = faults
         self._random = random.Random(seed)
         self._start = time.monotonic()
 
@@ -55,6 +62,11 @@ class Sensors:
             + self._random.uniform(-NOISE[name], NOISE[name])
             for name in self.typical
         }
+        if self._faults.active:
+            for name in raw:
+                raw[name] = (
+                    given if (given := self._faults.reading(name)) is not None else raw[name]
+                )
         # T = -46.85 + 175.72 S / 2^16 and RH = -6 + 125 S / 2^16.
         return {
             "temperature": _stepped(raw["temperature"], -46.85, 175.72, TEMPERATURE_STEP),

@@ -7,12 +7,20 @@ import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
 from types import MappingProxyType
-from typing import Any, Protocol
+from typing import Any
 
 import numpy as np
 
 from sim_dcu import oracle
-from sim_dcu.acquisition import LONGEST_CLOSING, Acquisition, Ending, Phase, Sink, Train
+from sim_dcu.acquisition import (
+    LONGEST_CLOSING,
+    Acquisition,
+    Ending,
+    Phase,
+    Sink,
+    Taker,
+    Train,
+)
 from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
@@ -20,6 +28,7 @@ from sim_dcu.models import Durations
 from sim_dcu.parameters import RefusedError
 from sim_dcu.remembered import RememberedSeries
 from sim_dcu.series import ArmedSeries
+from sim_dcu.series_faults import SeriesFaults
 from sim_dcu.states import DetectorState, State
 from sim_dcu.subsystem import Argument, Command, Machine, after
 
@@ -42,14 +51,6 @@ _ENDINGS = {
 NO_EXPOSURE = -1
 # What each external trigger mode waits for. eies and extg are EIGER2's (its user manual, 9.6, 9.7).
 SIGNAL_OF_MODE = {"exts": "pulse", "exte": "gate", "eies": "pulse", "extg": "gate"}
-
-
-class Taker(Protocol):
-    """Who wants to know of a series' images beside the file writer."""
-
-    def open_series(self, series: ArmedSeries) -> Sink | None:
-        """Return the sink of a series, or None where it wants none."""
-        ...
 
 
 class SeriesControl:
@@ -83,6 +84,8 @@ class SeriesControl:
     ----------
     takers : sequence of Taker
         Who is told of each series beside the file writer.
+    series_id : int
+        Of the newest series, 0 where none was armed since initialize.
     """
 
     def __init__(
@@ -103,11 +106,12 @@ class SeriesControl:
         self.takers: Sequence[Taker] = ()
         self._durations = durations
         self._seed = seed
-        self._series_id = 0
+        self.series_id = 0
         self._changed_since_arm = True
         self._armed = RememberedSeries()
         self._signals = 0
         self.unique_id = ""
+        machine.faults.watch(lambda: self.acquisition and self.acquisition.wake())
 
     @property
     def commands(self) -> dict[str, Command]:
@@ -125,7 +129,7 @@ class SeriesControl:
 
     def forget(self) -> None:
         """Start counting anew; armed series stay known to the oracle."""
-        self._series_id = 0
+        self.series_id = 0
         self._changed_since_arm = True
 
     def end_all(self) -> None:
@@ -216,7 +220,7 @@ class SeriesControl:
             self._config.update({"data_collection_date": self.machine.firmware.stamp()})
             writes = self._filewriter.config["mode"] == "enabled"
             series = ArmedSeries(
-                series_id=self._series_id + 1,
+                series_id=self.series_id + 1,
                 seed=self._seed,
                 detector=MappingProxyType(self._settings.armed_values()),
                 filewriter=MappingProxyType(self._filewriter.config.values()),
@@ -228,7 +232,7 @@ class SeriesControl:
             if (sink := taker.open_series(series)) is not None:
                 sinks.append(sink)  # noqa: PERF401 - a sink opened is one to be closed
         with self.machine.lock:
-            self._series_id = series.series_id
+            self.series_id = series.series_id
             self._armed.add(series)
             self._changed_since_arm = False
             self.acquisition = Acquisition(
@@ -238,6 +242,7 @@ class SeriesControl:
                 self.machine.clock,
                 self.machine.lock,
                 self._report,
+                disturbance=SeriesFaults(self.machine.faults, series),
                 ends_itself=series.detector["trigger_mode"] != "extg",
             )
             self._signals = 0
@@ -354,7 +359,7 @@ class SeriesControl:
     def _end(self, command: str) -> "Future[Any]":
         with self.machine.lock:
             self._state.require(command, State.IDLE, State.READY, State.ACQUIRE)
-            reply = {"sequence id": self._series_id}
+            reply = {"sequence id": self.series_id}
             acquisition = self.acquisition
             if acquisition is None:
                 nothing: Future[None] = Future()

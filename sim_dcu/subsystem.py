@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 
 from sim_dcu.clock import Clock, local_time, local_time_with_zone
+from sim_dcu.faults import Faults
 from sim_dcu.firmware import Firmware
 from sim_dcu.parameters import (
     NotAllowedError,
@@ -38,9 +39,12 @@ class Machine:
         Waits for the detector.
     firmware : Firmware
         The habits of the generation.
+    faults : Faults or None
+        Those on request; None is a set of its own.
     """
 
-    def __init__(self, clock: Clock, firmware: Firmware):
+    def __init__(self, clock: Clock, firmware: Firmware, faults: Faults | None = None):
+        self.faults = Faults() if faults is None else faults
         self.clock = clock
         self.firmware = firmware
         self.lock = threading.RLock()

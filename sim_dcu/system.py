@@ -38,6 +38,10 @@ class ApiLog:
         # A copy in one step: other threads may add lines.
         return "".join(f"{line}\n" for line in self._lines.copy())
 
+    def tail(self, count: int) -> list[str]:
+        """Return the latest `count` lines, the newest at the end."""
+        return list(self._lines.copy())[-count:]
+
     def clear(self) -> None:
         """Forget every line."""
         self._lines.clear()

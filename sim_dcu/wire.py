@@ -6,6 +6,7 @@ of its next reply. A connection on which nothing moves is closed. Knows nothing 
 """
 
 import asyncio
+import re
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
@@ -45,10 +46,17 @@ class OneWriteTransport(asyncio.Transport):
         self._kept: list[bytes] = []
         self._size = 0
         self.last_write = loop.time()
+        # Where a fault on request cuts the reply, and what of it may still leave, in bytes.
+        self._cut: str = ""
+        self._has_body = True
+        self._remaining: int | None = None
 
     def write(self, data: Any) -> None:
         """Keep `data`, or send it with all that was kept if it is large."""
         if not data:
+            return
+        if self._cut:
+            self._write_until_cut(bytes(data))
             return
         self.last_write = self._loop.time()
         if not self._kept:
@@ -61,6 +69,42 @@ class OneWriteTransport(asyncio.Transport):
         self._size += len(data)
         if self._size > _LARGEST_KEPT:
             self._flush()
+
+    def cut_reply(self, where: str, *, has_body: bool) -> None:
+        """Cut the connection in the reply that comes.
+
+        Parameters
+        ----------
+        where : str
+            `head` or `body`, in the middle of it; `after` all of it.
+        has_body : bool
+            Whether the reply has the body that its head announces: that of a HEAD has none.
+        """
+        self._flush()
+        self._cut, self._has_body, self._remaining = where, has_body, None
+
+    def _write_until_cut(self, data: bytes) -> None:
+        """Let what comes before the cut leave, then close; data: from the head's start on."""
+        if data.startswith(b"HTTP/1.1 100 "):
+            self._inner.write(data)
+            return
+        if self._remaining is None:
+            # uvicorn writes a head in one piece.
+            head, _, _ = data.partition(b"\r\n\r\n")
+            length = re.search(rb"\r\ncontent-length: *(\d+)", head, re.IGNORECASE)
+            body = int(length[1]) if length and self._has_body else 0
+            whole = len(head) + 4
+            self._remaining = {
+                "head": len(head) // 2,
+                "body": whole + body // 2,
+                "after": whole + body,
+            }[self._cut]
+        leaves = data[: self._remaining]
+        self._remaining -= len(leaves)
+        if leaves:
+            self._inner.write(leaves)
+        if not self._remaining:
+            self._inner.close()
 
     def _flush(self) -> None:
         if self._kept:
@@ -127,6 +171,8 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
         self._last_moved = self.loop.time()
         self._waiting = 0
         self._look = self.loop.call_later(self.idle_limit / _LOOKS, self._look_after)
+        # ASGI's place for what a server tells its application of a connection.
+        self.app_state = {**self.app_state, "connection": self._outgoing}
         super().connection_made(self._outgoing)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:

@@ -118,7 +118,7 @@ def test_a_series_that_ends_after_one_of_three_triggers(server, client, tmp_path
 
 
 def test_clear_and_mode(server, client):
-    """Mode put off while a series is written holds from its end on; EIGER1's clear switches it off."""
+    """Mode put off while a series is written holds from its end on; clear turns off EIGER1's."""
     client.config(nimages=2, ntrigger=2, count_time=0.005)
     client.put("filewriter/config/nimages_per_file", 1)
     client.arm()

@@ -220,6 +220,16 @@ def test_a_chunked_body_is_bounded_too(dcu: sim_dcu.Server) -> None:
 
 def status_for(app: Any, client: tuple[str, int] | None, path: str) -> int:
     """Return the status that a client at an address gets."""
+    return messages_for(app, client, path)[0]["status"]
+
+
+def body_for(app: Any, client: tuple[str, int] | None, path: str) -> bytes:
+    """Return the body that a client at an address gets."""
+    return messages_for(app, client, path)[1]["body"]
+
+
+def messages_for(app: Any, client: tuple[str, int] | None, path: str) -> list[dict[str, Any]]:
+    """Return the ASGI messages that answer a client at an address."""
     messages: list[dict[str, Any]] = []
     scope = {
         "type": "http",
@@ -242,7 +252,7 @@ def status_for(app: Any, client: tuple[str, int] | None, path: str) -> int:
         messages.append(message)
 
     asyncio.run(app(scope, receive, send))
-    return messages[0]["status"]
+    return messages
 
 
 SEEN_FROM = {
@@ -280,3 +290,15 @@ def test_a_second_loopback_address_is_this_machine_too(tmp_path: Path) -> None:
         client.arm()
         client.session.close()
         assert requests.get(f"{server.url}/sim/image/1/1", timeout=5).status_code == 200
+
+
+def test_the_page_is_shown_to_this_machine_unless_opened(dcu: sim_dcu.Server) -> None:
+    shut, opened = build_app(dcu.dcu), build_app(dcu.dcu, sim_api=True)
+    for address, seen in SEEN_FROM.items():
+        for app in (shut, opened):
+            body = body_for(app, (address, 5000), "/")
+            assert body.startswith(b"<!DOCTYPE html>") == (seen or app is opened), address
+        # A person who tries is told why there is no page.
+        assert seen or body_for(shut, (address, 5000), "/").startswith(b"A simulated EIGER DCU.")
+        assert status_for(shut, (address, 5000), "/sim/state") == (200 if seen else 404)
+        assert status_for(shut, (address, 5000), "/sim/faults") == (200 if seen else 404)

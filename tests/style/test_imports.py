@@ -20,11 +20,14 @@ ANALYSIS = ("errors", "chunks", "master", "reader", "check", "handlers")
 ONLY = {
     "starlette": {
         "sim_dcu.app",
+        "sim_dcu.bodies",
         "sim_dcu.downloads",
         "sim_dcu.entrance",
         "sim_dcu.monitor_routes",
+        "sim_dcu.request_faults",
+        "sim_dcu.sim_routes",
     },
-    "uvicorn": {"sim_dcu.heads", "sim_dcu.serve", "sim_dcu.wire"},
+    "uvicorn": {"sim_dcu.heads", "sim_dcu.server", "sim_dcu.wire"},
 }
 
 

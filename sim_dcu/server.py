@@ -9,6 +9,7 @@ import math
 import socket
 import tempfile
 import threading
+from collections.abc import Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,9 +17,11 @@ from typing import Self
 import numpy as np
 import uvicorn
 
+from sim_dcu import fault_table
 from sim_dcu.app import build_app
 from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
+from sim_dcu.faults import Faults, SetFault
 from sim_dcu.filestore import CAPACITY
 from sim_dcu.wire import protocol
 
@@ -46,6 +49,8 @@ class Server:
         After how long without a byte on it a connection is closed, in s.
     sim_api : bool
         Whether `/sim` answers to other machines too.
+    initial_faults : sequence of str
+        To be set when it starts, each as `NAME[:key=value,...]`.
 
     Attributes
     ----------
@@ -68,18 +73,25 @@ class Server:
         *,
         idle_limit: float = IDLE_LIMIT,
         sim_api: bool = False,
+        initial_faults: Sequence[str] = (),
     ):
         if not 0 < idle_limit < math.inf:
             raise ValueError(f"idle limit {idle_limit} is not a finite number above 0")
+        for fault in initial_faults:
+            fault_table.checked(fault)
         self.dcu = dcu
+        self._initial_faults = initial_faults
         self._cleanup = contextlib.ExitStack()
         family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
         self._socket = socket.create_server(
             (str(address[0]), port), family=family, backlog=_BACKLOG
         )
+        self._death: SetFault | None = None
+        self._stopped = False
+        dcu.faults.kill = self._kill
         shown = f"[{host}]" if ":" in host else host
         self.url = f"http://{shown}:{self._socket.getsockname()[1]}"
-        config = uvicorn.Config(
+        self._config = uvicorn.Config(
             build_app(dcu, sim_api=sim_api),
             http=protocol(idle_limit),
             loop="asyncio",
@@ -94,7 +106,7 @@ class Server:
             timeout_keep_alive=math.ceil(idle_limit) + 1,
             timeout_graceful_shutdown=LAST_REPLIES,
         )
-        self._server = uvicorn.Server(config)
+        self._server = uvicorn.Server(self._config)
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sim-dcu-http", daemon=True)
 
@@ -104,19 +116,27 @@ class Server:
         self._listening.wait()
         if not self._server.started:
             raise RuntimeError(f"no server at {self.url}; its log has the reason")
+        for fault in self._initial_faults:
+            self.faults.set(fault)
         return self
 
     def stop(self) -> None:
         """End what the DCU does and the server with it, within 2 s; a second call does nothing."""
         self.dcu.close()
+        self._stopped = True
         self._server.should_exit = True
         if self._thread.is_alive():
             self._thread.join(LAST_READING)
             with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
-                self._loop.call_soon_threadsafe(self._drop_connections)
+                self._loop.call_soon_threadsafe(self._give_up)
             self._thread.join()
         self._socket.close()
         self._cleanup.close()
+
+    @property
+    def faults(self) -> Faults:
+        """The faults on request."""
+        return self.dcu.faults
 
     def image(self, series_id: int, number: int) -> np.ndarray:
         """Return the image (from 1) that the newest series of that id must hold; (y, x), counts."""
@@ -151,19 +171,58 @@ class Server:
         finally:
             self._listening.set()
 
-    def _drop_connections(self) -> None:
+    def _give_up(self) -> None:
         # A client that does not read its reply would keep the server for ever.
+        self._drop_connections()
+        self._woken.set()
+
+    def _drop_connections(self) -> None:
         for connection in list(self._server.server_state.connections):
             if connection.transport is not None:
                 connection.transport.abort()
 
     async def _serve(self) -> None:
         self._loop = asyncio.get_running_loop()
-        serving = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
-        while not self._server.started and not serving.done():
-            await asyncio.sleep(0.001)
-        self._listening.set()
-        await serving
+        self._woken = asyncio.Event()
+        while not self._stopped:
+            serving = asyncio.ensure_future(self._server.serve(sockets=[self._socket]))
+            while not self._server.started and not serving.done():
+                await asyncio.sleep(0.001)
+            self._listening.set()
+            await serving
+            if self._death is not None and not self._stopped:
+                await self._be_dead(self._death)
+
+    # -- the fault `die` --------------------------------------------------------------------------
+
+    def _kill(self, fault: SetFault) -> None:
+        """Have the DCU die; called from any thread."""
+        with contextlib.suppress(RuntimeError):  # it has ended meanwhile
+            self._loop.call_soon_threadsafe(self._die, fault)
+
+    def _die(self, fault: SetFault) -> None:
+        if self._death is not None or self._stopped:
+            return
+        self._death = fault
+        self._died_at = self._loop.time()
+        self._server.should_exit = self._server.force_exit = True
+        address, family = self._socket.getsockname(), self._socket.family
+        for listener in self._server.servers:
+            listener.close()
+        self._drop_connections()
+        # Bound, so that nobody else takes the port, but not listening: it refuses.
+        self._socket = socket.socket(family, socket.SOCK_STREAM)
+        self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._socket.bind(address)
+
+    async def _be_dead(self, fault: SetFault) -> None:
+        lost = fault.arguments["files"] == "gone"
+        await self._loop.run_in_executor(None, self.dcu.power_up, lost)
+        remaining = self._died_at + fault.arguments["back"] - self._loop.time()
+        with contextlib.suppress(TimeoutError):
+            await asyncio.wait_for(self._woken.wait(), max(0.0, remaining))
+        self._server = uvicorn.Server(self._config)
+        self._death = None
 
 
 def serve(
@@ -179,6 +238,7 @@ def serve(
     idle_limit: float = IDLE_LIMIT,
     sim_api: bool = False,
     data_quota: int = CAPACITY,
+    faults: Sequence[str] = (),
 ) -> Server:
     """Return a simulated DCU, to be used with `with`.
 
@@ -206,11 +266,13 @@ def serve(
     data_quota : int
         What the files may take together, in bytes; a series that would need more ends in state
         error.
+    faults : sequence of str
+        To be set from the start, each as `NAME[:key=value,...]`.
 
     Raises
     ------
     ValueError
-        Where model, time scale, seed, idle limit or quota is not one that can be simulated.
+        Where model, time scale, seed, idle limit, quota or fault is not one that can be simulated.
     OSError
         Where the port is not free or the folder cannot be made.
     """
@@ -226,7 +288,9 @@ def serve(
             api_version=api_version,
             data_quota=data_quota,
         )
-        server = Server(dcu, host, port, idle_limit=idle_limit, sim_api=sim_api)
+        server = Server(
+            dcu, host, port, idle_limit=idle_limit, sim_api=sim_api, initial_faults=faults
+        )
     except (OSError, ValueError):
         if temporary is not None:
             temporary.cleanup()
