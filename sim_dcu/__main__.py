@@ -14,39 +14,57 @@ from sim_dcu import fault_table
 from sim_dcu.fault_kinds import FaultError
 from sim_dcu.filestore import CAPACITY
 from sim_dcu.models import MODELS
-from sim_dcu.server import IDLE_LIMIT, serve
+
+try:
+    from sim_dcu.server import IDLE_LIMIT, serve
+except ModuleNotFoundError as missing:
+    raise SystemExit(f"{missing}: the simulator needs ophyd-eiger[sim]") from None
+
+
+def _whole(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a whole number") from error
+
+
+def _number(text: str) -> float:
+    try:
+        return float(text)
+    except ValueError as error:
+        raise argparse.ArgumentTypeError(f"{text} is not a number") from error
 
 
 def _port(text: str) -> int:
-    port = int(text)
+    port = _whole(text)
     if not 0 <= port <= 65535:
         raise argparse.ArgumentTypeError(f"{text} is not a port from 0 to 65535")
     return port
 
 
 def _seed(text: str) -> int:
-    seed = int(text)
+    seed = _whole(text)
     if seed < 0:
         raise argparse.ArgumentTypeError(f"{text} is negative")
     return seed
 
 
 def _time_scale(text: str) -> float:
-    scale = float(text)
+    scale = _number(text)
     if not (math.isfinite(scale) and scale >= 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
     return scale
 
 
 def _bytes(text: str) -> int:
-    count = int(text)
+    count = _whole(text)
     if count < 1:
         raise argparse.ArgumentTypeError(f"{text} is not a number of bytes")
     return count
 
 
 def _seconds(text: str) -> float:
-    seconds = float(text)
+    seconds = _number(text)
     if not (math.isfinite(seconds) and seconds > 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number above 0")
     return seconds
@@ -163,7 +181,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             faults=chosen.fault,
         )
     except OSError as error:
-        parser.error(f"cannot serve on {chosen.host} port {chosen.port}: {error}")
+        # One with a file's name is about the data folder.
+        what = f"serve on {chosen.host} port {chosen.port}"
+        what = "use the data folder" if error.filename else what
+        parser.exit(2, f"sim-dcu: error: cannot {what}: {error}\n")
     with server:
         version = server.dcu.firmware.api_version
         print(  # noqa: T201 - the line that whoever started this process waits for

@@ -201,6 +201,12 @@ class Dcu:
             raise ValueError(f"a gate of {seconds} s is not a finite number of 0 or more")
         return self.detector.series.signal("gate", seconds)
 
+    def input_state(self) -> str:
+        """Return what decides whether a signal at the trigger input is taken, as text."""
+        with self.lock:
+            mode = self.detector.config["trigger_mode"]
+            return f"state is {self.detector.state.now}, trigger_mode is {mode}"
+
     @property
     def lock(self) -> "threading.RLock":
         """The one lock under which values are read and set."""
@@ -212,6 +218,7 @@ class Dcu:
         self.filewriter.late.drop()
         # Whoever still waits for a fault to end is answered.
         self.faults.clear()
+        self.store.close()
 
     def log_text(self) -> str:
         """Return the log of requests."""

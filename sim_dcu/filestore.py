@@ -6,7 +6,9 @@ HTTP.
 
 import contextlib
 import errno
+import fcntl
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -29,6 +31,24 @@ _MASTER_BYTES_AN_IMAGE = 80
 _DATA_BYTES_AN_IMAGE = 16 * 1024
 
 
+_OF_A_SERIES = re.compile(r".*(_master|_data_\d{6})\.h5")
+
+
+def _locked(folder: Path) -> int:
+    """Return a descriptor of `folder` that keeps other DCUs out; a process's end frees it."""
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise PermissionError(errno.EACCES, "no file can be written there", str(folder))
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise OSError(errno.EBUSY, "another simulated DCU uses this folder", str(folder)) from error
+    except OSError:  # a file system without locks
+        pass
+    return descriptor
+
+
 class FileStore:
     """The published files below one folder; names that start with a dot are not published.
 
@@ -38,13 +58,21 @@ class FileStore:
         Made where it does not exist.
     quota : int
         What all files in the folder may take together, in bytes.
+
+    Raises
+    ------
+    OSError
+        Where the folder cannot be made or written to, or another DCU uses it.
     """
 
     def __init__(self, folder: Path, quota: int = CAPACITY):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
         self.quota = quota
-        _remove_leftovers(self.folder)
+        self._lock: int | None = _locked(self.folder)
+        # Nobody else uses the folder: processes that were killed left these.
+        for leftover in self.folder.glob(f"{UNFINISHED}*"):
+            shutil.rmtree(leftover, ignore_errors=True)
 
     def names(self) -> list[str]:
         """Return the published files' paths below the folder, with slashes, sorted."""
@@ -107,18 +135,25 @@ class FileStore:
             raise MissingError(f"File {name} does not exist") from error
 
     def clear(self, folders: bool) -> None:
-        """Delete every published file and, with `folders`, the folders left empty."""
-        for path in self._paths():
-            path.unlink(missing_ok=True)
-        if not folders:
-            return
-        for root, _, _ in os.walk(self.folder, topdown=False):
-            place = Path(root)
-            hidden = any(p.startswith(".") for p in place.relative_to(self.folder).parts)
-            if place != self.folder and not hidden:
-                # One that holds a file again, or is gone already, is left as it is.
-                with contextlib.suppress(OSError):
-                    place.rmdir()
+        """Delete every file that a series leaves and, with `folders`, the folders left empty.
+
+        What is called otherwise is somebody's who named the wrong folder.
+        """
+        emptied: set[Path] = set()
+        for path in list(self._paths()):
+            if _OF_A_SERIES.fullmatch(path.name):
+                path.unlink(missing_ok=True)
+                emptied.update(path.relative_to(self.folder).parents)
+        for place in sorted(emptied - {Path()}, reverse=True) if folders else ():
+            # One that holds a file again, or is gone already, is left as it is.
+            with contextlib.suppress(OSError):
+                (self.folder / place).rmdir()
+
+    def close(self) -> None:
+        """Let another DCU have the folder."""
+        if self._lock is not None:
+            os.close(self._lock)
+            self._lock = None
 
     def _paths(self) -> Iterator[Path]:
         for root, folders, files in os.walk(self.folder):
@@ -127,24 +162,6 @@ class FileStore:
                 path = Path(root, name)
                 if not name.startswith(".") and not path.is_symlink():
                     yield path
-
-
-def _remove_leftovers(folder: Path) -> None:
-    """Remove what processes that were killed left unfinished."""
-    for leftover in folder.glob(f"{UNFINISHED}*-*"):
-        number = leftover.name.removeprefix(UNFINISHED).partition("-")[0]
-        if number.isdigit() and not _is_running(int(number)):
-            shutil.rmtree(leftover, ignore_errors=True)
-
-
-def _is_running(process: int) -> bool:
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's, or no number of a process
-        pass
-    return True
 
 
 class SeriesFiles:

@@ -21,7 +21,7 @@ from sim_dcu.series import ArmedSeries
 MOST_DATA_FILES = 100_000
 # Ten angles an image are written at arm: 400 MB for the longest series, several days at 30 Hz.
 MOST_IMAGES = 10_000_000
-# The hidden folders of unfinished files are called this and the number of the process.
+# So the names of the hidden folders of unfinished files begin.
 UNFINISHED = ".unfinished-"
 
 
@@ -202,8 +202,7 @@ class SeriesWriter:
     def _hidden_path(self, name: str) -> Path:
         if self._hidden is None:
             # In the data folder, because a file moves at once only within its file system.
-            prefix = f"{UNFINISHED}{os.getpid()}-"
-            self._hidden = Path(tempfile.mkdtemp(prefix=prefix, dir=self._folder))
+            self._hidden = Path(tempfile.mkdtemp(prefix=UNFINISHED, dir=self._folder))
         return self._hidden / PurePosixPath(name).name
 
     def _give_up(self, file: h5py.File, error: BaseException) -> None:

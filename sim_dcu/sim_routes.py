@@ -83,7 +83,9 @@ class SimRoutes:
             except (ValueError, OverflowError) as error:
                 raise RefusedError(str(error)) from error
 
-        return self._spell({"value": await run_in_threadpool(give), "value_type": "bool"})
+        taken = await run_in_threadpool(give)
+        reason = {} if taken else {"reason": self._dcu.input_state()}
+        return self._spell({"value": taken, "value_type": "bool", **reason})
 
     async def get_image(self, request: Request) -> Response:
         """Answer what an image must hold, as npy."""

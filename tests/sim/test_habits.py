@@ -3,13 +3,13 @@
 import base64
 import io
 import json
-import os
 import socket
 import struct
 import subprocess
 import sys
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -22,7 +22,7 @@ import requests
 from plain_client import TIMED, Client, until
 
 import sim_dcu
-from sim_dcu import remembered
+from sim_dcu import codec, remembered
 from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
 from sim_dcu.filestore import FileStore
@@ -315,18 +315,74 @@ def test_armed_series_are_remembered_as_far_as_memory_allows(
     assert len(found()) == 50
 
 
-@pytest.mark.parametrize("stale", [True, False])
-def test_what_a_killed_simulator_left_unfinished_is_removed(tmp_path: Path, stale: bool) -> None:
-    with subprocess.Popen([sys.executable, "-c", ""]) as ended:
-        ended.wait()
-    number = ended.pid if stale else os.getppid()
-    leftover = tmp_path / f".unfinished-{number}-abc"
+def test_what_a_killed_simulator_left_unfinished_is_removed(tmp_path: Path) -> None:
+    leftover = tmp_path / ".unfinished-abc"
     leftover.mkdir()
     (leftover / "series_1_data_000001.h5").write_bytes(bytes(1000))
     (tmp_path / "mine.h5").write_bytes(b"x")
-    FileStore(tmp_path)
-    assert leftover.exists() is not stale
-    assert (tmp_path / "mine.h5").exists()
+    FileStore(tmp_path).close()
+    assert list(tmp_path.iterdir()) == [tmp_path / "mine.h5"]
+
+
+def test_clear_deletes_what_a_series_left_and_nothing_else(client: Client, tmp_path: Path) -> None:
+    folder = tmp_path / "data"
+    (folder / "mine" / "empty").mkdir(parents=True)
+    (folder / "mine" / "thesis.txt").write_text("years")
+    assert client.put("filewriter/config/name_pattern", "sub/dir_$id").status_code == 200
+    client.arm()
+    client.command("disarm")
+    assert "sub/dir_1_master.h5" in client.files()
+    assert client.put("filewriter/command/clear").status_code == 200
+    assert client.files() == ["mine/thesis.txt"]
+    assert (folder / "mine" / "empty").is_dir()
+    assert not (folder / "sub").exists()
+
+
+def test_two_simulators_do_not_share_a_folder(dcu: sim_dcu.Server, tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="another simulated DCU"):
+        sim_dcu.serve("eiger-500k", data_dir=tmp_path / "data")
+    ended = subprocess.run(
+        [sys.executable, "-m", "sim_dcu", "--port", "0", "--data-dir", str(tmp_path / "data")],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert ended.returncode == 2
+    assert "another simulated DCU uses this folder" in ended.stderr
+    assert "Traceback" not in ended.stderr
+
+
+@pytest.mark.parametrize("flag", ["--port", "--seed", "--time-scale", "--data-quota"])
+def test_a_flag_that_is_no_number_is_told(flag: str) -> None:
+    ended = subprocess.run(
+        [sys.executable, "-m", "sim_dcu", flag, "abc"], capture_output=True, text=True, check=False
+    )
+    assert ended.returncode == 2
+    assert f"argument {flag}: abc is not a" in ended.stderr
+
+
+def test_an_unused_pulse_says_why(client: Client) -> None:
+    client.config(trigger_mode="exts")
+    reply = client.session.put(f"{client.url}/sim/trigger", timeout=LONGEST).json()
+    assert reply["value"] is False
+    assert reply["reason"] == "state is idle, trigger_mode is exts"
+    client.arm()
+    reply = client.session.put(f"{client.url}/sim/trigger", timeout=LONGEST).json()
+    assert reply == {"value": True, "value_type": "bool"}
+
+
+def test_images_are_coded_side_by_side() -> None:
+    """The file writer makes a pool while a monitor's image is read."""
+    image = np.arange(64 * 64, dtype="<u2").reshape(64, 64)
+
+    def there_and_back() -> bool:
+        chunk = codec.compressed(image, codec.BSLZ4)
+        return bool(
+            (codec.decompressed(chunk, image.shape, image.dtype, codec.BSLZ4) == image).all()
+        )
+
+    with ThreadPoolExecutor(8) as pool:
+        assert all(job.result() for job in [pool.submit(there_and_back) for _ in range(400)])
 
 
 def test_a_trailer_without_end_is_refused(client: Client) -> None:
