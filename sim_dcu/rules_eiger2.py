@@ -7,7 +7,7 @@ an open simulator (tickit-devices) and of a client checked against it (fastcs-ei
 from collections.abc import Mapping
 from typing import Any
 
-from sim_dcu.dependencies import HC_OVER_E, Rules, Threshold, detector_translation
+from sim_dcu.dependencies import HC_OVER_E, TIMES, Rules, Threshold, detector_translation
 from sim_dcu.rounding import DECIMAL
 
 # Firmware of 2022 and later; before it was 2e9.
@@ -75,18 +75,19 @@ _FIRST_THRESHOLD = (*_FLATFIELDS, "threshold/1/energy", "threshold_energy")
 
 def derived(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     """Return the read-only values that follow from the others, by key."""
+    # With summation switched, the depth follows only at the next arm (users' reports), or when the
+    # times are put, whose replies name it; that of auto_summation does not.
+    summation = config["auto_summation"] if key in ("", *TIMES) else config["_summation"]
+    readout = 8 if config["frame_time"] < LONGEST_8_BIT else 16
+    cutoff = max(1, int(LARGEST_COUNT_RATE * config["count_time"]))
     values: dict[str, Any] = {
         "detector_translation": detector_translation(config, DECIMAL),
         "frame_count_time": frame_count_time(config),
+        "_summation": summation,
+        "bit_depth_readout": readout,
+        "bit_depth_image": bit_depth_image(config, readout, summation),
+        "countrate_correction_count_cutoff": min(cutoff, 2**32 - 2),
     }
-    if key != "auto_summation":
-        # With summation switched, the depth is final only after arm (users' reports); the put's
-        # reply does not name it either.
-        readout = 8 if config["frame_time"] < LONGEST_8_BIT else 16
-        values["bit_depth_readout"] = readout
-        values["bit_depth_image"] = bit_depth_image(config, readout)
-        cutoff = max(1, int(LARGEST_COUNT_RATE * config["count_time"]))
-        values["countrate_correction_count_cutoff"] = min(cutoff, 2**32 - 2)
     if key == "trigger_mode" and config["trigger_mode"] in GATED_MODES:
         # So that what is refused in these modes never holds in them.
         values["nimages"] = 1
@@ -99,12 +100,12 @@ def derived(config: Mapping[str, Any], key: str = "") -> dict[str, Any]:
     return values
 
 
-def bit_depth_image(config: Mapping[str, Any], readout: int) -> int:
+def bit_depth_image(config: Mapping[str, Any], readout: int, summation: bool) -> int:
     """Return 8, 16 or 32: the counters' depth, or that of sums (areaDetector's EIGER notes)."""
     if readout == 8:
         return 8
     long_enough = config["count_time"] >= config["_shortest_32_bit"]
-    return 32 if config["auto_summation"] and long_enough else 16
+    return 32 if summation and long_enough else 16
 
 
 def frame_count_time(config: Mapping[str, Any]) -> float:

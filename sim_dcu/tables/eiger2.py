@@ -97,6 +97,8 @@ def internal_values(model: Model, pixel_mask: np.ndarray) -> dict[str, Any]:
         "_full_mask_2": pixel_mask,
         "_default_times": (count_time, DEFAULT_FRAME_TIME),
         "_shortest_32_bit": model.shortest_32_bit,
+        # Whether the images' depth is that of sums.
+        "_summation": True,
     }
 
 

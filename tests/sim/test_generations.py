@@ -339,6 +339,15 @@ def test_depth_without_summation_is_final_after_arm(client: Client) -> None:
     assert client.value("detector/config/bit_depth_image") == 16
 
 
+def test_depth_that_is_not_final_moves_with_no_other_put(client: Client) -> None:
+    client.config(auto_summation=False)
+    assert client.put("detector/config/nimages", 2).json() == ["nimages"]
+    client.config(roi_mode="disabled")
+    assert client.value("detector/config/bit_depth_image") == 32
+    client.config(count_time=0.5)
+    assert client.value("detector/config/bit_depth_image") == 16
+
+
 def test_cutoff_of_a_real_header(client: Client) -> None:
     client.config(count_time=0.0099999)
     cutoff = client.value("detector/config/countrate_correction_count_cutoff")
