@@ -8,6 +8,7 @@ import logging
 import math
 import re
 import signal
+import sys
 from collections.abc import Sequence
 
 from sim_dcu import fault_table
@@ -19,6 +20,10 @@ try:
     from sim_dcu.server import IDLE_LIMIT, serve
 except ModuleNotFoundError as missing:
     raise SystemExit(f"{missing}: the simulator needs ophyd-eiger[sim]") from None
+
+
+# In s; Python's own is 5 ms, half of what an answer may take while a series is written.
+SWITCH_INTERVAL = 0.001
 
 
 def _whole(text: str) -> int:
@@ -161,6 +166,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         level=logging.INFO if chosen.verbose else logging.WARNING,
         format="%(asctime)s %(name)s %(message)s",
     )
+    # The thread that answers waits its turn behind those that write files.
+    sys.setswitchinterval(SWITCH_INTERVAL)
     # Blocked before any thread starts, so that every thread inherits it and a signal that comes
     # early is kept for sigwait.
     ending = {signal.SIGINT, signal.SIGTERM}
