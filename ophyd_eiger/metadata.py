@@ -38,8 +38,10 @@ class Metadata:
     @property
     def bounds(self) -> str:
         """The limits in words, as in "[3e-06, 1800.0] s"."""
-        low = "-inf" if self.minimum is None else f"{self.minimum!r}"
-        high = "inf" if self.maximum is None else f"{self.maximum!r}"
+        # A limit of a float may come as a whole number: 1800 s.
+        kind = float if self.value_type == "float" else int
+        low = "-inf" if self.minimum is None else repr(kind(self.minimum))
+        high = "inf" if self.maximum is None else repr(kind(self.maximum))
         return f"[{low}, {high}] {self.unit}".rstrip()
 
     def checked(self, value: Any) -> Any:

@@ -7,6 +7,7 @@ HTTP.
 import contextlib
 import errno
 import fcntl
+import logging
 import os
 import re
 import shutil
@@ -31,22 +32,26 @@ _MASTER_BYTES_AN_IMAGE = 80
 _DATA_BYTES_AN_IMAGE = 16 * 1024
 
 
+log = logging.getLogger(__name__)
 _OF_A_SERIES = re.compile(r".*(_master|_data_\d{6})\.h5")
 
 
-def _locked(folder: Path) -> int:
-    """Return a descriptor of `folder` that keeps other DCUs out; a process's end frees it."""
+def _claimed(folder: Path) -> tuple[int, bool]:
+    """Return an open descriptor of `folder`, and whether no other DCU has claimed it.
+
+    A process's end gives the claim back.
+    """
     if not os.access(folder, os.W_OK | os.X_OK):
         raise PermissionError(errno.EACCES, "no file can be written there", str(folder))
     descriptor = os.open(folder, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise OSError(errno.EBUSY, "another simulated DCU uses this folder", str(folder)) from error
+    except BlockingIOError:
+        log.warning("another simulated DCU uses %s; each overwrites the other's files", folder)
+        return descriptor, False
     except OSError:  # a file system without locks
-        pass
-    return descriptor
+        return descriptor, False
+    return descriptor, True
 
 
 class FileStore:
@@ -62,16 +67,17 @@ class FileStore:
     Raises
     ------
     OSError
-        Where the folder cannot be made or written to, or another DCU uses it.
+        Where the folder cannot be made or written to.
     """
 
     def __init__(self, folder: Path, quota: int = CAPACITY):
         folder.mkdir(parents=True, exist_ok=True)
         self.folder = folder.resolve()
         self.quota = quota
-        self._lock: int | None = _locked(self.folder)
-        # Nobody else uses the folder: processes that were killed left these.
-        for leftover in self.folder.glob(f"{UNFINISHED}*"):
+        claim, alone = _claimed(self.folder)
+        self._claim: int | None = claim
+        # Processes that were killed left these.
+        for leftover in self.folder.glob(f"{UNFINISHED}*") if alone else ():
             shutil.rmtree(leftover, ignore_errors=True)
 
     def names(self) -> list[str]:
@@ -151,9 +157,9 @@ class FileStore:
 
     def close(self) -> None:
         """Let another DCU have the folder."""
-        if self._lock is not None:
-            os.close(self._lock)
-            self._lock = None
+        if self._claim is not None:
+            os.close(self._claim)
+            self._claim = None
 
     def _paths(self) -> Iterator[Path]:
         for root, folders, files in os.walk(self.folder):

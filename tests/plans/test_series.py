@@ -48,9 +48,9 @@ def test_what_is_set_in_which_order(eiger):
 
 
 def test_an_exposure_below_the_shortest_frame_time(eiger):
-    # 0.00011011 s is what a real 500K answers as its shortest.
+    # 0.000110111 s is what a real 500K answers as its shortest.
     messages = RunEngineSimulator().simulate_plan(series(eiger, 1e-5))
-    assert dict(sets(messages))["frame_time"] == pytest.approx(0.00011011, rel=1e-6)
+    assert dict(sets(messages))["frame_time"] == pytest.approx(0.00011011111, rel=1e-6)
 
 
 def test_period_is_put_as_frame_time(eiger):

@@ -338,17 +338,26 @@ def test_clear_deletes_what_a_series_left_and_nothing_else(client: Client, tmp_p
     assert not (folder / "sub").exists()
 
 
-def test_two_simulators_do_not_share_a_folder(dcu: sim_dcu.Server, tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="another simulated DCU"):
-        sim_dcu.serve("eiger-500k", data_dir=tmp_path / "data")
+def test_two_simulators_of_one_folder_are_told(
+    dcu: sim_dcu.Server, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    unfinished = tmp_path / "data" / ".unfinished-of-the-first"
+    unfinished.mkdir()
+    with sim_dcu.serve("eiger-500k", data_dir=tmp_path / "data"):
+        assert "another simulated DCU uses" in caplog.text
+    assert unfinished.exists()
+
+
+def test_a_folder_that_takes_no_files_is_told(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("x")
     ended = subprocess.run(
-        [sys.executable, "-m", "sim_dcu", "--port", "0", "--data-dir", str(tmp_path / "data")],
+        [sys.executable, "-m", "sim_dcu", "--port", "0", "--data-dir", str(tmp_path / "file")],
         capture_output=True,
         text=True,
         check=False,
     )
     assert ended.returncode == 2
-    assert "another simulated DCU uses this folder" in ended.stderr
+    assert "cannot use the data folder" in ended.stderr
     assert "Traceback" not in ended.stderr
 
 
