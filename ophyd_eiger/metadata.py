@@ -39,9 +39,13 @@ class Metadata:
     def bounds(self) -> str:
         """The limits in words, as in "[3e-06, 1800.0] s"."""
         # A limit of a float may come as a whole number: 1800 s.
-        kind = float if self.value_type == "float" else int
-        low = "-inf" if self.minimum is None else repr(kind(self.minimum))
-        high = "inf" if self.maximum is None else repr(kind(self.maximum))
+        low, high = (
+            repr(float(bound) if self.value_type == "float" else bound)
+            for bound in (
+                -math.inf if self.minimum is None else self.minimum,
+                math.inf if self.maximum is None else self.maximum,
+            )
+        )
         return f"[{low}, {high}] {self.unit}".rstrip()
 
     def checked(self, value: Any) -> Any:

@@ -11,7 +11,7 @@ import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Any, Protocol
 
 from sim_dcu.clock import Clock
 from sim_dcu.series import ArmedSeries
@@ -144,6 +144,8 @@ class Acquisition:
         What may happen between two images.
     ends_itself : bool
         Whether it ends with its last image; without, it waits for its end from outside.
+    ready : Future or None
+        Until it is done no image is made.
 
     Attributes
     ----------
@@ -156,7 +158,8 @@ class Acquisition:
     closed : Future
         Resolved with None when nothing is exposed or delivered any more and the sinks are closed.
     settled : Future
-        Resolved with None when it is closed or `LONGEST_CLOSING` after its last exposure.
+        Resolved with None when it is closed or `LONGEST_CLOSING` after its last exposure, or after
+        its images could be made.
     """
 
     def __init__(
@@ -170,6 +173,7 @@ class Acquisition:
         *,
         disturbance: Disturbance | None = None,
         ends_itself: bool = True,
+        ready: "Future[Any] | None" = None,
     ):
         self.phase = Phase.WAITING
         self.exposed = 0
@@ -187,12 +191,20 @@ class Acquisition:
         self._report = report
         self._disturbance = disturbance
         self._ends_itself = ends_itself
+        self._is_ready = ready is None
         self._train: Train | None = None
         self._ending: Ending | None = None
         self._interrupt = threading.Event()
         self._stalled = 0.0
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
+        if ready is not None:
+            ready.add_done_callback(self._note_ready)
+
+    def _note_ready(self, _done: "Future[Any]") -> None:
+        with self._changed:
+            self._is_ready = True
+            self._changed.notify_all()
 
     @property
     def missing(self) -> int:
@@ -244,6 +256,7 @@ class Acquisition:
             else:
                 train.done.set_result(None)
         with self._changed:
+            self._changed.wait_for(lambda: self._is_ready or self.closed.done())
             self._changed.wait_for(self.closed.done, LONGEST_CLOSING)
         self.settled.set_result(None)
 
@@ -335,8 +348,8 @@ class Acquisition:
         with self._changed:
             self._changed.wait_for(
                 lambda: (
-                    self.delivered < self.exposed
-                    or self.phase is Phase.ENDED
+                    (self.delivered < self.exposed and self._is_ready)
+                    or (self.delivered == self.exposed and self.phase is Phase.ENDED)
                     or self._ending is Ending.DROP_ALL
                 )
             )

@@ -1,11 +1,15 @@
 """The image producer: compressed images at the detector's full speed.
 
 Compresses a pool of images once and puts each image of a series together from the pool's
-compressed blocks (the model is in `scene`). Knows nothing of files, threads or time.
+compressed blocks (the model is in `scene`). Knows nothing of files or time.
 """
 
 import functools
 import struct
+import threading
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any
 
 import numpy as np
 
@@ -22,13 +26,18 @@ LENGTH = struct.Struct(">I")
 class ImageSource:
     """The images of one series, as the chunks that go into its files.
 
-    Building the pool takes about 0.1 s a million pixels, some more where it is cut for joining;
-    series with an equal configuration share it.
+    Building the pool takes about 0.1 s a million pixels, some more where it is cut for joining, in
+    a thread of its own; series with an equal configuration share it.
 
     Parameters
     ----------
     series : ArmedSeries
         The configuration the series was armed with.
+
+    Attributes
+    ----------
+    ready : Future
+        Resolved when the pool is built; until then `chunk` waits.
 
     Raises
     ------
@@ -44,16 +53,16 @@ class ImageSource:
         image_bytes = series.shape[0] * series.shape[1] * series.dtype.itemsize
         key = scene.PoolKey.of(series)
         self._block_count = key.blocks
-        self._blocks: list[tuple[bytes, ...]] = []
-        self._pieces: list[tuple[Piece, ...]] = []
+        build: Callable[[], Any]
         if self._compression is codec.NONE:
-            self._blocks = _plain_blocks(key)
+            build = functools.partial(_plain_blocks, key)
         elif self._compression.in_blocks:
-            self._blocks = _compressed_blocks(key, self._compression)
+            build = functools.partial(_compressed_blocks, key, self._compression)
             self._header = HEADER.pack(image_bytes, scene.BLOCK_BYTES)
         else:
-            self._pieces = _pieces(key)
+            build = functools.partial(_pieces, key)
             self._header = HEADER.pack(image_bytes, image_bytes)
+        self.ready: Future[Any] = _in_background(build)
 
     def chunk(self, number: int) -> bytes:
         """Return the HDF5 chunk of image `number` (from 1).
@@ -72,16 +81,17 @@ class ImageSource:
             series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, self._block_count
         )
         picked = (choice & (scene.POOL_IMAGES - 1)).tolist()
-        if self._pieces:
-            return self._one_block(picked)
+        places = self.ready.result()
+        if not self._compression.in_blocks:
+            return self._one_block(places, picked)
         parts = [self._header]
-        parts += [blocks[which] for blocks, which in zip(self._blocks, picked, strict=True)]
+        parts += [blocks[which] for blocks, which in zip(places, picked, strict=True)]
         return b"".join(parts)
 
-    def _one_block(self, picked: list[int]) -> bytes:
+    def _one_block(self, places: list[tuple[Piece, ...]], picked: list[int]) -> bytes:
         """Return the chunk of an image that is compressed as a whole."""
         # The filter stores what does not get smaller as it is; of the scene every image does.
-        block = joined(pieces[which] for pieces, which in zip(self._pieces, picked, strict=True))
+        block = joined(pieces[which] for pieces, which in zip(places, picked, strict=True))
         return self._header + LENGTH.pack(len(block)) + block
 
     def array(self, number: int) -> np.ndarray:
@@ -94,6 +104,26 @@ class ImageSource:
         """
         chunk = self.chunk(number)
         return codec.decompressed(chunk, self._series.shape, self._series.dtype, self._compression)
+
+
+# One pool at a time, so that equal ones are built once.
+_building = threading.Lock()
+
+
+def _in_background(build: Callable[[], Any]) -> "Future[Any]":
+    """Return what `build` is going to return; the thread does not outlive the process."""
+    result: Future[Any] = Future()
+    result.set_running_or_notify_cancel()
+
+    def run() -> None:
+        try:
+            with _building:
+                result.set_result(build())
+        except Exception as error:  # noqa: BLE001 - told to whoever asks for an image
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="sim-dcu-pool", daemon=True).start()
+    return result
 
 
 @functools.lru_cache(maxsize=2)

@@ -227,6 +227,9 @@ class SeriesControl:
             )
         # Only the file writer takes chunks; without it no image needs to be made.
         source = ImageSource(series) if writes else None
+        if source is not None:
+            # Those of a large detector take seconds to be ready; a DCU's arm takes as long.
+            wait([source.ready], timeout=LONGEST_CLOSING)
         sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
         for taker in self.takers:
             if (sink := taker.open_series(series)) is not None:
@@ -244,6 +247,7 @@ class SeriesControl:
                 self._report,
                 disturbance=SeriesFaults(self.machine.faults, series),
                 ends_itself=series.detector["trigger_mode"] != "extg",
+                ready=None if source is None else source.ready,
             )
             self._signals = 0
             self.unique_id = str(uuid.uuid4())
