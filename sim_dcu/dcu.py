@@ -237,22 +237,21 @@ class Dcu:
 
     def power_up(self, files_are_lost: bool) -> None:
         """Be as after power was off and on; files that were not whole then are lost."""
-        whole = set(self.store.names())
-        self.detector.power_up().result()
+        with self.filewriter.losing_power():
+            self.detector.power_up().result()
         self.filewriter.reset()
         self.monitor.reset()
         self.stream.reset()
         self.filewriter.late.drop()
-        # The end of a series that was under way publishes what there was of its last file.
-        for name in self.store.names():
-            if files_are_lost or name not in whole:
-                self.store.delete(name)
+        if files_are_lost:
+            self.store.clear(folders=True)
 
     def _restart(self, files_are_lost: bool) -> Any:
         self.filewriter.reset()
         self.monitor.reset()
         self.stream.reset()
         if files_are_lost:
+            self.filewriter.late.drop()
             self.store.clear(folders=False)
         return self.detector.restart()
 

@@ -167,6 +167,7 @@ class Detector(Subsystem):
         with self.machine.lock:
             self._settings.reset()
             self._filewriter.forget_failure()
+            self.machine.faults.forget_series()
             self.series.forget()
             self.state.enter(then)
             self._voltage.switch(then is State.IDLE)
@@ -247,7 +248,10 @@ class Detector(Subsystem):
                 raise MissingError(f"Parameter {key} does not exist")
             changed, names = work_out()
             if self.state.now is not State.IDLE:
-                raise RefusedError(f"{key} cannot be put in state {self.state.now}; disarm first")
+                way_out = "initialize" if self.state.now is State.ERROR else "disarm"
+                raise RefusedError(
+                    f"{key} cannot be put in state {self.state.now}; {way_out} first"
+                )
             rules = self.machine.firmware.rules
             slow = key in rules.slow or (key == "config" and not rules.slow.isdisjoint(changed))
             if slow:

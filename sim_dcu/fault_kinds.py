@@ -9,6 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+_LARGEST_COUNT = 2**53
+# What `command` may name: those of a detector of either generation.
+COMMANDS = (
+    *("abort", "arm", "cancel", "check_connections", "disarm", "hv_reset", "initialize"),
+    *("status_update", "trigger", "wait"),
+)
+
 
 class FaultError(ValueError):
     """A fault that does not exist, or an argument that it does not take."""
@@ -63,6 +70,10 @@ class Argument:
                 raise self._refused(value, "a text")
             if self.kind == "file" and not Path(value).is_file():
                 raise self._refused(value, "a file")
+            try:
+                str(value).encode()
+            except UnicodeEncodeError as error:
+                raise self._refused(ascii(value), "a text") from error
             return str(value)
         return self._number(value)
 
@@ -75,6 +86,9 @@ class Argument:
             number = kind(value)
         except (ValueError, OverflowError) as error:
             raise self._refused(value, wanted) from error
+        if isinstance(number, int) and abs(number) > _LARGEST_COUNT:
+            # An integer may have more digits than can be printed.
+            raise self._refused("a huge number", f"at most {_LARGEST_COUNT}")
         if (not isinstance(value, str) and number != value) or not math.isfinite(number):
             raise self._refused(value, wanted)
         if not self.lowest <= number <= self.highest:
@@ -128,7 +142,13 @@ class Fault:
         if self.strikes == "request":
             common = (
                 Argument("path", "text", self.path, "which requests: METHOD path, with * and ?"),
-                Argument("command", "text", None, "short for path=PUT detector/*/command/..."),
+                Argument(
+                    "command",
+                    "choice",
+                    None,
+                    "short for path=PUT detector/*/command/...",
+                    choices=COMMANDS,
+                ),
                 *common,
             )
         return {argument.name: argument for argument in (*self.own, *common)}
@@ -171,6 +191,8 @@ class Fault:
                 values[name] = arguments[name].accepted(value)
             except FaultError as error:
                 raise FaultError(f"fault {self.name}: {error}") from error
+        if values.get("path") == "" and "path" in given:
+            raise FaultError(f"fault {self.name}: path is empty; * is any request")
         if values.get("command") is not None:
             if "path" in given:
                 raise FaultError(f"fault {self.name}: command is short for a path; give one")

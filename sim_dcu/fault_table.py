@@ -100,15 +100,17 @@ TABLE = (
         "that a scan stops with the reason, and the way back",
         (
             _image(1, "after how many images"),
-            Argument("text", "text", "error on request", "what status/error holds"),
+            Argument(
+                "text", "text", "error on request", "the reason; EIGER2 has none in status/error"
+            ),
         ),
     ),
     Fault(
         "full",
         "series",
-        "no room for files when `image` images are exposed, 0 at once: buffer_free is 0, arm is "
-        "refused, or the file writer and then the detector are in state error and the images are "
-        "lost; initialize mends it",
+        "no room for files when `image` images are exposed, 0 at once: buffer_free is 0, arm fails "
+        "or the images are lost, and the file writer and then the detector are in state error; "
+        "initialize mends it",
         "that lost images are noticed, and room is made",
         (_image(0, "after how many images"),),
     ),
@@ -155,8 +157,9 @@ TABLE = (
         "file-corrupt",
         "series",
         "one image's chunk is damaged where its compressed data begins, so that no reader can "
-        "unpack it; or with `offset`, `bytes` bytes from there are inverted: other pixels, an "
-        "error, or at 12, the length of the first block, a reader that crashes",
+        "unpack it (of one without compression: other pixels); or with `offset`, `bytes` bytes "
+        "from there are inverted: other pixels, an error, or at 12, the length of the first "
+        "block, a reader that crashes",
         "that pixels are read, or at least the failure is told for that image alone",
         (
             _FILE,

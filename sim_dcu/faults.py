@@ -267,6 +267,12 @@ class Faults:
                 fault.struck += 1
             return bool(struck)
 
+    def forget_series(self) -> None:
+        """Let no fault strike a series that is over."""
+        with self._lock:
+            for fault in self._set:
+                fault.strikes_now = False
+
     def room_is_gone(self) -> bool:
         """Return whether `full` strikes now."""
         with self._lock:

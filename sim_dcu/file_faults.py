@@ -22,6 +22,8 @@ _FIRST_DATA = 16
 # No literals, and then a match of 65535 bytes before the start of the output, which every LZ4
 # decoder has to refuse (LZ4 block format, "offset").
 _NO_LZ4 = b"\x0f\xff\xff"
+# So the names of the hidden folders begin.
+LATE, FAULTY = ".late-", ".faulty-"
 _DATA_FILE = re.compile(r"_data_(\d{6})\.h5$")
 
 
@@ -44,7 +46,7 @@ class LateFiles:
 
     def hold(self, path: Path, place: Path, fault: SetFault) -> None:
         """Take the file at `path`, and move it to `place` when the fault's seconds are over."""
-        folder = Path(tempfile.mkdtemp(prefix=".late-", dir=self._folder))
+        folder = Path(tempfile.mkdtemp(prefix=LATE, dir=self._folder))
         held = path.replace(folder / path.name)
         timer = threading.Timer(fault.arguments["seconds"], self._release, [held])
         timer.name, timer.daemon = "sim-dcu-late-file", True
@@ -68,8 +70,12 @@ class LateFiles:
                 return
             place, _, timer = self._held.pop(held)
             timer.cancel()
-            place.parent.mkdir(parents=True, exist_ok=True)
-            held.replace(place)
+            if place.exists() and place.stat().st_mtime_ns > held.stat().st_mtime_ns:
+                # A later series has written one of the same name.
+                held.unlink()
+            else:
+                place.parent.mkdir(parents=True, exist_ok=True)
+                held.replace(place)
             held.parent.rmdir()
 
     def _release_cleared(self) -> None:
@@ -98,7 +104,7 @@ class FaultyFiles:
     """
 
     def __init__(self, folder: Path, faults: Sequence[SetFault], late: LateFiles):
-        self.folder = Path(tempfile.mkdtemp(prefix=".faulty-", dir=folder))
+        self.folder = Path(tempfile.mkdtemp(prefix=FAULTY, dir=folder))
         self._target = folder
         self._faults = faults
         self._late = late
@@ -112,8 +118,10 @@ class FaultyFiles:
 
     def close(self) -> None:
         """Publish the last files, and leave nothing behind."""
-        self.publish()
-        self.remove()
+        try:
+            self.publish()
+        finally:
+            self.remove()
 
     def remove(self) -> None:
         """Delete what is not published."""
@@ -183,7 +191,7 @@ def _shorten(path: Path, missing: int) -> None:
         images.resize(left, axis=0)
         # Numbered as in a file that was closed early.
         low = int(np.asarray(images.attrs["image_nr_low"]).item())
-        images.attrs.modify("image_nr_high", low + left - 1)
+        images.attrs.modify("image_nr_high", max(0, low + left - 1))
 
 
 def _corrupt(path: Path, image: int, offset: int | None, count: int) -> None:

@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from sim_dcu.clock import local_time_with_zone
-from sim_dcu.file_faults import FaultyFiles, LateFiles
+from sim_dcu.file_faults import FAULTY, LATE, FaultyFiles, LateFiles
 from sim_dcu.filewriter import UNFINISHED, SeriesWriter
 from sim_dcu.parameters import MissingError, ParameterStore
 from sim_dcu.series import ArmedSeries
@@ -77,8 +77,9 @@ class FileStore:
         claim, alone = _claimed(self.folder)
         self._claim: int | None = claim
         # Processes that were killed left these.
-        for leftover in self.folder.glob(f"{UNFINISHED}*") if alone else ():
-            shutil.rmtree(leftover, ignore_errors=True)
+        for prefix in (UNFINISHED, LATE, FAULTY) if alone else ():
+            for leftover in self.folder.glob(f"{prefix}*"):
+                shutil.rmtree(leftover, ignore_errors=True)
 
     def names(self) -> list[str]:
         """Return the published files' paths below the folder, with slashes, sorted."""
@@ -139,6 +140,11 @@ class FileStore:
             path.unlink()
         except FileNotFoundError as error:  # another client was faster
             raise MissingError(f"File {name} does not exist") from error
+        # A folder left empty would be in the way of a file of that name.
+        for place in path.relative_to(self.folder).parents:
+            with contextlib.suppress(OSError):
+                if place != Path():
+                    (self.folder / place).rmdir()
 
     def clear(self, folders: bool) -> None:
         """Delete every file that a series leaves and, with `folders`, the folders left empty.
@@ -204,7 +210,10 @@ class SeriesFiles:
         try:
             with self._filewriter.noting_failure():
                 try:
-                    self._writer.close()
+                    if self._filewriter.has_power:
+                        self._writer.close()
+                    else:
+                        self._writer.discard()
                 finally:
                     if self._faulty is not None:
                         self._faulty.close()
@@ -221,7 +230,14 @@ class Filewriter(Subsystem):
         Shared with the other subsystems.
     store : FileStore
         Where files go.
+
+    Attributes
+    ----------
+    has_power : bool
+        Whether unfinished files are finished when a series ends.
     """
+
+    walks = frozenset({"files", "buffer_free"})
 
     def __init__(self, machine: Machine, store: FileStore):
         super().__init__(
@@ -232,8 +248,18 @@ class Filewriter(Subsystem):
         )
         self.store = store
         self.late = LateFiles(store.folder, machine.faults)
+        self.has_power = True
         self._writing = False
         self._failure = ""
+
+    @contextlib.contextmanager
+    def losing_power(self) -> Iterator[None]:
+        """Have a series that ends meanwhile lose what is in no whole file."""
+        self.has_power = False
+        try:
+            yield
+        finally:
+            self.has_power = True
 
     def open_series(self, series: ArmedSeries) -> SeriesFiles:
         """Publish the master of `series` and return the sink of its images.

@@ -147,6 +147,16 @@ class SeriesWriter:
         self._closed = True
         self._remove_hidden()
 
+    def discard(self) -> None:
+        """Lose the images that are in no published file; harmless after `close`."""
+        if self._closed:
+            return
+        self._closed = True
+        if self._open is not None:
+            parts.close_file(self._open.file)
+            self._open = None
+        self._remove_hidden()
+
     def _start_data_file(self) -> "_ImageFile":
         if self._per_file == 0:
             raise RuntimeError("the master file holds the images: write_master comes first")

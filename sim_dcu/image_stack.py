@@ -91,7 +91,8 @@ class ImageStack:
         kind = np.dtype(self._layout.number_type)
         for name, number in (
             (b"image_nr_low", first),
-            (b"image_nr_high", first + self._count - 1),
+            # Without an image and from 0 it would be -1, which EIGER2's number cannot.
+            (b"image_nr_high", max(0, first + self._count - 1)),
         ):
             space = h5s.create(h5s.SCALAR)
             attribute = h5a.create(self._dataset, name, h5t.py_create(kind), space)

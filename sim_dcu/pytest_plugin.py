@@ -73,7 +73,10 @@ def eiger_dcu_factory(request: pytest.FixtureRequest) -> Iterator[DcuFactory]:
                 "time_scale": _time_scale(request.config),
                 "initialized": True,
             }
-            server = serve(model or _chosen(request.config, "model"), **{**defaults, **options})
+            try:
+                server = serve(model or _chosen(request.config, "model"), **{**defaults, **options})
+            except ValueError as error:
+                raise pytest.UsageError(f"simulated DCU: {error}") from error
             return running.enter_context(server)
 
         yield start

@@ -98,6 +98,9 @@ def _put_reply(app: ASGIApp, fault: SetFault, _faults: Faults) -> ASGIApp:
 
     async def answer(scope: Scope, receive: Receive, send: Send) -> None:
         replaced = False
+        if scope["method"] != "PUT":
+            await app(scope, receive, send)
+            return
 
         async def send_replaced(message: Message) -> None:
             nonlocal replaced

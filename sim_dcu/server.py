@@ -5,6 +5,7 @@ Owns the socket, the server's thread and the temporary folder; knows no URL but 
 
 import asyncio
 import contextlib
+import logging
 import math
 import socket
 import tempfile
@@ -25,6 +26,7 @@ from sim_dcu.faults import Faults, SetFault
 from sim_dcu.filestore import CAPACITY
 from sim_dcu.wire import protocol
 
+log = logging.getLogger(__name__)
 # A DCU closes connections that are idle for 5 minutes (a client's notes on real hardware), in s.
 IDLE_LIMIT = 300.0
 # In s, when the server ends: how long a client may still take to read its reply, and after how
@@ -217,7 +219,10 @@ class Server:
 
     async def _be_dead(self, fault: SetFault) -> None:
         lost = fault.arguments["files"] == "gone"
-        await self._loop.run_in_executor(None, self.dcu.power_up, lost)
+        try:
+            await self._loop.run_in_executor(None, self.dcu.power_up, lost)
+        except Exception:  # it comes back whatever is in its folder
+            log.exception("the DCU did not lose all that it should")
         remaining = self._died_at + fault.arguments["back"] - self._loop.time()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), max(0.0, remaining))

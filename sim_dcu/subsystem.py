@@ -3,6 +3,7 @@
 Knows nothing of a particular subsystem, nor of HTTP.
 """
 
+import contextlib
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -117,7 +118,14 @@ class Subsystem:
         What each command does; it returns the reply (a JSON object or None) or a future of it.
     not_fitted : sequence of str
         Status resources whose hardware this model lacks.
+
+    Attributes
+    ----------
+    walks : frozenset of str
+        Status resources that take long to find, and for which nobody else is kept waiting.
     """
+
+    walks: frozenset[str] = frozenset()
 
     def __init__(
         self,
@@ -191,7 +199,7 @@ class Subsystem:
         if key not in self._status:
             raise UnknownResourceError(f"Parameter {key} does not exist")
         status = self._status[key]
-        with self.machine.lock:
+        with contextlib.nullcontext() if key in self.walks else self.machine.lock:
             value = self.status_value(key)
             taken = self.status_time(status)
         return self.machine.firmware.spelling.status(status, value, taken)
