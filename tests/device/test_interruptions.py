@@ -4,6 +4,7 @@ import os
 import signal
 import threading
 import time
+from dataclasses import replace
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -92,6 +93,9 @@ def test_ctrl_c_twice_then_resume(RE, catalog, dcu, eiger, phase):
 def test_ctrl_c_twice_in_unstage(RE, catalog, dcu, eiger, monkeypatch):
     """Paused while the last files come home: they come all the same."""
     eiger.detector.frame_time.set(0.2).wait(10)
+    # No file comes until the pause is there, for which the RunEngine takes seconds.
+    client = eiger.link.client
+    monkeypatch.setattr(client, "timeouts", replace(client.timeouts, files=60))
     may_come = threading.Event()
     fetch = eiger.link.client.open_file
 
