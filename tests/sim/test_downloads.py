@@ -120,8 +120,8 @@ def test_the_index_links_every_file_and_nothing_else(
     page = _Links()
     page.feed(reply.text)
     assert "script" not in page.tags
-    fetched = [client.session.get(client.url + link, timeout=5).text for link in page.targets]
-    assert sorted(fetched) == sorted(names)
+    fetched = [client.session.get(client.url + link, timeout=5).content for link in page.targets]
+    assert sorted(fetched) == sorted(name.encode() for name in names)
 
 
 def test_a_name_that_is_not_utf8_does_not_break_the_index() -> None:
