@@ -55,6 +55,8 @@ class Timeouts:
     """disarm, cancel and abort."""
     trigger_margin: float = 30.0
     """What a trigger may take beyond its exposures."""
+    signal: float = 600.0
+    """How long a point may wait for signals at the trigger input without news of any."""
     files: float = 30.0
     """How long a finished series may go without a new byte of a file that it still owes."""
 

@@ -20,6 +20,28 @@ class FetchedFile:
     seconds: float
 
 
+@dataclass
+class View:
+    """The images that one view file maps.
+
+    Attributes
+    ----------
+    file : str
+        Its name, in the folder of the series.
+    images : int
+        Images an event.
+    firsts : list of int
+        For each event the number of its first image in the series, from 0; in the events' order.
+    path : Path or None
+        Where it is; None until it is written.
+    """
+
+    file: str
+    images: int
+    firsts: list[int] = field(default_factory=list)
+    path: Path | None = None
+
+
 @dataclass(eq=False)
 class Delivery:
     """The files of one series on their way home.
@@ -42,6 +64,14 @@ class Delivery:
         Whether it ended early, so that only the list of files tells how many there are.
     interrupted : bool
         Whether an exposure was ended, so that images may be there that no event names.
+    final : bool
+        Whether no event will name images of it any more, so that its views can be written.
+    is_home : bool
+        Whether all is home that there is.
+    listed : set of str
+        The files of it that the DCU lists, as last seen.
+    views : list of View
+        What events name of it.
     """
 
     basename: str
@@ -52,6 +82,10 @@ class Delivery:
     ended: bool = False
     cut_short: bool = False
     interrupted: bool = False
+    final: bool = False
+    is_home: bool = False
+    listed: set[str] = field(default_factory=set)
+    views: list[View] = field(default_factory=list)
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
@@ -64,6 +98,21 @@ class Delivery:
     def data_file(self, number: int) -> str:
         """Return the name of a data file, counted from 1."""
         return f"{self.basename}_data_{number:06d}.h5"
+
+    @property
+    def published(self) -> int:
+        """Images in files that the DCU lists: those are exposed and complete."""
+        if self.images_per_file == 0:
+            return self.images if self.ended and self.master in self.listed else 0
+        files = 0
+        while self.data_file(files + 1) in self.listed:
+            files += 1
+        return min(files * self.images_per_file, self.images)
+
+    @property
+    def images_home(self) -> int:
+        """Images in files that are home."""
+        return sum(file.images for file in tuple(self.home.values()))
 
     def expected(self, listed: set[str]) -> list[str]:
         """Return the names that must come home, the master last."""
@@ -102,7 +151,7 @@ class Delivery:
         Each event names its images by their place in the series, so that one too many or too few
         before them would shift them all.
         """
-        found = sum(file.images for file in self.home.values())
+        found = self.images_home
         if found < self.recorded or (found > self.recorded and not self.interrupted):
             return (
                 f"{self.basename}: {found} images came home, {self.recorded} were taken by this "

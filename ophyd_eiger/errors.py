@@ -16,7 +16,8 @@
     │   └── ReadOnlyError (ophyd's ReadOnlyError)     a resource that cannot be written
     ├── StateError (RuntimeError)                 not possible in the state the detector is in
     │   ├── NotStagedError                            trigger, read or describe came too early
-    │   └── StoppedError                              an exposure that was ended by stop()
+    │   ├── StoppedError                              an exposure that was ended by stop()
+    │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
@@ -100,6 +101,10 @@ class NotStagedError(StateError):
 
 class StoppedError(StateError):
     """The exposure was ended by `stop()` before its images were complete."""
+
+
+class SignalTimeoutError(StateError, TimeoutError):
+    """No signal came to the detector's trigger input within the stated time."""
 
 
 class PromiseError(EigerError, ValueError):
