@@ -315,8 +315,13 @@ class EigerDetector(Device):
         return keys
 
     def describe_collect(self) -> dict[str, Any]:
-        """Return the data keys of a fly scan's events, by the name of their stream."""
-        return {FLY_STREAM: self.describe()}
+        """Return the data keys of a fly scan's events.
+
+        Before kickoff, when a plan declares the stream by its name, the keys alone. After it, as
+        in `bp.fly`, which asks when it collects and names no stream: by the name of their stream.
+        """
+        keys = self.describe()
+        return {FLY_STREAM: keys} if self._acquisition.flying.is_under_way else keys
 
     def collect(self) -> Iterator[dict[str, Any]]:
         """Give the events of a fly scan that were not given yet."""

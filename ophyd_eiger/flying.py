@@ -97,6 +97,12 @@ class Flying:
         return [Point(series, images * n, flight.time) for n in range(given, flight.given)]
 
     @property
+    def is_under_way(self) -> bool:
+        """Whether a fly scan was begun whose points are not all in documents yet."""
+        flight = self.flight
+        return flight is not None and not (flight.over and flight.given == flight.points)
+
+    @property
     def points_done(self) -> int:
         """Points of the fly scan that are done."""
         return 0 if self.flight is None else self.flight.points
