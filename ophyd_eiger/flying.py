@@ -120,9 +120,12 @@ class Flying:
     def _prepare(self, info: TriggerInfo) -> None:
         acquisition = self._acquisition
         staging = acquisition.require_staging()
-        for signal, value in self._settings(info):
+        settings = list(self._settings(info))
+        # Noted before the first put, with which the detector moves others.
+        before = {signal: signal.last for signal, _ in settings}
+        for signal, value in settings:
             if not _is_so(signal, value):
-                acquisition.change(staging, signal, value)
+                acquisition.change(staging, signal, value, before[signal])
         self._check_times(info)
         acquisition.make_way()
         staging.flown = info.scheme

@@ -384,9 +384,23 @@ class Acquisition:
 
     # ---- what stage changes and unstage puts back ----
 
-    def change(self, staging: Staging, signal: EigerSignal, value: Any) -> None:
-        """Put a value for as long as the device is staged."""
-        before = require_value(signal)
+    def change(
+        self, staging: Staging, signal: EigerSignal, value: Any, before: Any = None
+    ) -> None:
+        """Put a value for as long as the device is staged.
+
+        Parameters
+        ----------
+        staging : Staging
+            Notes what is put back.
+        signal : EigerSignal
+            What is put.
+        value : object
+            The value.
+        before : object, optional
+            What is put back; what the signal has if not given.
+        """
+        before = require_value(signal) if before is None else before
         ours, original = self._not_put_back.get(signal, (None, None))
         if ours is not None and before == ours:
             before = original

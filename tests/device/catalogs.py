@@ -45,8 +45,8 @@ def tiled_server(folder: Path, data: Path) -> Iterator[str]:
             process.wait(20)
 
 
-def read_through_tiled(documents: list, uri: str, key: str) -> np.ndarray:
-    """Write a run's documents to a catalog of tiled, and read an array back from it.
+def read_through_tiled(documents: list, uri: str, *keys: str) -> list[np.ndarray]:
+    """Write a run's documents to a catalog of tiled, and read arrays back from it.
 
     Parameters
     ----------
@@ -54,8 +54,8 @@ def read_through_tiled(documents: list, uri: str, key: str) -> np.ndarray:
         Of one run; Resource and Datum or StreamResource and StreamDatum.
     uri : str
         The catalog's.
-    key : str
-        The data key.
+    *keys : str
+        The data keys.
     """
     from bluesky_tiled_plugins import TiledWriter
     from tiled.client import from_uri
@@ -65,7 +65,7 @@ def read_through_tiled(documents: list, uri: str, key: str) -> np.ndarray:
         writer = TiledWriter(client, spec_to_mimetype={"EIGER_SIMPLON": "application/x-hdf5"})
         for name, doc in copy.deepcopy(documents):
             writer(name, doc)
-        run = client[documents[0][1]["uid"]]
-        return np.asarray(run["primary"][key].read())
+        primary = client[documents[0][1]["uid"]]["primary"]
+        return [np.asarray(primary[key].read()) for key in keys]
     finally:
         client.context.close()

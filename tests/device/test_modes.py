@@ -136,6 +136,6 @@ def test_every_pixel(RE, catalog, tiled, tmp_path, model, way, images, per_file,
             found = np.asarray(catalog[uid].primary.read()["eiger_image"])
             assert found.dtype == right.dtype
             assert np.array_equal(found, right)
-        found = read_through_tiled(documents_of_run, tiled, "eiger_image")
+        (found,) = read_through_tiled(documents_of_run, tiled, "eiger_image")
         assert found.shape == right.shape
         assert np.array_equal(found, right)
