@@ -119,6 +119,20 @@ def test_mode_takes_a_bool_too_and_a_put_answers_nothing(watcher: Client) -> Non
         assert reply.status_code == 400
 
 
+def test_a_whole_config_is_put_as_its_parts_are(watcher: Client) -> None:
+    take(watcher, 5)
+    path = watcher.path("monitor/config")
+    reply = watcher.session.put(path, json={"buffer_size": 2, "mode": {"value": False}}, timeout=5)
+    assert (reply.status_code, reply.content) == (200, b"")
+    assert watcher.value("monitor/config/mode") == "disabled"
+    # A buffer that was made smaller holds no more than that.
+    assert watcher.value("monitor/status/buffer_fill_level") == [2, 2]
+    assert len(numbers(watcher)) == 2
+    reply = watcher.session.put(path, json={"mode": True, "buffer_size": 0}, timeout=5)
+    assert reply.status_code == 400
+    assert watcher.value("monitor/config/mode") == "disabled"
+
+
 @pytest.mark.parametrize("size", [0, -1, 2**31, 1.5, "many", True])
 def test_a_buffer_size_that_is_none_is_refused(watcher: Client, size: object) -> None:
     assert watcher.put("monitor/config/buffer_size", size).status_code == 400
