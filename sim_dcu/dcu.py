@@ -119,14 +119,13 @@ class Dcu:
             return self.detector.read_status(key)
         chosen = self._open_to(subsystem)
         self._check_initialized(subsystem, key or "status")
-        if not key:
-            return chosen.read_whole_status()
-        reply = chosen.read_status(key)
-        if (subsystem, key, version) == ("filewriter", "buffer_free", "1.6.0"):
-            # In KB at this version whatever the generation (areaDetector).
-            bytes_a_unit = 1024 if self.firmware.bytes_free else 1
-            reply = {**reply, "value": reply["value"] // bytes_a_unit}
-        return reply
+        reply = chosen.read_status(key) if key else chosen.read_whole_status()
+        if (subsystem, version) != ("filewriter", "1.6.0") or not self.firmware.bytes_free:
+            return reply
+        # The room is in KB at this version whatever the generation (areaDetector).
+        if key == "buffer_free":
+            return _in_kb(reply)
+        return reply if key else {**reply, "buffer_free": _in_kb(reply["buffer_free"])}
 
     def put_config(self, subsystem: str, key: str, value: object) -> Any:
         """Set config `key`.
@@ -267,3 +266,7 @@ class Dcu:
         # Until then the DCU does not know its detector; the text is the reference's own.
         if subsystem == "detector" and self.detector.state.now is State.NA:
             raise MissingError(f"Parameter {key} does not exist")
+
+
+def _in_kb(reply: Mapping[str, Any]) -> dict[str, Any]:
+    return {**reply, "value": reply["value"] // 1024}
