@@ -18,6 +18,7 @@ from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.monitor import Monitor
 from sim_dcu.parameters import MissingError, RefusedError, UnknownResourceError
+from sim_dcu.series_control import SIGNAL_OF_MODE
 from sim_dcu.states import State
 from sim_dcu.stream import Stream
 from sim_dcu.subsystem import Argument, Machine, Subsystem
@@ -204,7 +205,10 @@ class Dcu:
         """Return what decides whether a signal at the trigger input is taken, as text."""
         with self.lock:
             mode = self.detector.config["trigger_mode"]
-            return f"state is {self.detector.state.now}, trigger_mode is {mode}"
+            text = f"state is {self.detector.state.now}, trigger_mode is {mode}"
+            if SIGNAL_OF_MODE.get(mode) == "gate":
+                text += f", the shortest gate is {self.detector.series.shortest_gate:g} s"
+            return text
 
     @property
     def lock(self) -> "threading.RLock":
