@@ -484,6 +484,37 @@ def test_regions(model: str, regions: list[str], size: tuple[int, int], tmp_path
                 assert after[key] == whole[key]
 
 
+@pytest.mark.parametrize(
+    ("model", "region", "rate"),
+    [
+        # In Hz. The maker's for EIGER1; a 4M's in a region of that size, and those of EIGER2, are
+        # what the models are documented with.
+        ("eiger-1m", "disabled", 3000),
+        ("eiger-4m", "disabled", 750),
+        ("eiger-9m", "disabled", 238),
+        ("eiger-9m", "4M", 750),
+        ("eiger-16m", "disabled", 133),
+        ("eiger2-500k", "disabled", 4500),
+        ("eiger2-9m", "disabled", 2000),
+        ("eiger2-9m", "4M-L", 4500),
+        ("eiger2-16m", "disabled", 1125),
+    ],
+)
+def test_the_fastest_rate_can_be_put(model: str, region: str, rate: int, tmp_path: Path) -> None:
+    """As its inverse, of whatever digits; a ten thousandth above it is refused."""
+    with sim_dcu.serve(model, initialized=True, data_dir=tmp_path) as server:
+        client = Client(server.url, generation(model)[0])
+        with client.session:
+            client.config(roi_mode=region)
+            client.config(frame_time=1 / rate)
+            shown = client.get("detector/config/frame_time").json()
+            assert shown["value"] == pytest.approx(1 / rate, abs=1e-9)
+            assert shown["min"] == shown["value"]
+            too_fast = client.put("detector/config/frame_time", 1 / (1.0001 * rate))
+            assert too_fast.status_code == 400
+            assert client.value("detector/config/count_time") < shown["value"]
+
+
 # -- trigger modes --------------------------------------------------------------------------------
 
 
