@@ -201,7 +201,7 @@ class Monitor(Subsystem):
             image = self.held(series_id, number)
             del self._buffer[image.name]
             if self._newest == image:
-                self._newest = None
+                self._newest = next(reversed(self._buffer.values()), None)
 
     def delete_all(self) -> None:
         """Empty the buffer; what was dropped stays counted."""

@@ -238,6 +238,15 @@ def test_images_are_deleted_one_and_all(watcher: Client) -> None:
     assert image(watcher, "monitor").status_code == 408
 
 
+def test_the_newest_of_those_left_is_served_once_the_newest_is_deleted(watcher: Client) -> None:
+    series = take(watcher, 3)
+    left = image(watcher, f"{series}/2").content
+    url = watcher.path(f"monitor/images/{series}/3")
+    assert watcher.session.delete(url, timeout=5).status_code == 204
+    newest = image(watcher, "monitor")
+    assert (newest.status_code, newest.content == left) == (200, True)
+
+
 def test_head_has_the_length_and_takes_nothing(watcher: Client) -> None:
     series = take(watcher, 1)
     lengths = set()
