@@ -20,6 +20,7 @@ from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.documents import point_documents
 from ophyd_eiger.errors import NotStagedError, StateError
+from ophyd_eiger.live import Live
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.signals import EigerSignal, Link
@@ -50,6 +51,8 @@ class EigerDetector(Device):
         API version in the URLs; the DCU is asked if not given.
     timeouts : Timeouts, optional
         How long each kind of call may take.
+    live : bool
+        Whether each event has live numbers; `eiger.live.enabled` later.
 
     Examples
     --------
@@ -64,6 +67,7 @@ class EigerDetector(Device):
     monitor = Component(Monitor, "")
     stream = Component(Stream, "")
     system = Component(System, "")
+    live = Component(Live, "")
 
     def __init__(
         self,
@@ -74,6 +78,7 @@ class EigerDetector(Device):
         prefix: str | None = None,
         api_version: str | None = None,
         timeouts: Timeouts | None = None,
+        live: bool = False,
         parent: Device | None = None,
         **kwargs: Any,
     ) -> None:
@@ -87,8 +92,9 @@ class EigerDetector(Device):
         self._asset_docs: list[tuple[str, dict]] = []
         self._recorded: list[EigerSignal] | None = None
         super().__init__(client.url, name=name, parent=parent, **kwargs)
+        self.live.enabled = live
         self._acquisition = Acquisition(
-            self.name, self.detector, self.filewriter, self.link, self._connect_once
+            self.name, self.detector, self.filewriter, self.link, self._connect_once, self.live
         )
         self.link.make_way = self._acquisition.make_way
         self.link.interrupt = self._acquisition.interrupt
@@ -167,6 +173,7 @@ class EigerDetector(Device):
 
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
+        self.live.close()
         self._acquisition.close()
         self.link.worker.close()
         self.link.client.close()
@@ -300,6 +307,7 @@ class EigerDetector(Device):
     def _after_command(self, subsystem: str, command: str) -> None:
         if command == "initialize":
             self.refresh()
+            self.live.note_initialized()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
         if subsystem == "detector" and command in ("cancel", "abort"):

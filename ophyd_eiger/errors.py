@@ -18,6 +18,8 @@
     │   ├── NotStagedError                            trigger, read or describe came too early
     │   └── StoppedError                              an exposure that was ended by stop()
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
+    ├── RegionError (ValueError)                  a region of interest that no image has
+    ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
         ├── ChunkError (ValueError)                   an image whose bytes are broken
@@ -104,6 +106,14 @@ class StoppedError(StateError):
 
 class PromiseError(EigerError, ValueError):
     """The next images would have another shape or type than `describe()` told the run."""
+
+
+class RegionError(EigerError, ValueError):
+    """A region of interest is none, or is not within the image."""
+
+
+class TiffError(EigerError, ValueError):
+    """The bytes of a TIFF are broken, or not in the layout that the detector writes."""
 
 
 class TransferError(EigerError, OSError):

@@ -50,6 +50,7 @@ from ophyd_eiger.errors import (
     StateError,
     StoppedError,
 )
+from ophyd_eiger.live import Live
 from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.points import Exposure, Point, Series, Staging
 from ophyd_eiger.signals import EigerCommand, EigerSignal, Link, require_value
@@ -111,6 +112,8 @@ class Acquisition:
         What the signals share; the worker is its.
     connect : callable
         Reads every resource, if that was not done yet.
+    live : Live
+        Takes each point's live numbers, if they are enabled.
     """
 
     def __init__(
@@ -120,6 +123,7 @@ class Acquisition:
         filewriter: Filewriter,
         link: Link,
         connect: Callable[[], None],
+        live: Live,
     ) -> None:
         self.name = name
         self.detector = detector
@@ -132,6 +136,7 @@ class Acquisition:
         self.promise_given = False
         self.point: Point | None = None
         self._connect = connect
+        self.live = live
         self._staging: Staging | None = None
         self._series: Series | None = None
         self._exposure: Exposure | None = None
@@ -228,6 +233,7 @@ class Acquisition:
         self._caller.close()
 
     def _leave(self) -> None:
+        self.live.unstage()
         try:
             self.make_way()
         except DcuError as error:
@@ -255,6 +261,7 @@ class Acquisition:
             if self.filewriter.mode.last != "enabled":
                 self._change(staging, self.filewriter.mode, "enabled")
             self._change(staging, self.filewriter.name_pattern, f"{stem}_$id")
+            self.live.stage()
             self._series = self._arm(staging)
             self.detector.data_collection_date.get()
         except Exception:
@@ -283,6 +290,7 @@ class Acquisition:
             series.delivery.recorded += series.nimages
             if series.used_up:
                 self._end(series)
+            self.live.take(series.series_id, series.points * series.nimages, self.point.time)
         except CONNECTION_ERRORS:
             self._connection_failed = True
             raise
@@ -306,13 +314,14 @@ class Acquisition:
         if errors:
             raise errors[0]
 
-    def _unstage_steps(self) -> Iterator[Callable[[], None]]:
+    def _unstage_steps(self) -> Iterator[Callable[[], object]]:
         yield self.make_way
         # The file writer may still write, with the name pattern that is put back below.
         yield lambda: self.transfer.wait(self.link.client.timeouts.files)
         staging, self._staging, self._why_not_staged = self._staging, None, None
         if staging is not None:
             yield lambda: self._put_back(staging)
+            yield self.live.unstage
         yield self.link.worker.raise_unseen
 
     def make_way(self) -> None:
@@ -493,6 +502,7 @@ class Acquisition:
         signal.put_now(value)
 
     def _put_back_after_failure(self, staging: Staging) -> None:
+        self.live.unstage()
         try:
             self._put_back(staging)
         except EigerError as error:
