@@ -107,6 +107,7 @@ class Live(Device):
 
     @rois.setter
     def rois(self, rois: Mapping[str, Iterable[int] | None]) -> None:
+        """Take other regions from the next stage on; a `RegionError` says what is wrong."""
         self._rois = regions.checked_rois(rois, self.name)
 
     @property
@@ -116,6 +117,7 @@ class Live(Device):
 
     @rate.setter
     def rate(self, rate: float) -> None:
+        """Take another rate at once; `LimitError` if it is not below 10 Hz."""
         self.image.rate = rate
 
     def start(self) -> EigerStatus:
@@ -296,10 +298,11 @@ class Live(Device):
             self._warn(error)
             logger.debug("%s: unexpected", self.name, exc_info=True)
 
-    def _warn(self, what: object) -> None:
+    def _warn(self, what: object, *, earlier: bool = False) -> None:
         level = logging.DEBUG if self._warned else logging.WARNING
         self._warned = True
-        logger.log(level, "%s: live numbers are missing (NaN): %s", self.name, what)
+        become = "are of an earlier image, which image_number tells" if earlier else "are NaN"
+        logger.log(level, "%s: live numbers %s: %s", self.name, become, what)
 
     def _set_up(self) -> None:
         self.buffer.enable("scan", int(self.owner.detector.nimages.last or 1))
@@ -329,7 +332,7 @@ class Live(Device):
         self.image.begin(series_id)
         image = self._points.find(series_id, last_image, keep=to_be_shown)
         if self._points.missing:
-            self._warn(self._points.missing)
+            self._warn(self._points.missing, earlier=image is not None)
         if image is None:
             return {}
         numbers = self._numbers_in(image)

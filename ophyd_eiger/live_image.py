@@ -101,6 +101,7 @@ class LiveImage(Signal):
 
     @rate.setter
     def rate(self, rate: float) -> None:
+        """Take another rate at once; `LimitError` if it is not below 10 Hz."""
         if not 0 < rate < RATE_LIMIT_HZ:
             raise LimitError(
                 f"{self.name}: {rate!r} Hz is outside (0, {RATE_LIMIT_HZ:g}) Hz, the rates that "

@@ -91,6 +91,8 @@ class Order:
         """Return series and number of the newest image listed, if it is newer than all shown."""
         appeared = listing.keys() - self._listed - self._past
         self._listed = set(listing)
+        # One that has gone and comes again is another one of the same id.
+        self._past &= self._listed
         if appeared - {self._series}:
             self.begin(max(appeared - {self._series}))
         if self._series is None:
@@ -258,6 +260,9 @@ class MonitorBuffer:
         """
         if self._monitor.mode.get() != "enabled":
             return "somebody disabled the monitor"
+        if not self.drops_new:
+            # What it drops are old ones, and it may drop them all the time.
+            return ""
         dropped, before = int(self._monitor.dropped.get()), self._dropped
         self._dropped = dropped
         return "the monitor dropped it" if dropped > before else ""

@@ -83,9 +83,12 @@ class PointImages:
                 self._in_vain = 0
                 return image
             listed = self._buffer.listing().get(series_id, [])
+            late = time.monotonic() > deadline
+            if last_image in listed and not late:
+                continue  # it has just come
             why = "newer ones took its place" if max(listed, default=0) > last_image else ""
             why = why or self._buffer.why_not()
-            if why or self._in_vain >= MOST_IN_VAIN or time.monotonic() > deadline:
+            if why or late or self._in_vain >= MOST_IN_VAIN:
                 break
             self._closed.wait(ASK_AGAIN_S)
         self._in_vain += not why
