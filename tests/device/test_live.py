@@ -459,6 +459,14 @@ def test_a_monitor_that_fails_fails_no_scan(
 
 
 @on_eiger2
+def test_lost_once_and_asked_again(RE, dcu, plain, eiger, events):
+    """Asking for an image changes nothing on the DCU, so that it may be asked for twice."""
+    dcu.faults.set("drop:path=GET monitor/*/images/*,when=body,times=1")
+    RE(bp.count([eiger], 1))
+    assert_right(events[0], dcu, plain.mask(), 1, {"full": None})
+
+
+@on_eiger2
 def test_one_try_a_while_where_the_monitor_hangs(monkeypatch, RE, dcu, eiger, requests_sent):
     monkeypatch.setattr(monitor_buffer, "IMAGE_TIMEOUT_S", 0.3)
     dcu.faults.set("late:path=GET monitor/*/images/*,seconds=1")
