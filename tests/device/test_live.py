@@ -359,6 +359,23 @@ def test_a_buffer_that_is_too_small(RE, dcu, plain, eiger, events):
     assert plain.value("monitor", "config/buffer_size") == 2
 
 
+@on_eiger1
+def test_what_others_changed_meanwhile_stays(RE, plain, eiger):
+    plain.put("monitor", "config/buffer_size", 2)
+    eiger.detector.nimages.set(5).wait(10)
+
+    def plan():
+        yield from bps.stage(eiger, group="staged")
+        yield from bps.wait("staged")
+        assert plain.value("monitor", "config/buffer_size") == 5
+        plain.put("monitor", "config/buffer_size", 50)
+        yield from bps.unstage(eiger, wait=True)
+
+    RE(plan())
+    assert plain.value("monitor", "config/buffer_size") == 50
+    assert plain.value("monitor", "config/mode") == "disabled"
+
+
 def test_more_images_a_point_than_the_buffer_takes(
     monkeypatch, RE, dcu, plain, eiger, events, caplog
 ):
@@ -639,6 +656,23 @@ def test_series_are_counted_anew_after_initialize(dcu, plain, watched):
     watched.live.image.get()
     assert plain.listed() == [[2, [1, 2]], [1, [1]]]
     assert (watched.live.image.series_id, watched.live.image.image_number) == (1, 1)
+
+
+def test_images_only_go_forward():
+    """Also where two threads have fetched images and the older one is shown last."""
+    order = monitor_buffer.Order()
+    assert order.newer({4: [1, 2], 5: [3]}) == (5, 3)
+    before = order.epoch
+    assert order.advance(5, 3, before)
+    assert not order.advance(5, 2, before)
+    assert not order.advance(4, 9, before)
+    order.begin(6)
+    assert not order.advance(5, 4, before)
+    assert order.advance(6, 1, before)
+    order.forget()
+    assert order.newer({1: [1]}) == (1, 1)
+    assert not order.advance(1, 1, before)
+    assert order.advance(1, 1, order.epoch)
 
 
 @on_eiger1
