@@ -21,6 +21,7 @@ from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import NotStagedError, StateError
+from ophyd_eiger.live import Live
 from ophyd_eiger.naming import DatumNaming, Naming, StreamNaming
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.points import Point
@@ -63,6 +64,8 @@ class EigerDetector(Device):
         API version in the URLs; the DCU is asked if not given.
     timeouts : Timeouts, optional
         How long each kind of call may take.
+    live : bool
+        Whether each event has live numbers; `eiger.live.enabled` later.
 
     Examples
     --------
@@ -77,6 +80,7 @@ class EigerDetector(Device):
     monitor = Component(Monitor, "")
     stream = Component(Stream, "")
     system = Component(System, "")
+    live = Component(Live, "")
     triggers_per_point = Component(
         TriggersPerPoint, value=1, kind=Kind.config, doc="Triggers that a point takes"
     )
@@ -100,6 +104,7 @@ class EigerDetector(Device):
         documents: str = "datum",
         api_version: str | None = None,
         timeouts: Timeouts | None = None,
+        live: bool = False,
         parent: Device | None = None,
         **kwargs: Any,
     ) -> None:
@@ -115,10 +120,11 @@ class EigerDetector(Device):
         self._collected: list[tuple[str, Point]] = []
         self._staged_itself = False
         super().__init__(client.url, name=name, parent=parent, **kwargs)
+        self.live.enabled = live
         self._naming = self.naming_class(self._image_key)
         states = States(self.name, self.detector, self.filewriter, self.monitor, self.link)
         self._acquisition = Acquisition(
-            states, self.link, self._connect_once, self._triggers_a_point
+            states, self.link, self._connect_once, self._triggers_a_point, self.live
         )
         self.link.make_way = self._acquisition.make_way
         self.link.interrupt = self._acquisition.interrupt
@@ -203,6 +209,7 @@ class EigerDetector(Device):
 
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
+        self.live.close()
         self._acquisition.close()
         self.link.worker.close()
         self.link.client.close()
@@ -328,6 +335,8 @@ class EigerDetector(Device):
         collected, self._collected = self._collected, []
         for image_id, point in collected:
             readings = self._readings(point, image_id)
+            # Live numbers are taken point by point, which a fly scan has no time for.
+            readings.update(self.live.unknown(point.time))
             yield {
                 "time": point.time,
                 "data": {key: reading["value"] for key, reading in readings.items()},
@@ -466,6 +475,7 @@ class EigerDetector(Device):
     def _after_command(self, subsystem: str, command: str) -> None:
         if command == "initialize":
             self.refresh()
+            self.live.note_initialized()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
         if subsystem == "detector" and command in ("cancel", "abort"):

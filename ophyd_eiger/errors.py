@@ -19,6 +19,8 @@
     │   ├── StoppedError                              an exposure that was ended by stop()
     │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
+    ├── RegionError (ValueError)                  a region of interest that no image has
+    ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
         ├── ChunkError (ValueError)                   an image whose bytes are broken
@@ -109,6 +111,14 @@ class SignalTimeoutError(StateError, TimeoutError):
 
 class PromiseError(EigerError, ValueError):
     """The next images would have another shape or type than `describe()` told the run."""
+
+
+class RegionError(EigerError, ValueError):
+    """A region of interest is none, or is not within the image."""
+
+
+class TiffError(EigerError, ValueError):
+    """The bytes of a TIFF are broken, or not in the layout that the detector writes."""
 
 
 class TransferError(EigerError, OSError):

@@ -8,7 +8,7 @@ lasts longer than the time between two questions, and the series' end.
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from ophyd.utils.errors import WaitTimeoutError
 
@@ -33,13 +33,21 @@ class Exposing:
         Asks the detector.
     transfer : Transfer
         Brings the files home, and sees them published.
+    newest_in_monitor : callable
+        Returns the number of a series' newest image that the monitor listed, or None.
     """
 
-    def __init__(self, states: States, transfer: Transfer) -> None:
+    def __init__(
+        self,
+        states: States,
+        transfer: Transfer,
+        newest_in_monitor: Callable[[int], int | None],
+    ) -> None:
         self.states = states
         self.name = states.name
         self.detector = states.detector
         self.transfer = transfer
+        self._newest_in_monitor = newest_in_monitor
         self._caller = Worker(f"{self.name} trigger")
 
     def close(self) -> None:
@@ -176,7 +184,7 @@ class Exposing:
         scheme = series.scheme
         seen = [(series.delivery.published, "files")]
         if self.states.monitor.mode.last == "enabled":
-            seen.append((self.states.newest_in_monitor(series.series_id), "monitor"))
+            seen.append((self._newest_in_monitor(series.series_id) or 0, "monitor"))
         seen.append((self._images_by_state(series), "state"))
         images, evidence = max(seen)
         return min(images, scheme.total), evidence

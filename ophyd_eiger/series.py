@@ -48,6 +48,7 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.exposing import Exposing
 from ophyd_eiger.flying import Flying
+from ophyd_eiger.live import Live
 from ophyd_eiger.points import Exposure, Point, Series, Staging
 from ophyd_eiger.progress import Countdown
 from ophyd_eiger.signals import EigerSignal, Link, require_value
@@ -86,6 +87,8 @@ class Acquisition:
         Reads every resource, if that was not done yet.
     triggers_a_point : callable
         Says how many triggers a point of a step scan takes.
+    live : Live
+        Takes each point's live numbers, if they are enabled.
     """
 
     def __init__(
@@ -94,6 +97,7 @@ class Acquisition:
         link: Link,
         connect: Callable[[], None],
         triggers_a_point: Callable[[], int],
+        live: Live,
     ) -> None:
         self.name = states.name
         self.link = link
@@ -103,13 +107,14 @@ class Acquisition:
         self.transfer = Transfer(link.client, self.name)
         self.ending = Ending(states, self.transfer)
         self.arming = Arming(states, self.ending, triggers_a_point)
-        self.exposing = Exposing(states, self.transfer)
+        self.exposing = Exposing(states, self.transfer, live.newest)
         self.deliveries: list[Delivery] = []
         self.point: Point | None = None
         self.staging: Staging | None = None
         self.series: Series | None = None
         self.flying = Flying(self)
         self._connect = connect
+        self.live = live
         self._exposure: Exposure | None = None
         self._why_not_staged: Exception | None = None
         self._connection_failed = False
@@ -225,6 +230,7 @@ class Acquisition:
         self.exposing.close()
 
     def _leave(self) -> None:
+        self.live.unstage()
         try:
             self.make_way()
         except DcuError as error:
@@ -239,8 +245,6 @@ class Acquisition:
         self.make_way()
         self.states.require_idle()
         self.arming.read_what_is_relied_on()
-        if late := self.arming.points_show_late(self.arming.scheme(None)):
-            logger.warning("%s", late)
         prepare_directory(directory)
         staging = Staging(directory, stem)
         self.deliveries = []
@@ -251,6 +255,9 @@ class Acquisition:
             if self.filewriter.mode.last != "enabled":
                 self.change(staging, self.filewriter.mode, "enabled")
             self.change(staging, self.filewriter.name_pattern, f"{stem}_$id")
+            self.live.stage()
+            if late := self.arming.points_show_late(self.arming.scheme(None)):
+                logger.warning("%s", late)
             self.arm(staging)
             self.detector.data_collection_date.get()
         except Exception:
@@ -278,6 +285,7 @@ class Acquisition:
             self.point = self.record(series, tuple(seconds))
             if series.used_up:
                 self.ending.end(series)
+            self.live.take(series.series_id, series.images_taken, self.point.time)
         except CONNECTION_ERRORS:
             self._connection_failed = True
             raise
@@ -343,7 +351,7 @@ class Acquisition:
         if errors:
             raise errors[0]
 
-    def _unstage_steps(self) -> Iterator[Callable[[], None]]:
+    def _unstage_steps(self) -> Iterator[Callable[[], object]]:
         yield self.make_way
         for delivery in self.deliveries:
             self.transfer.finalize(delivery)
@@ -352,6 +360,7 @@ class Acquisition:
         staging, self.staging, self._why_not_staged = self.staging, None, None
         if staging is not None:
             yield lambda: self._put_back(staging)
+            yield self.live.unstage
         yield self.link.worker.raise_unseen
 
     def make_way(self) -> None:
@@ -410,6 +419,7 @@ class Acquisition:
         signal.put_now(value)
 
     def _put_back_after_failure(self, staging: Staging) -> None:
+        self.live.unstage()
         try:
             self._put_back(staging)
         except EigerError as error:

@@ -150,22 +150,6 @@ class States:
             )
         return state
 
-    def newest_in_monitor(self, series_id: int) -> int:
-        """Return the number of the series' newest image that the monitor holds, 0 without one."""
-        try:
-            held = self.link.client.get("monitor", "images")
-        except DcuError:
-            return 0
-        if not isinstance(held, list):
-            return 0
-        numbers = [
-            number
-            for entry in held
-            if isinstance(entry, list) and len(entry) == 2 and entry[0] == series_id
-            for number in entry[1]
-        ]
-        return max((int(number) for number in numbers), default=0)
-
     def _faults(self) -> str:
         faults = _faults_of(self.detector.error) + _faults_of(self.filewriter.error)
         return f" ({', '.join(faults)})" if faults else ""
