@@ -5,7 +5,6 @@ of files, fetches those that are due, writes each under a hidden name beside its
 and gives it its name only then. Nothing that exists is overwritten; nothing is deleted on the DCU.
 """
 
-import errno
 import logging
 import os
 import tempfile
@@ -17,6 +16,7 @@ from ophyd_eiger.check import check_data_file, check_master_file
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
+from ophyd_eiger.view import give_name
 
 logger = logging.getLogger(__name__)
 
@@ -214,7 +214,7 @@ class Transfer:
                 check_master_file(aside, images=None)
                 inside = delivery.images_per_file == 0
                 images = check_data_file(aside, images=delivery.images_in(name)) if inside else 0
-            _give_name(aside, final)
+            give_name(aside, final)
         finally:
             aside.unlink(missing_ok=True)
         return FetchedFile(final, size, images, time.perf_counter() - began)
@@ -270,24 +270,3 @@ def prepare_directory(directory: Path) -> None:
             f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
             "give another directory="
         ) from error
-
-
-def _give_name(aside: Path, final: Path) -> None:
-    """Give a checked file its name, never over one that exists.
-
-    Raises
-    ------
-    FileExistsError
-    """
-    try:
-        os.link(aside, final)
-    except FileExistsError:
-        raise FileExistsError(
-            errno.EEXIST, "exists already and is not overwritten", str(final)
-        ) from None
-    except OSError:
-        # Some network file systems have no hard links. The name is new with each stage, so that
-        # nobody else can take it between these two lines.
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, "exists already", str(final)) from None
-        aside.rename(final)
