@@ -13,7 +13,7 @@ import dask.array as da
 import numpy as np
 
 from ophyd_eiger.errors import FileError, MissingFileError
-from ophyd_eiger.master import IMAGES
+from ophyd_eiger.images import IMAGES
 from ophyd_eiger.reader import Series, open_series
 
 SPEC = "EIGER_SIMPLON"

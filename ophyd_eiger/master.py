@@ -19,9 +19,6 @@ MASTER_ENDING = "_master.h5"
 # What h5py makes of HDF5's errors: for one broken file, any of them, depending on the broken byte.
 HDF5_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError)
 
-# Where a data file, a view, or a master that holds its images, has them.
-IMAGES = "entry/data/data"
-
 _SPECIFIC = "entry/instrument/detector/detectorSpecific"
 _DATA_LINK = re.compile(r"data_(\d+)")
 
@@ -99,22 +96,6 @@ def object_of(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
     if not isinstance(found, (h5py.Group, h5py.Dataset)) or found.file.filename != file.filename:
         return None
     return found
-
-
-def images_of(file: h5py.File, path: Path) -> h5py.Dataset:
-    """Return the images of a data file.
-
-    Raises
-    ------
-    FileError
-        If there are none of shape (images, y, x), or if their pixels are no counts.
-    """
-    images = object_of(file, IMAGES)
-    if not isinstance(images, h5py.Dataset) or images.ndim != 3:
-        raise FileError(f"{path}: no images of shape (images, y, x) in /{IMAGES}")
-    if images.dtype.kind != "u":
-        raise FileError(f"{path}: pixels of type {images.dtype}, not unsigned integers")
-    return images
 
 
 def read_master(path: Path) -> Master:

@@ -12,17 +12,12 @@ from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 import numpy as np
 
-from ophyd_eiger.chunks import BITSHUFFLE_FILTER, check_chunk
-from ophyd_eiger.errors import ChunkError, FileError, MissingFileError
-from ophyd_eiger.master import HDF5_ERRORS, Master, images_of, open_hdf5, read_master
+from ophyd_eiger.errors import FileError, MissingFileError
+from ophyd_eiger.images import images_of, read_image
+from ophyd_eiger.master import Master, open_hdf5, read_master
 from ophyd_eiger.view import Part, read_view
-
-# Settings of the bitshuffle filter: where the size of an element stands, and where the codec.
-_BITSHUFFLE_ELEMENT, _BITSHUFFLE_CODEC = 2, 4
-_BITSHUFFLE_LZ4 = 2
 
 
 @dataclass(frozen=True)
@@ -205,7 +200,7 @@ class Series:
                     out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
                 for _, place in group:
                     inside = numbers[place] - part.first + part.start
-                    _read_image(images, inside, part.path, out[place])
+                    read_image(images, inside, part.path, out[place])
         return np.empty((0, *self.shape[1:]), self.dtype) if out is None else out
 
     def lacks(self, first: int, images: int) -> str:
@@ -304,52 +299,3 @@ def _survey(path: Path) -> tuple[int, Geometry]:
     with open_hdf5(path) as file:
         images = images_of(file, path)
         return images.shape[0], Geometry(images.shape[1:], images.dtype)
-
-
-def check_image(images: h5py.Dataset, number: int, path: Path) -> None:
-    """Check the bytes of image `number`, counted from 0, before a filter sees them.
-
-    Raises
-    ------
-    ChunkError
-        Naming file and image.
-    """
-    shape = images.shape[1:]
-    try:
-        if images.chunks != (1, *shape):
-            raise ChunkError(f"chunks of {images.chunks}, not of one image")
-        skipped, raw = images.id.read_direct_chunk((number, 0, 0))
-        check_chunk(raw, _filters(images, skipped), shape, images.dtype)
-    except HDF5_ERRORS as error:  # ChunkError among them
-        raise _broken(images, number, path, error) from error
-
-
-def _filters(images: h5py.Dataset, skipped: int) -> list[int]:
-    """Return the filters that a chunk went through; bit n of `skipped` leaves out filter n."""
-    created = images.id.get_create_plist()
-    filters = []
-    for place in range(created.get_nfilters()):
-        code, _, settings, _ = created.get_filter(place)
-        if skipped >> place & 1:
-            continue
-        if code == BITSHUFFLE_FILTER and (
-            len(settings) <= _BITSHUFFLE_CODEC
-            or settings[_BITSHUFFLE_ELEMENT] != images.dtype.itemsize
-            or settings[_BITSHUFFLE_CODEC] != _BITSHUFFLE_LZ4
-        ):
-            # The codec goes by these and not by the type, so a wrong one leads it astray.
-            raise ChunkError(f"bitshuffle settings {settings} are none that an EIGER writes")
-        filters.append(code)
-    return filters
-
-
-def _read_image(images: h5py.Dataset, number: int, path: Path, out: np.ndarray) -> None:
-    check_image(images, number, path)
-    try:
-        images.read_direct(out, np.s_[number])
-    except HDF5_ERRORS as error:
-        raise _broken(images, number, path, error) from error
-
-
-def _broken(images: h5py.Dataset, number: int, path: Path, error: Exception) -> ChunkError:
-    return ChunkError(f"{path}: image {number + 1} of {len(images)} is broken: {error}")

@@ -19,7 +19,8 @@ import h5py
 import numpy as np
 
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.master import HDF5_ERRORS, IMAGES, images_of, object_of
+from ophyd_eiger.images import IMAGES, images_of
+from ophyd_eiger.master import HDF5_ERRORS, object_of
 
 VIEW_ENDING = "_view.h5"
 
