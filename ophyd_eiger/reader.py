@@ -17,7 +17,7 @@ import numpy as np
 from ophyd_eiger.errors import FileError, MissingFileError
 from ophyd_eiger.images import images_of, read_image
 from ophyd_eiger.master import Master, open_hdf5, read_master
-from ophyd_eiger.view import Part, read_view
+from ophyd_eiger.view import Part, check_sum, read_view
 
 
 @dataclass(frozen=True)
@@ -85,6 +85,7 @@ class Series:
 
     def __init__(self, path: str | os.PathLike) -> None:
         self.path = Path(path)
+        check_sum(self.path)
         with open_hdf5(self.path) as file:
             self._view = read_view(file, self.path)
         self._parts: tuple[Part, ...]

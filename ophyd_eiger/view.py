@@ -4,10 +4,16 @@ Written beside the files of a series and read back from them; knows no documents
 What any HDF5 program sees in it, and what our own reader makes of it, differ in two ways: a missing
 image is filled there and an error here, and HDF5 follows the name of a source wherever it finds
 one, while the reader takes the view's own folder only.
+
+A view ends in a sum of what is before it. HDF5 lets a file be longer than it says, and loses the
+sum when it changes the file. Where there is one, it is checked before HDF5 sees the file: HDF5
+decodes what a virtual dataset maps before it compares its own sum of it, and crashes or does not
+come back where single bits of it are wrong.
 """
 
 import bisect
 import errno
+import hashlib
 import itertools
 import os
 from collections.abc import Iterable, Sequence
@@ -28,6 +34,8 @@ _NUMBERS = "entry/data/number_in_series"
 # HDF5 1.10, the first with virtual datasets, reads what is written within these bounds.
 _LIBVER = ("v110", "v110")
 _NUMBERS_CHUNK = 2**16
+_SUM_MARK = b"ophyd_eiger view, sha256 before:"
+_SUM_BYTES = hashlib.sha256().digest_size
 
 
 @dataclass(frozen=True)
@@ -150,7 +158,7 @@ def write_view(
                 shuffle=True,
                 compression="gzip",
             )
-        _sync(aside)
+        _add_sum(aside)
         give_name(aside, path)
     except FileExistsError:
         raise
@@ -182,9 +190,36 @@ def give_name(aside: Path, final: Path) -> None:
         aside.rename(final)
 
 
-def _sync(path: Path) -> None:
-    with path.open("rb") as file:
+def _add_sum(path: Path) -> None:
+    with path.open("r+b") as file:
+        digest = hashlib.sha256(file.read()).digest()
+        file.write(_SUM_MARK + digest)
+        file.flush()
         os.fsync(file.fileno())
+
+
+def check_sum(path: Path) -> None:
+    """Check the sum at the end of a file, if it has one; called before HDF5 sees the file.
+
+    Raises
+    ------
+    FileError
+        If the file was damaged.
+    """
+    try:
+        with path.open("rb") as file:
+            size = file.seek(0, os.SEEK_END) - len(_SUM_MARK) - _SUM_BYTES
+            file.seek(max(size, 0))
+            mark, digest = file.read(len(_SUM_MARK)), file.read()
+            if mark != _SUM_MARK:
+                return
+            file.seek(0)
+            if hashlib.sha256(file.read(size)).digest() != digest:
+                raise FileError(f"{path}: this view is damaged; its sum is not that of its bytes")
+    except FileError:
+        raise
+    except OSError:
+        return  # HDF5 says it, as of any other file.
 
 
 def _map(
@@ -269,7 +304,9 @@ def read_view(file: h5py.File, path: Path) -> View | None:
         (_part(source, dataset.shape, path) for source in dataset.virtual_sources()),
         key=lambda part: part.first,
     )
-    missing = np.unique(np.atleast_1d(dataset.attrs.get("missing", ())))
+    missing = np.unique(np.asarray(dataset.attrs.get("missing", np.empty(0, int))))
+    if missing.dtype.kind not in "iu":
+        raise FileError(f"{path}: {missing[:1]} is no list of places of missing images")
     end = 0
     for part in [*parts, Part(path, dataset.shape[0], 0)]:
         if part.first < end:
