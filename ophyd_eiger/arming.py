@@ -161,6 +161,8 @@ class Arming:
             directory=staging.directory,
             images=scheme.total,
             images_per_file=int(require_value(self.filewriter.nimages_per_file)),
+            shape=promise.shape,
+            dtype=promise.dtype,
         )
         return Series(series_id, delivery, promise, scheme)
 

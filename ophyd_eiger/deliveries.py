@@ -4,8 +4,11 @@ Pure: no requests, no files, no threads.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ophyd_eiger.master import MASTER_ENDING
 
@@ -56,6 +59,8 @@ class Delivery:
         Images the series will have, `nimages` x `ntrigger`.
     images_per_file : int
         `nimages_per_file` as armed; 0 if all images are in the master.
+    shape, dtype
+        Shape (y, x) of an image in pixels, and type of a pixel.
     recorded : int
         Images that events name so far: the least that must come home.
     ended : bool
@@ -78,6 +83,8 @@ class Delivery:
     directory: Path
     images: int
     images_per_file: int
+    shape: tuple[int, int]
+    dtype: np.dtype
     recorded: int = 0
     ended: bool = False
     cut_short: bool = False
@@ -158,6 +165,27 @@ class Delivery:
                 "device's triggers; another client may have triggered or ended the series"
             )
         return ""
+
+    def layout(self) -> Iterator[tuple[str, int, int]]:
+        """Give each file with images: its name, its first image in the series, and how many.
+
+        Of a file that is not home it is what it is to have, as far as events name its images.
+        """
+        first = 0
+        for name in self._files_with_images():
+            file = self.home.get(name)
+            per_file = self.images_per_file or self.images
+            images = file.images if file else min(per_file, self.images - first)
+            yield name, first, images
+            # Every file is full but the last.
+            first += per_file
+
+    def _files_with_images(self) -> list[str]:
+        if self.images_per_file == 0:
+            return [self.master]
+        named = [first + view.images for view in self.views for first in view.firsts]
+        files = math.ceil(max(named, default=0) / self.images_per_file)
+        return [self.data_file(number + 1) for number in range(files)]
 
     def images_in(self, name: str) -> int | None:
         """Return how many images a file must hold; None if a series cut short leaves it open."""

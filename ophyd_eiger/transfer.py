@@ -5,7 +5,6 @@ of files, fetches those that are due, writes each under a hidden name beside its
 and gives it its name only then. Nothing that exists is overwritten; nothing is deleted on the DCU.
 """
 
-import errno
 import logging
 import os
 import tempfile
@@ -18,7 +17,7 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
 from ophyd_eiger.master import HDF5_ERRORS
-from ophyd_eiger.view import write_view_of
+from ophyd_eiger.view import Part, give_name, write_view
 
 logger = logging.getLogger(__name__)
 
@@ -252,8 +251,16 @@ class Transfer:
         try:
             for view in delivery.views:
                 if view.firsts and view.path is None:
-                    write_view_of(delivery, view)
-                    view.path = delivery.directory / view.file
+                    path = delivery.directory / view.file
+                    write_view(
+                        path,
+                        ((first, view.images) for first in view.firsts),
+                        [Part(path.with_name(n), *where) for n, *where in delivery.layout()],
+                        shape=delivery.shape,
+                        dtype=delivery.dtype,
+                        master=delivery.master,
+                    )
+                    view.path = path
         except (EigerError, *HDF5_ERRORS) as error:
             return f"{delivery.basename}: no view file could be written ({error})"
         return ""
@@ -292,7 +299,7 @@ class Transfer:
                 check_master_file(aside, images=None)
                 inside = delivery.images_per_file == 0
                 images = check_data_file(aside, images=delivery.images_in(name)) if inside else 0
-            _give_name(aside, final)
+            give_name(aside, final)
         finally:
             aside.unlink(missing_ok=True)
         return FetchedFile(final, size, images, time.perf_counter() - began)
@@ -348,24 +355,3 @@ def prepare_directory(directory: Path) -> None:
             f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
             "give another directory="
         ) from error
-
-
-def _give_name(aside: Path, final: Path) -> None:
-    """Give a checked file its name, never over one that exists.
-
-    Raises
-    ------
-    FileExistsError
-    """
-    try:
-        os.link(aside, final)
-    except FileExistsError:
-        raise FileExistsError(
-            errno.EEXIST, "exists already and is not overwritten", str(final)
-        ) from None
-    except OSError:
-        # Some network file systems have no hard links. The name is new with each stage, so that
-        # nobody else can take it between these two lines.
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, "exists already", str(final)) from None
-        aside.rename(final)
