@@ -1,5 +1,4 @@
-"""Arms series, and sees before that they are possible and after that they keep what was promised.
-"""
+"""Arms series: sees before that they are possible, and after that they keep what was promised."""
 
 from collections.abc import Callable
 
@@ -71,9 +70,7 @@ class Arming:
         Whether a run was told so.
     """
 
-    def __init__(
-        self, states: States, ending: Ending, triggers_a_point: Callable[[], int]
-    ) -> None:
+    def __init__(self, states: States, ending: Ending, triggers_a_point: Callable[[], int]) -> None:
         self.states = states
         self.name = states.name
         self.detector = states.detector

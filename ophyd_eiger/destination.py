@@ -55,11 +55,9 @@ class Destination:
         """
         given = directory() if callable(directory) else directory
         try:
-            text = os.fspath(given)
+            text = os.fsdecode(given)
         except TypeError:
             raise ValueError(f"{device}: directory is {given!r}, which is no path") from None
-        if isinstance(text, bytes):
-            raise ValueError(f"{device}: directory is {given!r}; give text")
         if "%" in text:
             text = datetime.now().astimezone().strftime(text)
         start = prefix or device

@@ -85,14 +85,18 @@ class EigerDetector(Device):
         TriggersPerPoint, value=1, kind=Kind.config, doc="Triggers that a point takes"
     )
     exposure = Component(
-        PointExposure, value=None, kind=Kind.omitted, doc="Exposure of a point's images in mode inte [s]"
+        PointExposure,
+        value=None,
+        kind=Kind.omitted,
+        doc="Exposure of a point's images in mode inte [s]",
     )
 
     naming_class: type[Naming] = DatumNaming
 
-    def __new__(cls, *args: Any, documents: str = "datum", **kwargs: Any) -> "EigerDetector":
+    def __new__(cls, *_args: Any, documents: str = "datum", **_kwargs: Any) -> "EigerDetector":
         """Make the class that `documents` asks for."""
-        return super().__new__(_class_for(cls, documents))
+        made: Any = _class_for(cls, documents)
+        return super().__new__(made)
 
     def __init__(
         self,
@@ -380,7 +384,7 @@ class EigerDetector(Device):
         ValueError
             If two settings contradict each other.
         """
-        triggers = self.triggers_per_point.get()
+        triggers = int(self.triggers_per_point.get())  # pyright: ignore[reportArgumentType]
         listed = len(self.exposure.seconds)
         if self.detector.trigger_mode.last != TriggerMode.INTE or listed <= 1:
             return triggers
@@ -490,7 +494,8 @@ class EigerStreamDetector(EigerDetector):
     """
 
     naming_class = StreamNaming
-    collect = None
+    # Nothing but StreamDatum tells of a fly scan's points.
+    collect = None  # pyright: ignore[reportAssignmentType]
 
     def get_index(self) -> int:
         """Return how many points of a fly scan, or events of a step scan, there are so far."""

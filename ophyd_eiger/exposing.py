@@ -263,5 +263,3 @@ class _Patience:
         if count > self._count:
             self._count, self._since = count, now
         return now - self._since > self.patience
-
-

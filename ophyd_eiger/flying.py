@@ -237,5 +237,3 @@ def _is_so(signal: EigerSignal, value: object) -> bool:
     if isinstance(value, float) and isinstance(last, (int, float)):
         return math.isclose(last, value, rel_tol=1e-6)
     return signal.has_value and last == value
-
-

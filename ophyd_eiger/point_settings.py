@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any
 
+import numpy as np
 from ophyd import Signal
 
 from ophyd_eiger.metadata import Metadata
@@ -39,9 +40,8 @@ class PointExposure(Signal):
 
     @property
     def seconds(self) -> tuple[float, ...]:
-        """The exposure of each image in s; one for all of them, or none where count_time says it.
-        """
-        value = self._readback
+        """The exposure of each image in s: one for all, or none where count_time says it."""
+        value: Any = self._readback
         if value is None:
             return ()
         return tuple(value) if isinstance(value, tuple) else (value,)
@@ -56,21 +56,20 @@ class PointExposure(Signal):
         """
         if value is None:
             return None
+        if isinstance(value, np.ndarray | np.generic):
+            value = value.tolist()
         if isinstance(value, Sequence) and not isinstance(value, str):
             if not value:
                 raise LimitError(f"{self.name}: an empty list holds no exposure")
             return tuple(self._checked(one) for one in value)
-        if hasattr(value, "tolist"):
-            return self.check_value(value.tolist())
         return self._checked(value)
 
     def _checked(self, value: Any) -> float:
         number = isinstance(value, (int, float)) and not isinstance(value, bool)
         if not number or not math.isfinite(value) or value <= 0:
             raise LimitError(f"{self.name}: {value!r} is no exposure in s")
-        count_time: EigerSignal | None = getattr(self.parent, "detector", None) and (
-            self.parent.detector.count_time
-        )
+        detector: Any = getattr(self.parent, "detector", None)
+        count_time: EigerSignal | None = getattr(detector, "count_time", None)
         limits = (count_time and count_time.dcu_metadata) or Metadata(value_type="float")
         try:
             return limits.checked(float(value))

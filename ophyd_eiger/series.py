@@ -166,9 +166,7 @@ class Acquisition:
         self.point = None
         exposure = Exposure(EigerStatus(f"{self.name}: trigger"))
         self._exposure = exposure
-        return self.link.worker.submit(
-            lambda: self._take_point(exposure, seconds), exposure.status
-        )
+        return self.link.worker.submit(lambda: self._take_point(exposure, seconds), exposure.status)
 
     def unstage(self) -> EigerStatus:
         """End what runs, put back what stage changed; done when every file is home and checked."""
@@ -393,9 +391,7 @@ class Acquisition:
 
     # ---- what stage changes and unstage puts back ----
 
-    def change(
-        self, staging: Staging, signal: EigerSignal, value: Any, before: Any = None
-    ) -> None:
+    def change(self, staging: Staging, signal: EigerSignal, value: Any, before: Any = None) -> None:
         """Put a value for as long as the device is staged.
 
         Parameters

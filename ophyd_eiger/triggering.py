@@ -175,4 +175,3 @@ class TriggerInfo:
         if mode is TriggerMode.EXTS:
             return Scheme(mode, images, points, images)
         return Scheme(mode, 1, points * images, images)
-

@@ -74,9 +74,7 @@ def test_two_detectors_and_one_pulse_generator(RE, tmp_path, tiled):
 
 @pytest.mark.parametrize("documents", ["datum", "stream"])
 def test_ended_after_fewer_points_than_it_was_armed_for(RE, dcu, tmp_path, tiled, documents):
-    eiger = EigerDetector(
-        dcu.url, name="eiger", directory=tmp_path, documents=documents
-    )
+    eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents=documents)
     try:
         eiger.filewriter.nimages_per_file.set(1).wait(10)
         with signals(dcu, most=7), recorded(RE) as docs:
@@ -185,9 +183,14 @@ def test_unstage_ends_a_fly_scan(dcu, eiger):
     eiger.unstage().wait(20)
     assert complete.done
     assert eiger.detector.state.get() == "idle"
-    with pytest.raises(StoppedError):
-        eiger.stage().wait(10)
-        eiger.kickoff().wait(10)
-        eiger.stop().wait(10)
+
+
+def test_complete_of_a_fly_scan_that_was_stopped(eiger):
+    eiger.stage().wait(10)
+    eiger.prepare(TriggerInfo(5, 1, "exts")).wait(10)
+    eiger.kickoff().wait(10)
+    eiger.stop().wait(10)
+    with pytest.raises(StoppedError, match="stopped before its end"):
         eiger.complete().wait(10)
     eiger.unstage().wait(10)
+    assert eiger.detector.state.get() == "idle"

@@ -21,7 +21,9 @@ POINTS = 3
 GATE_S = 0.004
 WAYS = ("series a point", "armed once", "inte", "exts", "exte", "fly", "fly exts", "fly exte")
 ALL = list(
-    itertools.product(("eiger-500k", "eiger2-500k"), WAYS, (1, 7), (1, 3, 1000), ("datum", "stream"))
+    itertools.product(
+        ("eiger-500k", "eiger2-500k"), WAYS, (1, 7), (1, 3, 1000), ("datum", "stream")
+    )
 )
 
 
@@ -45,7 +47,9 @@ def every_pair_once(cases):
 
 SHORT = every_pair_once(ALL)
 CASES = [
-    pytest.param(*case, marks=() if case in SHORT else pytest.mark.long, id="-".join(map(str, case)))
+    pytest.param(
+        *case, marks=() if case in SHORT else pytest.mark.long, id="-".join(map(str, case))
+    )
     for case in ALL
 ]
 

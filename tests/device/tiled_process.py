@@ -4,13 +4,11 @@ Says its address in one line and serves until its input ends.
 """
 
 import sys
-import warnings
-
-warnings.simplefilter("ignore")
 
 from tiled.server.simple import SimpleTiledServer
 
 server = SimpleTiledServer(sys.argv[1], readable_storage=[sys.argv[2]])
-print(server.uri, flush=True)
+sys.stdout.write(f"{server.uri}\n")
+sys.stdout.flush()
 sys.stdin.read()
 server.close()
