@@ -137,7 +137,7 @@ def write_view(
         If the view cannot be written, if a name cannot be put into one, or if no event has an
         image.
     """
-    named = [(first, images) for first, images in events if images]
+    named = _joined(events)
     total = sum(images for _, images in named)
     if not total:
         raise FileError(f"{path}: no event has an image to show")
@@ -222,10 +222,25 @@ def check_sum(path: Path) -> None:
         return  # HDF5 says it, as of any other file.
 
 
+def _joined(events: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:
+    """Return the events with those as one that go on where the one before ends."""
+    joined: list[tuple[int, int]] = []
+    end = None
+    for first, images in events:
+        if first == end:
+            joined[-1] = (joined[-1][0], joined[-1][1] + images)
+        elif images:
+            joined.append((first, images))
+        else:
+            continue
+        end = first + images
+    return joined
+
+
 def _map(
     events: Iterable[tuple[int, int]], files: Sequence[Part]
 ) -> tuple[list[Part], tuple[int, ...]]:
-    """Return where the images of the events are, adjoining ones together, and which are missing."""
+    """Return where the images of joined events are, and the places of those that are missing."""
     there = {file.path.name: file.path.exists() for file in files}
     stops = [file.stop for file in files]
     parts: list[Part] = []
@@ -236,7 +251,7 @@ def _map(
             if low >= high:
                 break
             start = file.start + low - file.first
-            _append(parts, Part(file.path, place + low - first, high - low, start))
+            parts.append(Part(file.path, place + low - first, high - low, start))
         place += images
     missing: list[int] = []
     end = 0
@@ -246,19 +261,6 @@ def _map(
             missing += range(part.first, part.stop)
         end = part.stop
     return parts, tuple(missing)
-
-
-def _append(parts: list[Part], found: Part) -> None:
-    """Add a part; if it goes on where the last one ends, in the file too, make that one longer."""
-    last = parts[-1] if parts else None
-    if last is None or (last.path, last.stop, last.start + last.images) != (
-        found.path,
-        found.first,
-        found.start,
-    ):
-        parts.append(found)
-    else:
-        parts[-1] = Part(last.path, last.first, last.images + found.images, last.start)
 
 
 def _create(
