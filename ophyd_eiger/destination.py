@@ -61,8 +61,10 @@ class Destination:
         if "%" in text:
             text = datetime.now().astimezone().strftime(text)
         start = prefix or device
-        if "/" in start or "$" in start:
-            raise ValueError(f"{device}: a file prefix holds no '/' and no '$': {start!r}")
+        # The DCU takes '/' for a folder and '$' for its id; HDF5 takes '%' and '\\' in the names that
+        # a view has for more than themselves.
+        if set(start) & set("/$%\\"):
+            raise ValueError(f"{device}: a file prefix holds no '/', '$', '%' or '\\': {start!r}")
         return cls(device, Path(text).expanduser().absolute(), start, time.time())
 
     def readings(self) -> dict[str, Any]:

@@ -150,7 +150,8 @@ def test_stage_without_waiting(RE, catalog, dcu, eiger):
 
 
 def test_stage_without_waiting_that_fails(RE, eiger):
-    eiger.detector.trigger_mode.set("exts").wait(10)
+    # A point of three triggers does not fit into a series of one.
+    eiger.triggers_per_point.set(3).wait(10)
 
     def plan():
         yield from bps.stage(eiger)
@@ -158,7 +159,7 @@ def test_stage_without_waiting_that_fails(RE, eiger):
         yield from bps.trigger_and_read([eiger])
         yield from bps.close_run()
 
-    with pytest.raises(Exception, match="trigger_mode is 'exts'") as caught:
+    with pytest.raises(Exception, match="a point takes 3 triggers") as caught:
         RE(plan())
     causes = [caught.value, caught.value.__cause__, caught.value.__context__]
     assert any(isinstance(cause, StateError) for cause in causes)
@@ -218,8 +219,8 @@ def test_component_that_nobody_triggers(RE, dcu, tmp_path):
 
 def test_component_whose_stage_fails(RE, dcu, tmp_path):
     station = Endstation("BL1:", address=dcu.url, directory=tmp_path, name="station")
-    station.eiger.detector.trigger_mode.set("exte").wait(10)
-    with pytest.raises(Exception, match="trigger_mode is 'exte'"):
+    station.eiger.triggers_per_point.set(3).wait(10)
+    with pytest.raises(Exception, match="a point takes 3 triggers"):
         RE(bp.count([station], 2))
     assert RE.state == "idle"
     station.destroy()

@@ -271,9 +271,10 @@ def test_prefix(eiger, tmp_path):
     eiger.trigger().wait(10)
     eiger.unstage().wait(10)
     assert all(file.path.name.startswith("lysozyme_") for file in eiger.fetched)
-    eiger.file_prefix = "a/b"
-    with pytest.raises(ValueError, match="holds no '/'"):
-        eiger.stage()
+    for prefix in ("a/b", "a$b", "a%b", "a\\b"):
+        eiger.file_prefix = prefix
+        with pytest.raises(ValueError, match="a file prefix holds no"):
+            eiger.stage()
 
 
 def test_commands_as_signals(dcu, eiger):
