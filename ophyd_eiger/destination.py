@@ -61,7 +61,7 @@ class Destination:
         if "%" in text:
             text = datetime.now().astimezone().strftime(text)
         start = prefix or device
-        # The DCU takes '/' for a folder and '$' for its id; HDF5 takes '%' and '\\' in the names that
+        # The DCU takes "/" for a folder and "$" for its id; HDF5 takes "%" and "\\" in names that
         # a view has for more than themselves.
         if set(start) & set("/$%\\"):
             raise ValueError(f"{device}: a file prefix holds no '/', '$', '%' or '\\': {start!r}")

@@ -120,12 +120,14 @@ def test_ctrl_c_twice_in_unstage(RE, catalog, dcu, eiger, monkeypatch):
 @pytest.mark.parametrize("end", ["abort", "stop", "halt"])
 def test_pause_in_an_exposure_then_end(RE, catalog, dcu, eiger, end):
     eiger.detector.frame_time.set(30).wait(10)
+    eiger.detector.count_time.set(29).wait(10)
     pause_when(RE, bp.count([eiger], 3), asked_state(dcu, "acquire"))
     getattr(RE, end)()
     assert RE.state == "idle"
     # After a halt nobody waits for unstage; it is idempotent.
     eiger.unstage().wait(30)
     assert eiger.detector.state.get() == "idle"
+    eiger.detector.count_time.set(0.1).wait(10)
     eiger.detector.frame_time.set(0.2).wait(10)
     (uid,) = RE(bp.count([eiger], 2))
     check_run(catalog, dcu, uid, 2)
