@@ -23,7 +23,15 @@ from ophyd_eiger.errors import NotStagedError, StateError
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.signals import EigerSignal, Link
-from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
+from ophyd_eiger.subsystems import (
+    Detector,
+    Filewriter,
+    Monitor,
+    Stream,
+    Subsystem,
+    System,
+    refresh,
+)
 from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
@@ -126,8 +134,7 @@ class EigerDetector(Device):
         DcuError
             If the DCU cannot be asked.
         """
-        for subsystem in self.subsystems:
-            subsystem.refresh()
+        refresh(self.subsystems)
         self._connected = True
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = None) -> None:
@@ -169,6 +176,7 @@ class EigerDetector(Device):
         """End what runs, the device's threads and its connections; files stay on the DCU."""
         self._acquisition.close()
         self.link.worker.close()
+        self.link.reader.close()
         self.link.client.close()
         super().destroy()
 
