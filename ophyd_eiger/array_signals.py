@@ -221,13 +221,8 @@ class EigerArray(EigerSignal):
         try:
             reply = self.link.client.delete(self.subsystem, self.resource)
         except NotServedError as error:
-            raise NotServedError(
-                f"{self.name}: nothing to remove: the factory's array is in use, or this DCU has "
-                f"no way back to it ({error})",
-                request=error.request,
-                status=error.status,
-                text=error.text,
-            ) from error
+            what = "has nothing to remove, or no way back to the factory's"
+            raise self.link.not_served(self.name, what, error) from error
         self.owner.read_again(names_in(reply), self)
 
     def describe(self) -> dict:

@@ -9,6 +9,7 @@ from typing import Any
 
 from ophyd import Signal
 
+from ophyd_eiger.errors import NotServedError
 from ophyd_eiger.link import LimitError, Link
 from ophyd_eiger.replies import sequence_id
 from ophyd_eiger.worker import EigerStatus
@@ -106,9 +107,12 @@ class EigerCommand(Signal):
         seconds = self.seconds if timeout is None else timeout
         logger.info("%s: %s ...", self.name, self.command)
         began = time.perf_counter()
-        reply = self.link.client.command(
-            self.owner.subsystem, self.command, value=value, timeout=seconds
-        )
+        subsystem = self.owner.subsystem
+        try:
+            reply = self.link.client.command(subsystem, self.command, value=value, timeout=seconds)
+        except NotServedError as error:
+            what = f"does not serve {subsystem}/{self.resource}"
+            raise self.link.not_served(self.name, what, error) from error
         number = sequence_id(reply)
         logger.info(
             "%s: %s done in %.3f s%s",

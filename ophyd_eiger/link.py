@@ -8,7 +8,7 @@ from ophyd.utils.errors import LimitError as OphydLimitError
 from ophyd.utils.errors import ReadOnlyError as OphydReadOnlyError
 
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.errors import ValueRefusedError
+from ophyd_eiger.errors import NotServedError, RefusedError, ValueRefusedError
 from ophyd_eiger.worker import Worker
 
 
@@ -60,3 +60,12 @@ class Link:
     changed: Callable[[str, Iterable[str]], None] = field(default=lambda subsystem, keys: None)
     scanned: list[Any] = field(default_factory=list)
     reader: Worker = field(default_factory=lambda: Worker("eiger reader"))
+
+    def not_served(self, name: str, what: str, error: RefusedError) -> NotServedError:
+        """Return what to tell of a signal or command of this name that the DCU does not have."""
+        return NotServedError(
+            f"{name}: this DCU (API {self.client.api_version}) {what} ({error})",
+            request=error.request,
+            status=error.status,
+            text=error.text,
+        )

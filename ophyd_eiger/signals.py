@@ -123,13 +123,8 @@ class EigerSignal(Signal):
             return error
         self.served = False
         why = "has not the hardware for" if not_fitted else "does not serve"
-        return NotServedError(
-            f"{self.name}: this DCU (API {self.link.client.api_version}) {why} "
-            f"{self.subsystem}/{self.resource} ({error})",
-            request=error.request,
-            status=error.status,
-            text=error.text,
-        )
+        what = f"{why} {self.subsystem}/{self.resource}"
+        return self.link.not_served(self.name, what, error)
 
     @property
     def last(self) -> Any:
