@@ -208,6 +208,24 @@ class DcuClient:
         """
         return self._put(subsystem, resource, {"json": {"value": value}}, timeout)
 
+    def put_bytes(
+        self,
+        subsystem: str,
+        resource: str,
+        body: bytes,
+        *,
+        content_type: str,
+        timeout: float | None = None,
+    ) -> Any:
+        """Put a body once, such as a TIFF; the reply's JSON, and errors, as of `put`."""
+        sent = {"data": body, "headers": {"Content-Type": content_type}}
+        return self._put(subsystem, resource, sent, timeout)
+
+    def delete(self, subsystem: str, resource: str, *, timeout: float | None = None) -> Any:
+        """Delete what was put to a resource, once; the reply's JSON, and errors, as of `put`."""
+        url = self.resource_url(subsystem, resource)
+        return self._request("DELETE", url, timeout or self.timeouts.put)
+
     def command(self, subsystem: str, name: str, *, value: Any = None, timeout: float) -> Any:
         """Send a command once and return the reply's JSON, None if it is empty.
 

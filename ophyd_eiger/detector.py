@@ -28,7 +28,15 @@ from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.states import States
-from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
+from ophyd_eiger.subsystems import (
+    Detector,
+    Filewriter,
+    Monitor,
+    Stream,
+    Subsystem,
+    System,
+    refresh,
+)
 from ophyd_eiger.triggering import TriggerInfo, TriggerMode
 from ophyd_eiger.worker import EigerStatus, Worker
 
@@ -166,8 +174,7 @@ class EigerDetector(Device):
         DcuError
             If the DCU cannot be asked.
         """
-        for subsystem in self.subsystems:
-            subsystem.refresh()
+        refresh(self.subsystems)
         self._connected = True
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = None) -> None:
@@ -216,6 +223,7 @@ class EigerDetector(Device):
         self.live.close()
         self._acquisition.close()
         self.link.worker.close()
+        self.link.reader.close()
         self.link.client.close()
         super().destroy()
 

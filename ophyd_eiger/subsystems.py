@@ -2,148 +2,26 @@
 
 No limits, no defaults, no choices: the detector says those itself. A `/` in a key becomes `_` in
 the attribute; `command/trigger` is `soft_trigger`, because `trigger` is bluesky's verb. Resources
-that a detector does not serve are left out of its readings.
+that a detector does not serve are left out of its readings: some are EIGER1's, some EIGER2's.
 
-Source: SIMPLON API Reference V1.3, section 3; for what later firmware adds, replies recorded from
-EIGER detectors at API 1.6.
+Source: SIMPLON API Reference V1.3, section 3; for what later firmware adds, the references 1.6 and
+1.8, and replies recorded from detectors of both generations.
 """
 
-import logging
-from collections.abc import Iterable, Iterator
-from typing import Any
+from ophyd import Kind
 
-from ophyd import Device, Kind
+from ophyd_eiger.commands import HighVoltageReset, TriggerCommand
+from ophyd_eiger.declare import array, command, config, status
+from ophyd_eiger.subsystem import Subsystem, refresh
 
-from ophyd_eiger.errors import NotServedError, RefusedError
-from ophyd_eiger.signals import (
-    EigerCommand,
-    EigerSignal,
-    Link,
-    TriggerCommand,
-    command,
-    config,
-    status,
-)
-
-logger = logging.getLogger(__name__)
-
-# Megabytes each: read only when asked for.
-ARRAYS = ("flatfield", "pixel_mask")
-# An EIGER 500K answers 500 for the links that it does not have.
-NOT_FITTED = 500
-
-
-class Subsystem(Device):
-    """One subsystem of the SIMPLON API; its signals are its resources."""
-
-    subsystem = ""
-
-    def __init__(self, prefix: str = "", *, parent: Any = None, **kwargs: Any) -> None:
-        self.owner = parent
-        self._undeclared: dict[str, EigerSignal] = {}
-        super().__init__(prefix, parent=parent, **kwargs)
-
-    @property
-    def link(self) -> Link:
-        """What the signals of the detector share."""
-        return self.owner.link
-
-    @property
-    def signals(self) -> Iterator[EigerSignal]:
-        """Every declared config and status resource."""
-        for name in self.component_names:
-            signal = getattr(self, name)
-            if isinstance(signal, EigerSignal):
-                yield signal
-
-    def __getitem__(self, resource: str) -> EigerSignal | EigerCommand:
-        """Return the signal of a resource by section and key, declared or not.
-
-        Parameters
-        ----------
-        resource : str
-            As in "config/count_time" or, for one that firmware newer than this package has,
-            "config/new_key".
-        """
-        for name in self.component_names:
-            signal = getattr(self, name)
-            if signal.resource == resource:
-                return signal
-        if resource not in self._undeclared:
-            name = f"{self.name}_{resource.partition('/')[2].replace('/', '_')}"
-            self._undeclared[resource] = EigerSignal(resource, name=name, parent=self)
-        return self._undeclared[resource]
-
-    def refresh(self) -> None:
-        """Ask the DCU for every declared value but the big arrays.
-
-        What the DCU does not serve is marked so and left out of the readings.
-
-        Raises
-        ------
-        DcuError
-            If the DCU cannot be asked at all.
-        """
-        absent = [
-            signal.resource
-            for signal in self.signals
-            if signal.key not in ARRAYS and not self._refresh_one(signal)
-        ]
-        if absent:
-            logger.info("%s: not served by this DCU now: %s", self.name, ", ".join(absent))
-
-    def undeclared(self) -> list[str]:
-        """Ask the DCU which resources it lists that have no attribute here.
-
-        Returns
-        -------
-        list of str
-            As in "config/new_key": what `self[...]` takes.
-
-        Raises
-        ------
-        DcuError
-            If the DCU cannot be asked.
-        """
-        declared = {getattr(self, name).resource for name in self.component_names}
-        listed = []
-        for section in ("config", "status", "command"):
-            keys = self.link.client.get(self.subsystem, f"{section}/keys")
-            listed += [f"{section}/{key}" for key in keys if isinstance(key, str)]
-        return [resource for resource in listed if resource not in declared]
-
-    def read_again(self, keys: Iterable[str], signal: EigerSignal) -> None:
-        """Ask again for the config values that a PUT's reply names, and for the one put."""
-        signal.get()
-        self.link.changed(self.subsystem, {*keys, signal.key})
-        named = set(keys) - {signal.key, *ARRAYS}
-        for other in self.signals:
-            if other.section == "config" and other.key in named:
-                self._refresh_one(other)
-
-    def _refresh_one(self, signal: EigerSignal) -> bool:
-        try:
-            signal.get()
-        except NotServedError:
-            return False
-        except RefusedError as error:
-            if error.status != NOT_FITTED:
-                raise
-            signal.served = False
-            return False
-        return True
-
-    def stage(self) -> list:
-        """Do nothing: the detector stages itself as a whole."""
-        return []
-
-    unstage = stage
+__all__ = ["Detector", "Filewriter", "Monitor", "Stream", "Subsystem", "System", "refresh"]
 
 
 class Detector(Subsystem):
     """Configuration, state and commands of the detector (V1.3 section 3.1)."""
 
     subsystem = "detector"
+    names_changes = True
 
     count_time = config("count_time", "Exposure time of an image [s]")
     frame_time = config("frame_time", "Time from the start of one image to the next [s]")
@@ -186,13 +64,11 @@ class Detector(Subsystem):
         "pixel_mask_applied", "Whether masked pixels hold the largest value in images"
     )
     number_of_excluded_pixels = config("number_of_excluded_pixels", "Pixels that are masked")
-    flatfield = config(
-        "flatfield", "Flat-field factors, float32 of shape (y, x)", kind=Kind.omitted
-    )
-    pixel_mask = config(
+    flatfield = array("flatfield", "Flat-field factors, float32 of shape (y, x)", "<f4")
+    pixel_mask = array(
         "pixel_mask",
         "Bits a pixel: 0 gap, 1 dead, 2 under-, 3 over-responding, 4 noisy; uint32 (y, x)",
-        kind=Kind.omitted,
+        "<u4",
     )
     frame_count_time = config("frame_count_time", "Exposure time of one read-out [s]")
     frame_period = config("frame_period", "Time from one read-out to the next [s]")
@@ -213,6 +89,78 @@ class Detector(Subsystem):
     y_pixel_size = config("y_pixel_size", "Size of a pixel along y [m]")
     x_pixels_in_detector = config("x_pixels_in_detector", "Pixels along x")
     y_pixels_in_detector = config("y_pixels_in_detector", "Pixels along y")
+    nsequences = config("nsequences", "Series that were armed for")
+    summation_nimages = config("summation_nimages", "Images that are summed to one")
+    auto_sum_strict = config("auto_sum_strict", "Whether an image is no sum that may overflow")
+    binning_mode = config("binning_mode", "How pixels are joined")
+    pixel_format = config("pixel_format", "How a pixel is stored")
+    roi_bit_depth = config("roi_bit_depth", "Bits of a pixel in a fast region of interest")
+    roi_y_size = config("roi_y_size", "Height of a region of interest [pixel]")
+    counting_mode = config("counting_mode", "How pulses that pile up count: normal, retrigger")
+    countrate_correction_table = config(
+        "countrate_correction_table", "Corrected counts by counts", kind=Kind.omitted
+    )
+    mask_to_zero = config("mask_to_zero", "Whether masked pixels hold 0 in images")
+    extg_mode = config("extg_mode", "What gates do in mode extg: single, double")
+    nexpi = config("nexpi", "Exposures that make an image in mode extg")
+    ntriggers_skipped = config("ntriggers_skipped", "Triggers that are passed over after each")
+    trigger_start_delay = config(
+        "trigger_start_delay", "Time from a trigger to the exposure that it starts [s]"
+    )
+    fast_arm = config("fast_arm", "Whether arm skips what did not change")
+    incident_energy = config("incident_energy", "Energy of the incident particles [eV]")
+    incident_particle_type = config("incident_particle_type", "Kind of the incident particles")
+    instrument_name = config("instrument_name", "Name of the instrument, for the master file")
+    sample_name = config("sample_name", "Name of the sample, for the master file")
+    source_name = config("source_name", "Name of the source, for the master file")
+    total_flux = config("total_flux", "Flux at the sample, for the master file")
+    flux_type = config("flux_type", "What flux_value counts, for the master file")
+    flux_value = config("flux_value", "Flux at the sample, for the master file")
+    test_image_mode = config("test_image_mode", "Test image in place of counts")
+    test_image_value = config("test_image_value", "Value of the pixels of a test image")
+    threshold_1_energy = config("threshold/1/energy", "Energy above which threshold 1 counts [eV]")
+    threshold_1_mode = config("threshold/1/mode", "Whether threshold 1 has images")
+    threshold_1_number_of_excluded_pixels = config(
+        "threshold/1/number_of_excluded_pixels", "Pixels that are masked for threshold 1"
+    )
+    threshold_1_flatfield = array(
+        "threshold/1/flatfield", "Flat-field factors of threshold 1, float32 (y, x)", "<f4"
+    )
+    threshold_1_pixel_mask = array(
+        "threshold/1/pixel_mask", "Bits a pixel for threshold 1, uint32 (y, x)", "<u4"
+    )
+    threshold_2_energy = config("threshold/2/energy", "Energy above which threshold 2 counts [eV]")
+    threshold_2_mode = config("threshold/2/mode", "Whether threshold 2 has images")
+    threshold_2_number_of_excluded_pixels = config(
+        "threshold/2/number_of_excluded_pixels", "Pixels that are masked for threshold 2"
+    )
+    threshold_2_flatfield = array(
+        "threshold/2/flatfield", "Flat-field factors of threshold 2, float32 (y, x)", "<f4"
+    )
+    threshold_2_pixel_mask = array(
+        "threshold/2/pixel_mask", "Bits a pixel for threshold 2, uint32 (y, x)", "<u4"
+    )
+    threshold_difference_mode = config(
+        "threshold/difference/mode", "Whether the difference of two thresholds has images"
+    )
+    threshold_difference_lower_threshold = config(
+        "threshold/difference/lower_threshold", "Number of the threshold that is subtracted from"
+    )
+    threshold_difference_upper_threshold = config(
+        "threshold/difference/upper_threshold", "Number of the threshold that is subtracted"
+    )
+    detector_orientation_angle = config(
+        "detector_orientation_angle", "Angle of the detector about its axis [degree]"
+    )
+    detector_orientation_axis = config(
+        "detector_orientation_axis", "Unit vector that the detector is turned about"
+    )
+    transformation_order = config("transformation_order", "Order of the goniometer's axes")
+    chi_axis = config("chi_axis", "Unit vector of the axis chi")
+    kappa_axis = config("kappa_axis", "Unit vector of the axis kappa")
+    omega_axis = config("omega_axis", "Unit vector of the axis omega")
+    phi_axis = config("phi_axis", "Unit vector of the axis phi")
+    two_theta_axis = config("two_theta_axis", "Unit vector of the axis two-theta")
     chi_start = config("chi_start", "Goniometer angle chi of the first image [degree]")
     chi_increment = config("chi_increment", "Step of chi an image [degree]")
     kappa_start = config("kappa_start", "Goniometer angle kappa of the first image [degree]")
@@ -231,6 +179,15 @@ class Detector(Subsystem):
     board_000_th0_humidity = status("board_000/th0_humidity", "Relative humidity [percent]")
     builder_dcu_buffer_free = status("builder/dcu_buffer_free", "Free image buffer [percent]")
 
+    link_0 = status("link_0", "Data link 0: up, down")
+    link_1 = status("link_1", "Data link 1: up, down")
+    link_2 = status("link_2", "Data link 2: up, down")
+    link_3 = status("link_3", "Data link 3: up, down")
+    temperature = status("temperature", "Temperature [degree Celsius]")
+    humidity = status("humidity", "Relative humidity [percent]")
+    high_voltage_state = status("high_voltage/state", "NA, OFF, RAMPING or READY")
+    series_unique_id = status("series_unique_id", "Name of the series, alike for no two")
+
     initialize = command(
         "initialize",
         "Set the detector up; puts everything to its default",
@@ -247,6 +204,17 @@ class Detector(Subsystem):
     cancel = command("cancel", "End the series after this image", timeout="end", out_of_turn=True)
     abort = command("abort", "End the series at once", timeout="end", out_of_turn=True)
     status_update = command("status_update", "Measure temperature and humidity anew")
+    wait = command("wait", "Wait for the end of the series (undocumented)", timeout="initialize")
+    hv_reset = command(
+        "hv_reset",
+        "Switch the high voltage off for set(seconds) [s]",
+        cls=HighVoltageReset,
+        timeout="initialize",
+        ends_series=True,
+    )
+    check_connections = command(
+        "check_connections", "Test the data links", timeout="initialize", ends_series=True
+    )
 
 
 class Filewriter(Subsystem):
@@ -259,12 +227,14 @@ class Filewriter(Subsystem):
     nimages_per_file = config("nimages_per_file", "Images in a data file; 0: all in the master")
     image_nr_start = config("image_nr_start", "Number of the first image in the first data file")
     name_pattern = config("name_pattern", "Start of the file names; $id is the series' id")
+    format = config("format", "Which format the files have")
     compression_enabled = config("compression_enabled", "Whether images are written compressed")
 
     state = status("state", "disabled, ready, acquire or error")
     error = status("error", "Status values that make an error")
     time = status("time", "Clock of the DCU")
-    buffer_free = status("buffer_free", "Free space for files [kB at API 1.6]")
+    buffer_free = status("buffer_free", "Free space for files [kB at API 1.6, byte at 1.8]")
+    files = status("files", "Names of the files on the DCU")
 
     clear = command("clear", "Delete every file on the DCU")
     initialize = command("initialize", "Put the file writer to its defaults")
@@ -277,10 +247,12 @@ class Monitor(Subsystem):
 
     mode = config("mode", "Whether images are kept for the monitor: enabled, disabled")
     buffer_size = config("buffer_size", "Images that the monitor keeps")
+    discard_new = config("discard_new", "Whether a full buffer drops the newest image")
 
     state = status("state", "normal, or overflow if images were dropped")
     error = status("error", "Status values that make an error")
     buffer_fill_level = status("buffer_fill_level", "Images kept, and images that fit")
+    buffer_free = status("buffer_free", "Free space for images [byte]")
     dropped = status("dropped", "Images dropped since the last clear")
     next_image_number = status("next_image_number", "Series and image last asked for as next")
     monitor_image_number = status("monitor_image_number", "Series and image last asked for")
@@ -295,6 +267,7 @@ class Stream(Subsystem):
     subsystem = "stream"
 
     mode = config("mode", "Whether images are streamed: enabled, disabled")
+    format = config("format", "How messages are written: legacy, cbor")
     header_detail = config("header_detail", "How much the stream's header says")
     header_appendix = config("header_appendix", "Text added to the stream's header")
     image_appendix = config("image_appendix", "Text added to each image's message")
@@ -307,9 +280,11 @@ class Stream(Subsystem):
 
 
 class System(Subsystem):
-    """Commands of the DCU's system (V1.3 section 3.4)."""
+    """Configuration and commands of the DCU's system (V1.3 section 3.4)."""
 
     subsystem = "system"
+
+    system_info_service_tag = config("system_info/service_tag", "Service tag of the DCU")
 
     restart = command(
         "restart",
@@ -317,3 +292,14 @@ class System(Subsystem):
         timeout="initialize",
         ends_series=True,
     )
+    reboot = command(
+        "reboot",
+        "Start the DCU's computer again; the state is na afterwards",
+        timeout="initialize",
+        ends_series=True,
+    )
+    shutdown = command(
+        "shutdown", "Switch the DCU's computer off", timeout="initialize", ends_series=True
+    )
+    create_log_tarball = command("create_log_tarball", "Pack the logs for the maker")
+    delete_logs = command("delete_logs", "Delete the logs")

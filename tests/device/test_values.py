@@ -8,7 +8,7 @@ import pytest
 from ophyd.utils.errors import LimitError as OphydLimitError
 
 from ophyd_eiger import EigerDetector
-from ophyd_eiger.errors import EigerError, NotServedError
+from ophyd_eiger.errors import EigerError, NotServedError, ReplyError
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 
 LIMITS = r"\[2\.99\S+e-06, 1800\.0\] s reported by the detector for config/count_time"
@@ -131,10 +131,12 @@ def test_not_served(eiger):
 
 def test_undeclared_resources_are_reachable(eiger):
     assert eiger.detector["config/count_time"] is eiger.detector.count_time
-    assert "status/link_0" in eiger.detector.undeclared()
-    signal = eiger.detector["status/link_0"]
-    assert signal.name == "eiger_detector_link_0"
-    assert signal.get() == "up"
+    assert eiger.detector.undeclared() == []
+    # Every DCU answers this, which is no signal: the list of names.
+    signal = eiger.monitor["config/keys"]
+    assert signal.name == "eiger_monitor_keys"
+    with pytest.raises(ReplyError, match=r"\['buffer_size', 'mode'\] holds no value"):
+        signal.get()
 
 
 def test_subscribers_hear_of_what_a_put_changed(eiger):

@@ -1,0 +1,201 @@
+"""What the subsystems of the SIMPLON API have in common: their signals, asked and asked again."""
+
+import logging
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+from ophyd import Device
+
+from ophyd_eiger.array_signals import EigerArray
+from ophyd_eiger.commands import EigerCommand
+from ophyd_eiger.errors import NotServedError, RefusedError
+from ophyd_eiger.link import Link
+from ophyd_eiger.signals import EigerSignal
+
+logger = logging.getLogger(__name__)
+
+SECTIONS = ("config", "status", "command")
+# Connections that `refresh` uses at once. areaDetector keeps five to real detectors; Lima asks an
+# EIGER2 one after the other, because it choked on more than it could take.
+CONNECTIONS = 4
+# EIGER2 from this API version on answer more than they list under `keys`: wavelength and error were
+# found so on a real EIGER2 XE 16M (fastcs-eiger). What else they answer is found out once.
+FIRST_API_THAT_LISTS_LESS = (1, 8)
+# EIGER1 list what they answer, but for this one.
+UNLISTED = ("config/countrate_correction_table",)
+# What else a PUT's reply calls a resource (fastcs-eiger, the same detector).
+OTHER_NAMES = {"difference_mode": "threshold/difference/mode"}
+# What changes with these beside what the reply names (Lima and areaDetector read them again).
+UNNAMED = {
+    "roi_mode": (
+        *("x_pixels_in_detector", "y_pixels_in_detector", "beam_center_x", "beam_center_y"),
+        *("bit_depth_image", "number_of_excluded_pixels", "flatfield", "pixel_mask"),
+        *("threshold/1/flatfield", "threshold/1/pixel_mask"),
+        *("threshold/2/flatfield", "threshold/2/pixel_mask"),
+    )
+}
+
+
+class Subsystem(Device):
+    """One subsystem of the SIMPLON API; its signals are its resources.
+
+    Attributes
+    ----------
+    subsystem : str
+        Its name on the wire.
+    names_changes : bool
+        Whether a PUT's reply names what changed; others answer nothing, and change nothing else.
+    """
+
+    subsystem = ""
+    names_changes = False
+
+    def __init__(self, prefix: str = "", *, parent: Any = None, **kwargs: Any) -> None:
+        self.owner = parent
+        self._undeclared: dict[str, EigerSignal] = {}
+        super().__init__(prefix, parent=parent, **kwargs)
+
+    @property
+    def link(self) -> Link:
+        """What the signals of the detector share."""
+        return self.owner.link
+
+    @property
+    def signals(self) -> Iterator[EigerSignal]:
+        """Every declared config and status resource, and those that were asked for by `[...]`."""
+        for name in self.component_names:
+            signal = getattr(self, name)
+            if isinstance(signal, EigerSignal):
+                yield signal
+        yield from tuple(self._undeclared.values())
+
+    def __getitem__(self, resource: str) -> EigerSignal | EigerCommand:
+        """Return the signal of a resource by section and key, declared or not.
+
+        Parameters
+        ----------
+        resource : str
+            As in "config/count_time" or, for one that firmware newer than this package has,
+            "config/new_key".
+        """
+        for name in self.component_names:
+            signal = getattr(self, name)
+            if signal.resource == resource:
+                return signal
+        if resource not in self._undeclared:
+            name = f"{self.name}_{resource.partition('/')[2].replace('/', '_')}"
+            self._undeclared[resource] = EigerSignal(resource, name=name, parent=self)
+        return self._undeclared[resource]
+
+    def refresh(self) -> None:
+        """Ask the DCU for every value it has but the big arrays, and tell the subscribers.
+
+        What the DCU does not serve is marked so and left out of the readings.
+
+        Raises
+        ------
+        DcuError
+            If the DCU cannot be asked at all.
+        """
+        refresh([self])
+
+    def undeclared(self) -> list[str]:
+        """Ask the DCU which resources it lists that have no attribute here.
+
+        Returns
+        -------
+        list of str
+            As in "config/new_key": what `self[...]` takes.
+
+        Raises
+        ------
+        DcuError
+            If the DCU cannot be asked.
+        """
+        declared = {getattr(self, name).resource for name in self.component_names}
+        listed = []
+        for section in SECTIONS:
+            keys = self.link.client.get(self.subsystem, f"{section}/keys")
+            listed += [f"{section}/{key}" for key in keys if isinstance(key, str)]
+        return [resource for resource in listed if resource not in declared]
+
+    def read_again(self, keys: Iterable[str], signal: EigerSignal) -> None:
+        """Ask again for the config values that a PUT's reply names, and for the one put.
+
+        A big array is asked for again only if somebody listens to it; else it is stale. Where the
+        detector subsystem names nothing, as some firmware does after `initialize`, everything that
+        it answered before is asked for again: what changed is not known.
+        """
+        signal.ask()
+        told = {OTHER_NAMES.get(key, key) for key in keys}
+        self.link.changed(self.subsystem, {*told, signal.key})
+        named = told | set(UNNAMED.get(signal.key, ()))
+        untold = self.names_changes and not told
+        for other in self.signals:
+            if other is signal or other.section != "config":
+                continue
+            if other.key in named or (untold and other.served):
+                _answers(other.note_changed, other)
+
+    def to_refresh(self) -> list[EigerSignal]:
+        """Ask the DCU what it lists, and return the signals of all that it may answer."""
+        listed = {section: self._listed(section) for section in ("config", "status")}
+        lists_less = _numbers(self.link.client.api_version) >= FIRST_API_THAT_LISTS_LESS
+        chosen = []
+        for signal in self.signals:
+            if isinstance(signal, EigerArray):
+                continue
+            keys = listed[signal.section]
+            is_new = signal.served is None and (lists_less or signal.resource in UNLISTED)
+            if keys is None or signal.key in keys or signal.served or is_new:
+                chosen.append(signal)
+            elif signal.served is None:
+                signal.served = False
+        return chosen
+
+    def _listed(self, section: str) -> set[str] | None:
+        """Return the names that the DCU lists; None if it has no such list."""
+        try:
+            keys = self.link.client.get(self.subsystem, f"{section}/keys")
+        except RefusedError:
+            return None
+        keys = keys.get("value") if isinstance(keys, dict) else keys
+        return {key for key in keys if isinstance(key, str)} if keys else None
+
+    def stage(self) -> list:
+        """Do nothing: the detector stages itself as a whole."""
+        return []
+
+    unstage = stage
+
+
+def refresh(subsystems: Iterable[Subsystem]) -> None:
+    """Ask the DCU for every value of these subsystems, over a few connections at once.
+
+    Raises
+    ------
+    DcuError
+        If the DCU cannot be asked at all; what came before has its new value.
+    """
+    subsystems = tuple(subsystems)
+    with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="eiger refresh") as threads:
+        lists = tuple(threads.map(Subsystem.to_refresh, subsystems))
+        signals = [signal for chosen in lists for signal in chosen]
+        answers = tuple(threads.map(lambda signal: _answers(signal.ask, signal), signals))
+    absent = [s.name for s, answered in zip(signals, answers, strict=True) if not answered]
+    if absent:
+        logger.info("not served by this DCU now: %s", ", ".join(absent))
+
+
+def _answers(ask: Callable[[], None], signal: EigerSignal) -> bool:
+    try:
+        ask()
+    except NotServedError:
+        signal.served = False
+        return False
+    return True
+
+
+def _numbers(version: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in version.split(".") if part.isdigit())
