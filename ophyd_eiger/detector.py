@@ -8,7 +8,7 @@ themselves.
 import itertools
 import logging
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
@@ -17,11 +17,13 @@ from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
 from ophyd_eiger.client import DcuClient, Timeouts
+from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.documents import point_documents
-from ophyd_eiger.errors import NotStagedError, StateError
+from ophyd_eiger.errors import NotStagedError
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
+from ophyd_eiger.settings import Report
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
 from ophyd_eiger.worker import EigerStatus, Worker
@@ -94,6 +96,14 @@ class EigerDetector(Device):
         self.link.interrupt = self._acquisition.interrupt
         self.link.refuse_while_staged = self._acquisition.refuse_while_staged
         self.link.after_command = self._after_command
+        self.configuration = Configuration(
+            self.name,
+            self.subsystems,
+            self.link,
+            connect=self._connect_once,
+            read=self.read_configuration,
+            is_staged=lambda: self._staged != Staged.no,
+        )
         _forward_asset_docs(self)
 
     # ---- at the prompt ----
@@ -153,17 +163,36 @@ class EigerDetector(Device):
         # Copied first: the files' thread may be adding to it.
         return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
 
-    def configure(self, d: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Refuse: ophyd's own would hold up the RunEngine while the DCU works.
+    def configure(self, d: Mapping[Any, Any]) -> Any:
+        """Set up in one call: what is not so already, in the order the hardware needs.
+
+        Parameters
+        ----------
+        d : mapping
+            Value by name: "count_time" for the detector's settings, "filewriter.nimages_per_file"
+            for those of another subsystem; ophyd names of signals, too.
+
+        Returns
+        -------
+        before, after : dict
+            The readings of the configuration. `last_configuration` tells what was put, skipped
+            and changed by itself. A RunEngine gets what `configuration.Configuring` says.
 
         Raises
         ------
-        StateError
+        UnknownSettingError, LimitError, ReadOnlyError
+            Before anything is put.
         """
-        raise StateError(
-            f"{self.name}: set one value after the other, as in "
-            f"bps.mv({self.name}.detector.count_time, 0.1); asked for: {', '.join(d)}"
-        )
+        return self.configuration.configure(d)
+
+    @property
+    def last_configuration(self) -> Report | None:
+        """What the last `configure` put, skipped, and what the detector changed by itself."""
+        return self.configuration.last
+
+    def read_configuration(self) -> Any:
+        """Return the settings; in a RunEngine's loop while they are put, a promise of them."""
+        return self.configuration.when_done(super().read_configuration)
 
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
@@ -298,6 +327,8 @@ class EigerDetector(Device):
         self._staged = Staged.no
 
     def _after_command(self, subsystem: str, command: str) -> None:
+        if command in ("initialize", "restart"):
+            self.configuration.note_initialized(f"nothing was skipped: {command} was sent since")
         if command == "initialize":
             self.refresh()
         if (subsystem, command) == ("system", "restart"):

@@ -96,6 +96,8 @@ class EigerSignal(Signal):
         self.owner = parent
         self.dcu_metadata: Metadata | None = None
         self.served: bool | None = None
+        # When the DCU last took a value from here, by time.monotonic.
+        self.put_at = 0.0
         super().__init__(name=name, parent=parent, value=None, **kwargs)
 
     @property
@@ -220,6 +222,7 @@ class EigerSignal(Signal):
                 raise
             logger.debug("%s; the DCU has the value all the same", error)
             reply = None
+        self.put_at = time.monotonic()
         logger.info("%s = %r", self.name, checked)
         self.owner.read_again(_names(reply), self)
 
