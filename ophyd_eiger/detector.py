@@ -21,6 +21,7 @@ from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.documents import point_documents
 from ophyd_eiger.errors import NotStagedError
+from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Report
@@ -189,6 +190,11 @@ class EigerDetector(Device):
     def last_configuration(self) -> Report | None:
         """What the last `configure` put, skipped, and what the detector changed by itself."""
         return self.configuration.last
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the time went since the last `stage`: print(eiger.ledger.table())."""
+        return self.link.client.ledger
 
     def read_configuration(self) -> Any:
         """Return the settings; in a RunEngine's loop while they are put, a promise of them."""

@@ -165,7 +165,8 @@ class Acquisition:
 
         self.point = None
         self._exposure = None
-        return self.link.worker.submit(work, EigerStatus(f"{self.name}: stage"))
+        timed = self.link.client.ledger.timed("stage", work)
+        return self.link.worker.submit(timed, EigerStatus(f"{self.name}: stage"))
 
     def trigger(self) -> EigerStatus:
         """Take one point; done when its images are exposed and, at a series' end, disarmed.
@@ -177,12 +178,14 @@ class Acquisition:
         self.point = None
         exposure = Exposure(EigerStatus(f"{self.name}: trigger"))
         self._exposure = exposure
-        return self.link.worker.submit(lambda: self._take_point(exposure), exposure.status)
+        timed = self.link.client.ledger.timed("point", lambda: self._take_point(exposure))
+        return self.link.worker.submit(timed, exposure.status)
 
     def unstage(self) -> EigerStatus:
         """End what runs, put back what stage changed; done when every file is home and checked."""
         self._interrupt()
-        return self.link.worker.submit(self._unstage, EigerStatus(f"{self.name}: unstage"))
+        timed = self.link.client.ledger.timed("unstage", self._unstage)
+        return self.link.worker.submit(timed, EigerStatus(f"{self.name}: unstage"))
 
     def stop(self) -> EigerStatus:
         """End the exposure and the series that run now; the next trigger arms a new one."""
@@ -403,6 +406,7 @@ class Acquisition:
             self.deliveries.append(series.delivery)
             self.transfer.add(series.delivery)
         expected = series.nimages * float(require_value(self.detector.frame_time))
+        self.link.client.ledger.exposed(expected)
         timeout = expected + self.link.client.timeouts.trigger_margin
         # The request blocks until the images are exposed. Another thread waits for it, so that
         # this one can end the exposure when it is told to.

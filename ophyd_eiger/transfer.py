@@ -151,7 +151,8 @@ class Transfer:
                 seen_ends = self._ends
                 deliveries = list(self._open)
                 before = self._progress
-            self._round(deliveries)
+            with self.client.ledger.background("transfer"):
+                self._round(deliveries)
             news = news or self._progress != before
             if not any(delivery.ended for delivery in deliveries):
                 pause = POLL_PERIOD_S
