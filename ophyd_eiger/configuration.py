@@ -6,12 +6,10 @@ a GET that shows it, and GET all of it again. What is known of the order is in
 `ophyd_eiger.settings`.
 """
 
-import asyncio
 import difflib
 import logging
-import threading
 import time
-from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from ophyd_eiger import settings
@@ -22,6 +20,7 @@ from ophyd_eiger.errors import (
     UnknownSettingError,
     ValueRefusedError,
 )
+from ophyd_eiger.event_loop import Configuring, Readings, in_event_loop, read_after
 from ophyd_eiger.settings import Difference, Differences, Report, Setting
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import ARRAYS, Subsystem
@@ -30,7 +29,6 @@ from ophyd_eiger.worker import EigerStatus
 logger = logging.getLogger(__name__)
 
 FIRST_API_OF_EIGER2 = (1, 8)
-Readings = dict[str, Any]
 
 
 class Configuration:
@@ -89,7 +87,7 @@ class Configuration:
 
     # ---- called by users and by the RunEngine ----
 
-    def set(self, values: Mapping[Any, Any]) -> EigerStatus:
+    def set(self, values: Mapping[Any, Any], *, exact_is_enough: bool = False) -> EigerStatus:
         """Put settings in a safe order; done when they are read back.
 
         Parameters
@@ -97,6 +95,8 @@ class Configuration:
         values : mapping
             Value by name: "count_time" for the detector's, "filewriter.nimages_per_file" for
             others', or a signal's ophyd name.
+        exact_is_enough : bool
+            Whether what the DCU says to be exactly as asked is skipped after an initialize too.
 
         Raises
         ------
@@ -105,7 +105,7 @@ class Configuration:
         LimitError, ReadOnlyError
             At once where the detector's limits are known, else through the Status; nothing is put.
         """
-        return self._submit(values, {}, {})
+        return self._submit(values, {}, {}, exact_is_enough)
 
     def configure(self, values: Mapping[Any, Any]) -> Any:
         """Do what `set` does and return the configuration's readings (before, after).
@@ -117,7 +117,9 @@ class Configuration:
         after: Readings = {}
         status = self._submit(values, before, after)
         if in_event_loop():
-            return Configuring(self, status, before, after)
+            return Configuring(
+                status, before, after, self._leave_pending if self._is_staged() else None
+            )
         status.wait()
         return before, after
 
@@ -126,11 +128,7 @@ class Configuration:
         pending = self._pending
         if pending is None or pending.done or not in_event_loop():
             return read()
-        return _read_after(pending, read)
-
-    def leave_pending(self, status: EigerStatus) -> None:
-        """Let the next reading of the configuration wait for this."""
-        self._pending = status
+        return read_after(pending, read)
 
     @property
     def is_staged(self) -> bool:
@@ -152,18 +150,35 @@ class Configuration:
                 found.append(Difference(self._dotted(signal), here, asked, _unit(signal)))
         return found
 
+    def _leave_pending(self, status: EigerStatus) -> None:
+        self._pending = status
+
     # ---- the work, done in the worker ----
 
-    def _submit(self, values: Mapping[Any, Any], before: Readings, after: Readings) -> EigerStatus:
+    def _submit(
+        self,
+        values: Mapping[Any, Any],
+        before: Readings,
+        after: Readings,
+        exact_is_enough: bool = False,
+    ) -> EigerStatus:
         self.link.worker.raise_unseen()
         wanted = self._resolved(values)
         for signal, value in wanted.items():
             if signal.dcu_metadata is not None and not self._moves_limits(wanted, signal):
                 signal.check_value(value)
         status = EigerStatus(f"{self.device}: configure {len(wanted)} settings")
-        return self.link.worker.submit(lambda: self._carry_out(wanted, before, after), status)
+        return self.link.worker.submit(
+            lambda: self._carry_out(wanted, before, after, exact_is_enough), status
+        )
 
-    def _carry_out(self, wanted: dict[EigerSignal, Any], before: Readings, after: Readings) -> None:
+    def _carry_out(
+        self,
+        wanted: dict[EigerSignal, Any],
+        before: Readings,
+        after: Readings,
+        exact_is_enough: bool,
+    ) -> None:
         self._connect()
         if wanted:
             self._require_initialized()
@@ -171,11 +186,12 @@ class Configuration:
         self._check(wanted)
         before.update(self._read())
         outcomes: dict[EigerSignal, str] = {}
-        remark = self._doubt if any(map(self._is_doubted, wanted)) else ""
+        doubted = any(map(self._is_doubted, wanted)) and not exact_is_enough
+        remark = self._doubt if doubted else ""
         try:
             for signal in sorted(wanted, key=lambda s: settings.rank(s.subsystem, s.key)):
                 outcomes[signal] = settings.FAILED
-                outcomes[signal] = self._bring(signal, wanted[signal])
+                outcomes[signal] = self._bring(signal, wanted[signal], exact_is_enough)
             if settings.PUT in outcomes.values():
                 for signal in was:
                     self._asked_anew(signal)
@@ -236,13 +252,15 @@ class Configuration:
             and wanted[region] != region.last
         )
 
-    def _bring(self, signal: EigerSignal, value: Any) -> str:
+    def _bring(self, signal: EigerSignal, value: Any, exact_is_enough: bool) -> str:
         # Asked just before: what was put before it may have changed it, and its limits.
         here = self._asked_anew(signal)
         checked = signal.check_value(value)
         # Putting a region that is there already would only reset the times.
         trusted = not self._is_doubted(signal) or signal.key == "roi_mode"
         if trusted and settings.already(signal.key, here, checked):
+            return settings.SKIPPED
+        if exact_is_enough and settings.already("", here, checked):
             return settings.SKIPPED
         gated = signal is self.detector.trigger_mode and checked in settings.GATED_MODES
         if gated and self.detector.nimages.get() != 1:
@@ -342,71 +360,6 @@ class Configuration:
 
     def _is_doubted(self, signal: EigerSignal) -> bool:
         return signal.put_at <= self._doubted_at
-
-
-class Configuring:
-    """What `configure` gives to a RunEngine: awaited if it can, else taken apart into two.
-
-    bluesky's RunEngine (1.15) does not await it, but it awaits the reading of the configuration
-    that follows in a run. So in a staged detector taking it apart returns at once and the reading
-    waits; a failure is that of the reading, or of the next verb. Where nothing need follow it
-    waits here, and the RunEngine with it.
-    """
-
-    def __init__(
-        self,
-        configuration: Configuration,
-        status: EigerStatus,
-        before: Readings,
-        after: Readings,
-    ) -> None:
-        self._configuration = configuration
-        self._status = status
-        self._readings = before, after
-
-    def __await__(self) -> Generator[Any, None, tuple[Readings, Readings]]:
-        yield from finished(self._status).__await__()
-        return self._readings
-
-    def __iter__(self) -> Iterator[Readings]:
-        if self._configuration.is_staged:
-            self._configuration.leave_pending(self._status)
-        else:
-            self._status.wait()
-        return iter(self._readings)
-
-
-def in_event_loop() -> bool:
-    """Return whether the caller is a RunEngine's loop, which must not be held up.
-
-    At Jupyter's prompt a loop runs too, in the main thread, and calls may wait there.
-    """
-    if threading.current_thread() is threading.main_thread():
-        return False
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
-
-
-async def finished(status: EigerStatus) -> None:
-    """Wait for a Status without holding up the loop, and raise what made it fail."""
-    loop = asyncio.get_running_loop()
-    over = asyncio.Event()
-    status.add_callback(lambda _: loop.call_soon_threadsafe(over.set))
-    await over.wait()
-    error = status.exception(timeout=0)
-    if isinstance(error, BaseException):
-        raise error
-
-
-def _read_after(status: EigerStatus, read: Callable[[], Any]) -> Awaitable[Any]:
-    async def wait_and_read() -> Any:
-        await finished(status)
-        return read()
-
-    return wait_and_read()
 
 
 def _unit(signal: EigerSignal) -> str:

@@ -16,6 +16,7 @@ from ophyd import Component, Device
 from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
+from ophyd_eiger import configuration_files
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
@@ -24,7 +25,7 @@ from ophyd_eiger.errors import NotStagedError
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
-from ophyd_eiger.settings import Report
+from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
 from ophyd_eiger.worker import EigerStatus, Worker
@@ -190,6 +191,52 @@ class EigerDetector(Device):
     def last_configuration(self) -> Report | None:
         """What the last `configure` put, skipped, and what the detector changed by itself."""
         return self.configuration.last
+
+    def save_configuration(self, path: str | os.PathLike) -> Path:
+        """Write every setting but the big arrays to a new JSON file and return its path.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If the file exists, or cannot be written.
+        StateError
+            While it is staged, or in a plan.
+        """
+        return configuration_files.save(self.configuration, path)
+
+    def restore_configuration(
+        self, path: str | os.PathLike, *, other_detector: bool = False
+    ) -> Report:
+        """Put what differs from a saved configuration, in a safe order.
+
+        Parameters
+        ----------
+        path : path
+            A file of `save_configuration`.
+        other_detector : bool
+            Whether a file of another model or generation is taken, as far as it fits.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If it cannot be read, or is another model's or generation's; nothing is put.
+        """
+        return configuration_files.restore(self.configuration, path, other_detector=other_detector)
+
+    def diff_configuration(self, other: str | os.PathLike | Mapping[Any, Any]) -> Differences:
+        """Ask the DCU and return what differs from a saved configuration, or from a dict.
+
+        Returns
+        -------
+        Differences
+            A list of (name, here, there, unit) that prints as a table.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If the file cannot be used.
+        """
+        return configuration_files.differences(self.configuration, other)
 
     @property
     def ledger(self) -> Ledger:

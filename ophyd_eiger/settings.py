@@ -120,7 +120,8 @@ def without_followers(values: Mapping[str, Any]) -> dict[str, Any]:
     name of another.
     """
     left = dict(values)
-    if left.get("element") == "":
+    # Entries of a file hold the value and its unit.
+    if left.get("element") in ("", {"value": ""}):
         del left["element"]
     energy = next(
         (
