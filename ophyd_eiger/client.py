@@ -31,6 +31,7 @@ from ophyd_eiger.errors import (
     RefusedError,
     ReplyError,
 )
+from ophyd_eiger.ledger import Ledger
 
 logger = logging.getLogger(__name__)
 
@@ -128,6 +129,7 @@ class DcuClient:
         self._local = threading.local()
         self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
         self._lock = threading.Lock()
+        self.ledger = Ledger()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -378,18 +380,30 @@ class DcuClient:
                 method, url, timeout=(self.timeouts.connect, read_timeout), **kwargs
             )
         except requests.RequestException as error:
-            logger.debug("%s %s: failed after %.1f ms: %s", method, url, _ms(began), error)
+            seconds = time.perf_counter() - began
+            self._note(method, url, began, seconds, 0, type(error).__name__)
+            logger.debug("%s %s: failed after %.1f ms: %s", method, url, 1e3 * seconds, error)
             _raise_as_ours(method, url, error, read_timeout)
+        outcome: int | str = response.status_code
         with response:
-            yield response, time.perf_counter() - began
+            try:
+                yield response, time.perf_counter() - began
+            except BaseException as error:
+                if response.ok:
+                    outcome = type(error).__name__
+                raise
+            finally:
+                seconds = time.perf_counter() - began
+                self._note(method, url, began, seconds, response.raw.tell(), outcome)
+
+    def _note(
+        self, method: str, url: str, began: float, seconds: float, size: int, outcome: int | str
+    ) -> None:
+        self.ledger.add(method, url[len(self.url) :], began, seconds, size, outcome)
 
 
 def _new_memory(size: int) -> memoryview:
     return memoryview(bytearray(size))
-
-
-def _ms(began: float) -> float:
-    return 1e3 * (time.perf_counter() - began)
 
 
 def _raise_as_ours(

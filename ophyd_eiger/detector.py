@@ -16,16 +16,20 @@ from ophyd import Component, Device, Kind
 from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
+from ophyd_eiger import configuration_files
 from ophyd_eiger.client import DcuClient, Timeouts
+from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination
 from ophyd_eiger.documents import Promise
-from ophyd_eiger.errors import NotStagedError, StateError
+from ophyd_eiger.errors import NotStagedError
+from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
 from ophyd_eiger.naming import DatumNaming, Naming, StreamNaming
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
+from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.states import States
 from ophyd_eiger.subsystems import (
@@ -142,6 +146,14 @@ class EigerDetector(Device):
         self.link.interrupt = self._acquisition.interrupt
         self.link.refuse_while_staged = self._acquisition.refuse_while_staged
         self.link.after_command = self._after_command
+        self.configuration = Configuration(
+            self.name,
+            self.subsystems,
+            self.link,
+            connect=self._connect_once,
+            read=self.read_configuration,
+            is_staged=lambda: self._staged != Staged.no,
+        )
         _forward_asset_docs(self)
 
     # ---- at the prompt ----
@@ -206,17 +218,83 @@ class EigerDetector(Device):
         views = [view for delivery in self._acquisition.deliveries for view in delivery.views]
         return [view.path for view in views if view.path is not None]
 
-    def configure(self, d: dict[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
-        """Refuse: ophyd's own would hold up the RunEngine while the DCU works.
+    def configure(self, d: Mapping[Any, Any]) -> Any:
+        """Set up in one call: what is not so already, in the order the hardware needs.
+
+        Parameters
+        ----------
+        d : mapping
+            Value by name: "count_time" for the detector's settings, "filewriter.nimages_per_file"
+            for those of another subsystem; ophyd names of signals, too.
+
+        Returns
+        -------
+        before, after : dict
+            The readings of the configuration. `last_configuration` tells what was put, skipped
+            and changed by itself. A RunEngine gets what `configuration.Configuring` says.
 
         Raises
         ------
-        StateError
+        UnknownSettingError, LimitError, ReadOnlyError
+            Before anything is put.
         """
-        raise StateError(
-            f"{self.name}: set one value after the other, as in "
-            f"bps.mv({self.name}.detector.count_time, 0.1); asked for: {', '.join(d)}"
-        )
+        return self.configuration.configure(d)
+
+    @property
+    def last_configuration(self) -> Report | None:
+        """What the last `configure` put, skipped, and what the detector changed by itself."""
+        return self.configuration.last
+
+    def save_configuration(self, path: str | os.PathLike) -> Path:
+        """Write every setting but the big arrays to a new JSON file and return its path.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If the file exists, or cannot be written.
+        StateError
+            While it is staged, or in a plan.
+        """
+        return configuration_files.save(self.configuration, path)
+
+    def restore_configuration(
+        self, path: str | os.PathLike, *, other_detector: bool = False
+    ) -> Report:
+        """Put what differs from a saved configuration, in a safe order.
+
+        Parameters
+        ----------
+        path : path
+            A file of `save_configuration`.
+        other_detector : bool
+            Whether a file of another model or generation is taken, as far as it fits.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If it cannot be read, or is another model's or generation's; nothing is put.
+        """
+        return configuration_files.restore(self.configuration, path, other_detector=other_detector)
+
+    def diff_configuration(self, other: str | os.PathLike | Mapping[Any, Any]) -> Differences:
+        """Ask the DCU and return what differs from a saved configuration, or from a dict.
+
+        Returns
+        -------
+        Differences
+            A list of (name, here, there, unit) that prints as a table.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If the file cannot be used.
+        """
+        return configuration_files.differences(self.configuration, other)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the time went since the last `stage`: print(eiger.ledger.table())."""
+        return self.link.client.ledger
 
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
@@ -364,8 +442,14 @@ class EigerDetector(Device):
         yield from list(self._naming.answer())
         self._unstage_if_flown()
 
-    def read_configuration(self) -> dict[str, Any]:
-        """Return the settings, and where the files go."""
+    def read_configuration(self) -> Any:
+        """Return the settings, and where the files go.
+
+        In a RunEngine's loop, while settings are put, it is a promise of them.
+        """
+        return self.configuration.when_done(self._read_configuration)
+
+    def _read_configuration(self) -> dict[str, Any]:
         readings = cast("dict[str, Any]", super().read_configuration())
         if self._destination is not None:
             readings.update(self._destination.readings())
@@ -485,6 +569,8 @@ class EigerDetector(Device):
         self._staged = Staged.no
 
     def _after_command(self, subsystem: str, command: str) -> None:
+        if command in ("initialize", "restart"):
+            self.configuration.note_initialized(f"nothing was skipped: {command} was sent since")
         if command == "initialize":
             self.refresh()
             self.live.note_initialized()

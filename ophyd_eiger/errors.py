@@ -14,6 +14,7 @@
     ├── ValueRefusedError                         a value that the package does not send
     │   ├── LimitError (ophyd's LimitError)           outside what the detector itself allows
     │   └── ReadOnlyError (ophyd's ReadOnlyError)     a resource that cannot be written
+    ├── UnknownSettingError (LookupError)         a name that is no setting of this detector
     ├── StateError (RuntimeError)                 not possible in the state the detector is in
     │   ├── NotStagedError                            trigger, read or describe came too early
     │   ├── StoppedError                              an exposure that was ended by stop()
@@ -23,6 +24,7 @@
     ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
+        ├── ConfigurationFileError (ValueError)       a saved configuration that cannot be used
         ├── ChunkError (ValueError)                   an image whose bytes are broken
         └── MissingFileError (FileNotFoundError)      a data file that a series needs
 
@@ -93,6 +95,10 @@ class ValueRefusedError(EigerError):
     """A value that the package does not send, because the detector would not take it."""
 
 
+class UnknownSettingError(EigerError, LookupError):
+    """A name that is no setting of this detector; nothing was put."""
+
+
 class StateError(EigerError, RuntimeError):
     """What was asked is not possible in the state the detector is in."""
 
@@ -127,6 +133,10 @@ class TransferError(EigerError, OSError):
 
 class FileError(EigerError, OSError):
     """A file is not what it should be."""
+
+
+class ConfigurationFileError(FileError, ValueError):
+    """A saved configuration that cannot be written, understood, or used for this detector."""
 
 
 class ChunkError(FileError, ValueError):

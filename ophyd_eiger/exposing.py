@@ -98,6 +98,7 @@ class Exposing:
     def _trigger_point(self, series: Series, exposure: Exposure, seconds: Sequence[float]) -> bool:
         scheme = series.scheme
         each = [self._seconds(series, given) for given in seconds or [None] * scheme.triggers]
+        self.states.link.client.ledger.exposed(sum(each))
         count = ImageCount(scheme.images, sum(each))
         exposure.status.follow(count)
         # The request blocks until the images are exposed. Another thread waits for it, so that

@@ -38,7 +38,7 @@ class Flying:
     def prepare(self, info: TriggerInfo) -> EigerStatus:
         """Set the detector up for a fly scan and arm it."""
         status = EigerStatus(f"{self.name}: prepare")
-        return self._submit(lambda: self._prepare(info), status)
+        return self._submit(self._timed("prepare", lambda: self._prepare(info)), status)
 
     def kickoff(self) -> EigerStatus:
         """Begin the fly scan; done when its trigger was sent, or when it waits for signals.
@@ -48,7 +48,7 @@ class Flying:
         self.interrupt()
         flight = Flight(EigerStatus(f"{self.name}: kickoff"), 0)
         self.flight = flight
-        return self._submit(lambda: self._kickoff(flight), flight.status)
+        return self._submit(self._timed("kickoff", lambda: self._kickoff(flight)), flight.status)
 
     def complete(self) -> EigerStatus:
         """Wait for the fly scan; done when its images are taken and its series has ended.
@@ -63,7 +63,7 @@ class Flying:
             raise NotStagedError(f"{self.name}: no fly scan was begun; kickoff comes first")
         status = EigerStatus(f"{self.name}: complete")
         status.follow(lambda: flight.count())
-        return self._submit(lambda: self._complete(flight), status)
+        return self._submit(self._timed("complete", lambda: self._complete(flight)), status)
 
     def stop(self, *, success: bool) -> bool:
         """End the fly scan that runs, in good order if `success`; return whether that is it."""
@@ -111,6 +111,9 @@ class Flying:
         """Return the trigger request of a series that a fly scan began, if it has one."""
         flight = self.flight
         return flight.call if flight is not None and flight.series is series else None
+
+    def _timed(self, doing: str, work: Callable[[], None]) -> Callable[[], None]:
+        return self._acquisition.link.client.ledger.timed(doing, work)
 
     def _submit(self, work: Callable[[], None], status: EigerStatus) -> EigerStatus:
         return self._acquisition.link.worker.submit(work, status)

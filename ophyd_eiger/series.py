@@ -149,7 +149,7 @@ class Acquisition:
         self.flying.forget()
         status = EigerStatus(f"{self.name}: stage")
         status.follow(Countdown(self._arm_seconds))
-        return self.link.worker.submit(work, status)
+        return self.link.worker.submit(self.link.client.ledger.timed("stage", work), status)
 
     def trigger(self, seconds: Sequence[float] = ()) -> EigerStatus:
         """Take one point; done when its images are exposed and, at a series' end, disarmed.
@@ -166,13 +166,15 @@ class Acquisition:
         self.point = None
         exposure = Exposure(EigerStatus(f"{self.name}: trigger"))
         self._exposure = exposure
-        return self.link.worker.submit(lambda: self._take_point(exposure, seconds), exposure.status)
+        timed = self.link.client.ledger.timed("point", lambda: self._take_point(exposure, seconds))
+        return self.link.worker.submit(timed, exposure.status)
 
     def unstage(self) -> EigerStatus:
         """End what runs, put back what stage changed; done when every file is home and checked."""
         self._interrupt()
         self.flying.interrupt()
-        return self.link.worker.submit(self._unstage, EigerStatus(f"{self.name}: unstage"))
+        timed = self.link.client.ledger.timed("unstage", self._unstage)
+        return self.link.worker.submit(timed, EigerStatus(f"{self.name}: unstage"))
 
     def stop(self, *, success: bool = False) -> EigerStatus:
         """End the exposure and the series that run now; the next trigger arms a new one.

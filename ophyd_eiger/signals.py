@@ -69,6 +69,8 @@ class EigerSignal(Signal):
         self.served: bool | None = None
         # What was asked for last, and what the DCU made of it.
         self._asked: tuple[Any, Any] | None = None
+        # When the DCU last took a value from here, by time.monotonic.
+        self.put_at = 0.0
         super().__init__(name=name, parent=parent, value=None, **kwargs)
 
     @property
@@ -229,6 +231,7 @@ class EigerSignal(Signal):
                 raise
             logger.debug("%s; the DCU has the value all the same", error)
             reply = None
+        self.put_at = time.monotonic()
         logger.info("%s = %s", self.name, shown(checked))
         self.owner.read_again(names_in(reply), self)
         self._asked = checked, self._readback

@@ -196,9 +196,10 @@ class Transfer:
                 deliveries = list(self._open)
                 before = self._progress
             due = [delivery for delivery in deliveries if not delivery.is_home]
-            if due:
-                self._round(due)
-            self._finish(deliveries)
+            with self.client.ledger.background("transfer"):
+                if due:
+                    self._round(due)
+                self._finish(deliveries)
             news = news or self._progress != before
             if not any(delivery.ended for delivery in due):
                 pause = self._period

@@ -5,6 +5,7 @@ waits would freeze pause, Ctrl-C and progress bars; so each verb hands a functio
 returns an `EigerStatus` at once.
 """
 
+import contextvars
 import logging
 import queue
 import threading
@@ -169,7 +170,9 @@ class Worker:
                 self._thread.start()
         # The thread holds no reference to the worker while it waits, so that a detector that
         # nobody uses any more is collected and its thread ends.
-        self._jobs.put((self, function, status))
+        # In the caller's context, so that a request is known to belong to the work it is part of.
+        context = contextvars.copy_context()
+        self._jobs.put((self, lambda: context.run(function), status))
         return status
 
     def in_worker(self) -> bool:
