@@ -11,6 +11,7 @@ from bluesky import RunEngine
 import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import ConfigurationFileError, StateError
+from ophyd_eiger.settings import without_followers
 
 API = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 SETTINGS = {
@@ -81,8 +82,12 @@ def test_a_file_holds_every_setting_with_its_unit(eiger, tmp_path):
         for subsystem, entries in document["settings"].items()
         for key, entry in entries.items()
     }
-    # An EIGER2 has a wavelength that its own list leaves out.
-    assert saved.keys() - served(eiger).keys() <= {("detector", "wavelength")}
+    # An EIGER2 answers more than its own list has, wavelength among it.
+    version = eiger.link.client.api_version
+    for subsystem, key in saved.keys() - served(eiger).keys():
+        unlisted = f"{eiger.address}/{subsystem}/api/{version}/config/{key}"
+        reply = requests.get(unlisted, timeout=10).json()
+        assert (reply["value"], reply["access_mode"]) == (saved[subsystem, key], "rw")
     assert {name: saved[name] for name in served(eiger)} == served(eiger)
     assert document["settings"]["detector"]["photon_energy"]["unit"] == "eV"
     assert document["api_version"] == eiger.link.client.api_version
@@ -113,6 +118,26 @@ def test_the_element_is_restored(eiger, tmp_path):
     eiger.initialize()
     eiger.restore_configuration(path)
     assert served(eiger) == before
+
+
+@pytest.mark.parametrize(
+    ("element", "left"),
+    [("Zn", {"element": "Zn"}), ("", {"photon_energy": 8638.86})],
+)
+def test_of_what_follows_from_each_other_one_is_restored(element, left):
+    saved = {
+        "element": element,
+        "photon_energy": 8638.86,
+        "incident_energy": 8638.86,
+        "wavelength": 1.4352,
+        "threshold_energy": 4000.0,
+        "threshold/1/energy": 4000.0,
+        "threshold/2/energy": 12000.0,
+    }
+    thresholds = {"threshold_energy": 4000.0, "threshold/2/energy": 12000.0}
+    assert without_followers(saved) == {**left, **thresholds}
+    entries = {key: {"value": value} for key, value in saved.items()}
+    assert without_followers(entries).keys() == {*left, *thresholds}
 
 
 def test_differences(eiger, tmp_path):

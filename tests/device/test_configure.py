@@ -462,7 +462,10 @@ def test_configure_in_jupyter_waits(eiger, dcu):
     async def cell():
         return eiger.configure({"nimages": 4})
 
-    _, after = asyncio.run(cell())
+    found = asyncio.run(cell())
+    assert ask(dcu, "eiger-500k", "nimages") == 4
+    assert isinstance(found, tuple)
+    _, after = found
     assert after["eiger_detector_nimages"]["value"] == 4
 
 
