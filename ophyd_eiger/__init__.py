@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from ophyd_eiger.errors import EigerError
     from ophyd_eiger.handlers import EigerHandler
     from ophyd_eiger.reader import Series, open_series
+    from ophyd_eiger.triggering import TriggerInfo
 
 __all__ = [
     "DcuClient",
@@ -21,6 +22,7 @@ __all__ = [
     "EigerHandler",
     "Series",
     "Timeouts",
+    "TriggerInfo",
     "open_series",
 ]
 
@@ -31,6 +33,7 @@ _HOMES = {
     "EigerHandler": "handlers",
     "Series": "reader",
     "Timeouts": "client",
+    "TriggerInfo": "triggering",
     "open_series": "reader",
 }
 

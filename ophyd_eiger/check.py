@@ -6,8 +6,8 @@ What passes here may be deleted on the DCU.
 from pathlib import Path
 
 from ophyd_eiger.errors import FileError
+from ophyd_eiger.images import check_image, images_of
 from ophyd_eiger.master import open_hdf5, read_master
-from ophyd_eiger.reader import check_image, images_of
 
 
 def check_data_file(path: Path, *, images: int | None) -> int:

@@ -37,6 +37,8 @@ logger = logging.getLogger(__name__)
 
 # The version in the URLs of the SIMPLON API Reference V1.3, which knows no `version` resource.
 OLDEST_API = "1.0.0"
+# In bytes: what is read of a large body at a time.
+PIECE = 2**20
 
 
 @dataclass(frozen=True)
@@ -56,6 +58,8 @@ class Timeouts:
     """disarm, cancel and abort."""
     trigger_margin: float = 30.0
     """What a trigger may take beyond its exposures."""
+    signal: float = 600.0
+    """How long a point may wait for signals at the trigger input without news of any."""
     files: float = 30.0
     """How long a finished series may go without a new byte of a file that it still owes."""
 
@@ -164,6 +168,37 @@ class DcuClient:
         """
         return self._get_json(self.resource_url(subsystem, resource))
 
+    def get_bytes(
+        self,
+        subsystem: str,
+        resource: str,
+        *,
+        accept: str,
+        reserve: Callable[[int], memoryview] | None = None,
+        timeout: float | None = None,
+    ) -> memoryview:
+        """Return a resource's body as it is, such as a TIFF; sent again if the connection broke.
+
+        Parameters
+        ----------
+        accept : str
+            The media type asked for, as in "application/tiff".
+        reserve : callable, optional
+            Gives the memory for so many bytes; new memory if not given.
+        timeout : float, optional
+            In s; that of a GET if not given.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
+        """
+        url = self.resource_url(subsystem, resource)
+        try:
+            return self._get_body(url, accept, reserve or _new_memory, timeout)
+        except LostReplyError as error:
+            logger.debug("%s; asked again", error)
+            return self._get_body(url, accept, reserve or _new_memory, timeout)
+
     def put(
         self, subsystem: str, resource: str, value: Any, *, timeout: float | None = None
     ) -> Any:
@@ -271,6 +306,33 @@ class DcuClient:
             logger.debug("%s; asked again", error)
             return self._request("GET", url, self.timeouts.get)
 
+    def _get_body(
+        self,
+        url: str,
+        accept: str,
+        reserve: Callable[[int], memoryview],
+        timeout: float | None,
+    ) -> memoryview:
+        sent = {"headers": {"Accept": accept}, "stream": True}
+        with self._exchange("GET", url, timeout, **sent) as (response, seconds):
+            _check_status("GET", url, response)
+            logger.debug(
+                "GET %s: %d, first byte after %.1f ms", url, response.status_code, 1e3 * seconds
+            )
+            length = response.headers.get("Content-Length", "")
+            try:
+                if not length.isdigit():
+                    return memoryview(response.raw.read())
+                body, filled = reserve(int(length)), 0
+                while filled < len(body):
+                    count = response.raw.readinto(body[filled : filled + PIECE])
+                    if not count:
+                        break
+                    filled += count
+            except (HTTPError, OSError) as error:
+                _raise_as_ours("GET", url, error, timeout or self.timeouts.get, sent=True)
+            return body[:filled]
+
     def _put(self, subsystem: str, resource: str, body: dict, timeout: float | None) -> Any:
         url = self.resource_url(subsystem, resource)
         return self._request("PUT", url, timeout or self.timeouts.put, **body)
@@ -320,6 +382,10 @@ class DcuClient:
         self, method: str, url: str, began: float, seconds: float, size: int, outcome: int | str
     ) -> None:
         self.ledger.add(method, url[len(self.url) :], began, seconds, size, outcome)
+
+
+def _new_memory(size: int) -> memoryview:
+    return memoryview(bytearray(size))
 
 
 def _raise_as_ours(

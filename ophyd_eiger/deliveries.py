@@ -4,8 +4,11 @@ Pure: no requests, no files, no threads.
 """
 
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+
+import numpy as np
 
 from ophyd_eiger.master import MASTER_ENDING
 
@@ -18,6 +21,28 @@ class FetchedFile:
     bytes: int
     images: int
     seconds: float
+
+
+@dataclass
+class View:
+    """The images that one view file maps.
+
+    Attributes
+    ----------
+    file : str
+        Its name, in the folder of the series.
+    images : int
+        Images an event.
+    firsts : list of int
+        For each event the number of its first image in the series, from 0; in the events' order.
+    path : Path or None
+        Where it is; None until it is written.
+    """
+
+    file: str
+    images: int
+    firsts: list[int] = field(default_factory=list)
+    path: Path | None = None
 
 
 @dataclass(eq=False)
@@ -34,6 +59,8 @@ class Delivery:
         Images the series will have, `nimages` x `ntrigger`.
     images_per_file : int
         `nimages_per_file` as armed; 0 if all images are in the master.
+    shape, dtype
+        Shape (y, x) of an image in pixels, and type of a pixel.
     recorded : int
         Images that events name so far: the least that must come home.
     ended : bool
@@ -42,16 +69,30 @@ class Delivery:
         Whether it ended early, so that only the list of files tells how many there are.
     interrupted : bool
         Whether an exposure was ended, so that images may be there that no event names.
+    final : bool
+        Whether no event will name images of it any more, so that its views can be written.
+    is_home : bool
+        Whether all is home that there is.
+    listed : set of str
+        The files of it that the DCU lists, as last seen.
+    views : list of View
+        What events name of it.
     """
 
     basename: str
     directory: Path
     images: int
     images_per_file: int
+    shape: tuple[int, int]
+    dtype: np.dtype
     recorded: int = 0
     ended: bool = False
     cut_short: bool = False
     interrupted: bool = False
+    final: bool = False
+    is_home: bool = False
+    listed: set[str] = field(default_factory=set)
+    views: list[View] = field(default_factory=list)
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
@@ -64,6 +105,21 @@ class Delivery:
     def data_file(self, number: int) -> str:
         """Return the name of a data file, counted from 1."""
         return f"{self.basename}_data_{number:06d}.h5"
+
+    @property
+    def published(self) -> int:
+        """Images in files that the DCU lists: those are exposed and complete."""
+        if self.images_per_file == 0:
+            return self.images if self.ended and self.master in self.listed else 0
+        files = 0
+        while self.data_file(files + 1) in self.listed:
+            files += 1
+        return min(files * self.images_per_file, self.images)
+
+    @property
+    def images_home(self) -> int:
+        """Images in files that are home."""
+        return sum(file.images for file in tuple(self.home.values()))
 
     def expected(self, listed: set[str]) -> list[str]:
         """Return the names that must come home, the master last."""
@@ -102,13 +158,34 @@ class Delivery:
         Each event names its images by their place in the series, so that one too many or too few
         before them would shift them all.
         """
-        found = sum(file.images for file in self.home.values())
+        found = self.images_home
         if found < self.recorded or (found > self.recorded and not self.interrupted):
             return (
                 f"{self.basename}: {found} images came home, {self.recorded} were taken by this "
                 "device's triggers; another client may have triggered or ended the series"
             )
         return ""
+
+    def layout(self) -> Iterator[tuple[str, int, int]]:
+        """Give each file with images: its name, its first image in the series, and how many.
+
+        Of a file that is not home it is what it is to have, as far as events name its images.
+        """
+        first = 0
+        for name in self._files_with_images():
+            file = self.home.get(name)
+            per_file = self.images_per_file or self.images
+            images = file.images if file else min(per_file, self.images - first)
+            yield name, first, images
+            # Every file is full but the last.
+            first += per_file
+
+    def _files_with_images(self) -> list[str]:
+        if self.images_per_file == 0:
+            return [self.master]
+        named = [first + view.images for view in self.views for first in view.firsts]
+        files = math.ceil(max(named, default=0) / self.images_per_file)
+        return [self.data_file(number + 1) for number in range(files)]
 
     def images_in(self, name: str) -> int | None:
         """Return how many images a file must hold; None if a series cut short leaves it open."""

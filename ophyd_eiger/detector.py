@@ -1,8 +1,8 @@
 """The EIGER as one ophyd device: bluesky's verbs, mapped onto `ophyd_eiger.series`.
 
 What the verbs send to the DCU, in order, is written at the top of that module. `read`, `describe`,
-their configuration twins, `collect_asset_docs`, `pause`, `resume` and `stop` send nothing
-themselves.
+their configuration and collect twins, `collect_asset_docs`, `pause`, `resume` and `stop` send
+nothing themselves.
 """
 
 import itertools
@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, cast
 
-from ophyd import Component, Device
+from ophyd import Component, Device, Kind
 from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
@@ -20,24 +20,33 @@ from ophyd_eiger import configuration_files
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
-from ophyd_eiger.documents import point_documents
+from ophyd_eiger.destination import Destination
+from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import NotStagedError
 from ophyd_eiger.ledger import Ledger
+from ophyd_eiger.live import Live
+from ophyd_eiger.naming import DatumNaming, Naming, StreamNaming
+from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.points import Point
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import EigerSignal, Link
+from ophyd_eiger.states import States
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor, Stream, Subsystem, System
+from ophyd_eiger.triggering import TriggerInfo, TriggerMode
 from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
+
+# The stream that a plain fly scan, such as bp.fly, records in.
+FLY_STREAM = "primary"
 
 
 class EigerDetector(Device):
     """A DECTRIS EIGER detector, driven over its DCU's SIMPLON API.
 
-    Each event records `<name>_series_id` and the external key `<name>_image`, shaped
-    (images a point, y, x), which databroker fills through the handler "EIGER_SIMPLON".
+    Each event records `<name>_series_id` and has the images `<name>_image`, shaped (images a
+    point, y, x).
 
     Parameters
     ----------
@@ -46,14 +55,21 @@ class EigerDetector(Device):
         device give it with "http://", or with `add_prefix=()`.
     name : str
         Name of the device; keyword only.
-    directory : path
-        Where the files go; made when it is needed.
+    directory : path or callable
+        Where the files go; made when it is needed. A path; one with times in it as strftime
+        writes them ("/data/%Y/%m/%d"), or a function that returns one; asked at each stage.
     prefix : str, optional
         What the files' names start with; the device's name if not given.
+    documents : {"datum", "stream"}
+        How runs name the images: "datum" (Resource and Datum) for databroker, which fills them
+        through the handler "EIGER_SIMPLON"; "stream" (StreamResource and StreamDatum) for tiled,
+        which reads them as HDF5. It picks the class, because the RunEngine goes by that.
     api_version : str, optional
         API version in the URLs; the DCU is asked if not given.
     timeouts : Timeouts, optional
         How long each kind of call may take.
+    live : bool
+        Whether each event has live numbers; `eiger.live.enabled` later.
 
     Examples
     --------
@@ -68,16 +84,35 @@ class EigerDetector(Device):
     monitor = Component(Monitor, "")
     stream = Component(Stream, "")
     system = Component(System, "")
+    live = Component(Live, "")
+    triggers_per_point = Component(
+        TriggersPerPoint, value=1, kind=Kind.config, doc="Triggers that a point takes"
+    )
+    exposure = Component(
+        PointExposure,
+        value=None,
+        kind=Kind.omitted,
+        doc="Exposure of a point's images in mode inte [s]",
+    )
+
+    naming_class: type[Naming] = DatumNaming
+
+    def __new__(cls, *_args: Any, documents: str = "datum", **_kwargs: Any) -> "EigerDetector":
+        """Make the class that `documents` asks for."""
+        made: Any = _class_for(cls, documents)
+        return super().__new__(made)
 
     def __init__(
         self,
         address: str,
         *,
         name: str,
-        directory: str | os.PathLike = ".",
+        directory: "str | os.PathLike | Callable[[], str | os.PathLike]" = ".",
         prefix: str | None = None,
+        documents: str = "datum",
         api_version: str | None = None,
         timeouts: Timeouts | None = None,
+        live: bool = False,
         parent: Device | None = None,
         **kwargs: Any,
     ) -> None:
@@ -87,12 +122,17 @@ class EigerDetector(Device):
         self.link = Link(client, Worker(f"{name} worker"))
         self.directory = directory
         self.file_prefix = prefix
+        self._destination: Destination | None = None
         self._connected = False
-        self._asset_docs: list[tuple[str, dict]] = []
         self._recorded: list[EigerSignal] | None = None
+        self._collected: list[tuple[str, Point]] = []
+        self._staged_itself = False
         super().__init__(client.url, name=name, parent=parent, **kwargs)
+        self.live.enabled = live
+        self._naming = self.naming_class(self._image_key)
+        states = States(self.name, self.detector, self.filewriter, self.monitor, self.link)
         self._acquisition = Acquisition(
-            self.name, self.detector, self.filewriter, self.link, self._connect_once
+            states, self.link, self._connect_once, self._triggers_a_point, self.live
         )
         self.link.make_way = self._acquisition.make_way
         self.link.interrupt = self._acquisition.interrupt
@@ -164,6 +204,12 @@ class EigerDetector(Device):
         deliveries = self._acquisition.deliveries
         # Copied first: the files' thread may be adding to it.
         return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
+
+    @property
+    def views(self) -> list[Path]:
+        """The view files written since the last `stage`, which have what events name."""
+        views = [view for delivery in self._acquisition.deliveries for view in delivery.views]
+        return [view.path for view in views if view.path is not None]
 
     def configure(self, d: Mapping[Any, Any]) -> Any:
         """Set up in one call: what is not so already, in the order the hardware needs.
@@ -243,12 +289,9 @@ class EigerDetector(Device):
         """Where the time went since the last `stage`: print(eiger.ledger.table())."""
         return self.link.client.ledger
 
-    def read_configuration(self) -> Any:
-        """Return the settings; in a RunEngine's loop while they are put, a promise of them."""
-        return self.configuration.when_done(super().read_configuration)
-
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
+        self.live.close()
         self._acquisition.close()
         self.link.worker.close()
         self.link.client.close()
@@ -264,33 +307,80 @@ class EigerDetector(Device):
         RedundantStaging
             If it is staged already.
         """
+        if self._staged_itself:
+            # By a fly scan that failed before it came to its end.
+            self.unstage()
         if self._staged != Staged.no:
             raise RedundantStaging(f"{self.name} is staged already; unstage it first")
-        directory = Path(self.directory).expanduser().absolute()
-        prefix = self.file_prefix or self.name
-        if "/" in prefix or "$" in prefix:
-            raise ValueError(f"{self.name}: a file prefix holds no '/' and no '$': {prefix!r}")
+        self._destination = Destination.of(self.name, self.directory, self.file_prefix)
         self._recorded = None
-        self._asset_docs = []
+        self._collected = []
+        self._naming = self.naming_class(self._image_key)
         self.link.scanned.clear()
         self._staged = Staged.yes
-        return self._acquisition.stage(directory, prefix, self._note_not_staged)
+        return self._acquisition.stage(
+            self._destination.directory, self._destination.prefix, self._note_not_staged
+        )
 
     def trigger(self) -> EigerStatus:
-        """Take one point of `nimages` images; done when they are exposed."""
-        return self._acquisition.trigger()
+        """Take one point; done when its images are exposed."""
+        return self._acquisition.trigger(self.exposure.seconds)
 
     def unstage(self) -> EigerStatus:
         """End what runs and put back what stage changed; done when every file is home."""
         self._staged = Staged.no
+        self._staged_itself = False
         return self._acquisition.unstage()
 
     def stop(self, *, success: bool = False) -> EigerStatus:
-        """End the exposure and the series that run now; its finished points stay."""
-        return self._acquisition.stop()
+        """End what runs now; finished points stay.
+
+        Parameters
+        ----------
+        success : bool
+            Whether a fly scan ends in good order, with the points that are done; its `complete`
+            fails otherwise, as the `trigger` of a step scan does.
+        """
+        return self._acquisition.stop(success=success)
+
+    def pause(self) -> None:
+        """Note that the RunEngine may take up a scan before an event that it dropped."""
+        self._naming.note_pause()
+        super().pause()
+
+    def prepare(self, value: TriggerInfo | Mapping[str, Any]) -> EigerStatus:
+        """Set up and arm for a fly scan; what is changed for it is put back by `unstage`.
+
+        Parameters
+        ----------
+        value : TriggerInfo or dict
+            What it takes; a dict has the same words.
+
+        Raises
+        ------
+        ValueError
+            If it makes no sense.
+        """
+        info = TriggerInfo(**value) if isinstance(value, Mapping) else value
+        return self._acquisition.flying.prepare(info)
+
+    def kickoff(self) -> EigerStatus:
+        """Begin a fly scan; done when it was triggered, or when it waits for its signals.
+
+        Without `prepare` it is one series of the detector's own numbers. Without `stage`, as in
+        `bp.fly`, it is staged here, and unstaged when all of it is collected.
+        """
+        if self._staged == Staged.no:
+            self.stage()
+            self._staged_itself = True
+        return self._acquisition.flying.kickoff()
+
+    def complete(self) -> EigerStatus:
+        """Wait for the fly scan; done when its images are taken."""
+        return self._acquisition.flying.complete()
 
     def read(self) -> dict[str, Any]:
-        """Return the last point: its series and the id of its images' Datum.
+        """Return the last point: its series, its settings, and how its images are named.
 
         Raises
         ------
@@ -298,17 +388,8 @@ class EigerDetector(Device):
             If there is no finished point to read.
         """
         point = self._last_point()
-        series, delivery = point.series, point.series.delivery
-        datum_id, documents = point_documents(
-            delivery.directory, delivery.master, point.first, series.promise
-        )
-        self._asset_docs.extend(documents)
-        readings = cast("dict[str, Any]", super().read())
-        for signal in self._signals_of_events():
-            readings.update(signal.read())
-        readings[f"{self.name}_series_id"] = {"value": series.series_id, "timestamp": point.time}
-        readings[f"{self.name}_image"] = {"value": datum_id, "timestamp": point.time}
-        return readings
+        (image_id,) = self._naming.ask(point)
+        return self._readings(point, image_id)
 
     def describe(self) -> dict[str, Any]:
         """Return the data keys; the images' shape and type are known once the detector is armed.
@@ -318,30 +399,130 @@ class EigerDetector(Device):
         NotStagedError
             If it was not armed yet.
         """
-        promise = self._acquisition.promise
-        if promise is None:
+        keys = cast("dict[str, Any]", super().describe())
+        keys.update(self._described())
+        return keys
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Return the data keys of a fly scan's events.
+
+        Before kickoff, when a plan declares the stream by its name, the keys alone. After it, as
+        in `bp.fly`, which asks when it collects and names no stream: by the name of their stream.
+        """
+        keys = self.describe()
+        return {FLY_STREAM: keys} if self._acquisition.flying.is_under_way else keys
+
+    def collect(self) -> Iterator[dict[str, Any]]:
+        """Give the events of a fly scan that were not given yet."""
+        collected, self._collected = self._collected, []
+        for image_id, point in collected:
+            readings = self._readings(point, image_id)
+            # Live numbers are taken point by point, which a fly scan has no time for.
+            readings.update(self.live.unknown(point.time))
+            yield {
+                "time": point.time,
+                "data": {key: reading["value"] for key, reading in readings.items()},
+                "timestamps": {key: reading["timestamp"] for key, reading in readings.items()},
+                "filled": {self._image_key: False},
+            }
+
+    def collect_asset_docs(self) -> Iterator[tuple[str, dict]]:
+        """Give the Resource and Datum documents of what was read or flown, each once."""
+        points = self._acquisition.flying.points()
+        if points:
+            self._collected += zip(self._naming.ask(*points), points, strict=True)
+        yield from list(self._naming.answer())
+        self._unstage_if_flown()
+
+    def read_configuration(self) -> Any:
+        """Return the settings, and where the files go.
+
+        In a RunEngine's loop, while `configure` puts them: a promise of that.
+        """
+        return self.configuration.when_done(self._settings_and_destination)
+
+    def _settings_and_destination(self) -> dict[str, Any]:
+        readings = cast("dict[str, Any]", super().read_configuration())
+        if self._destination is not None:
+            readings.update(self._destination.readings())
+        return readings
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Return the data keys of the settings."""
+        keys = cast("dict[str, Any]", super().describe_configuration())
+        if self._destination is not None:
+            keys.update(self._destination.describe())
+        return keys
+
+    # ---- inside ----
+
+    @property
+    def _image_key(self) -> str:
+        return f"{self.name}_image"
+
+    def _triggers_a_point(self) -> int:
+        """Return how many triggers a point takes.
+
+        Raises
+        ------
+        ValueError
+            If two settings contradict each other.
+        """
+        triggers = int(self.triggers_per_point.get())  # pyright: ignore[reportArgumentType]
+        listed = len(self.exposure.seconds)
+        if self.detector.trigger_mode.last != TriggerMode.INTE or listed <= 1:
+            return triggers
+        if triggers not in (1, listed):
+            raise ValueError(
+                f"exposure lists {listed} exposures a point, triggers_per_point is {triggers}"
+            )
+        return listed
+
+    def _readings(self, point: Point, image_id: str | None) -> dict[str, Any]:
+        readings = cast("dict[str, Any]", super().read())
+        for signal in self._signals_of_events():
+            readings.update(signal.read())
+        if point.exposures:
+            value = self.exposure.reading(point.exposures)
+            readings[self.exposure.name] = {"value": value, "timestamp": point.time}
+        series_id = point.series.series_id
+        readings[f"{self.name}_series_id"] = {"value": series_id, "timestamp": point.time}
+        if image_id is not None:
+            readings[self._image_key] = {"value": image_id, "timestamp": point.time}
+        return readings
+
+    def _described(self) -> dict[str, Any]:
+        keys: dict[str, Any] = {}
+        for signal in self._signals_of_events():
+            keys.update(signal.describe())
+        if self.detector.trigger_mode.last == TriggerMode.INTE and self.exposure.seconds:
+            keys.update(self.exposure.describe())
+        keys[f"{self.name}_series_id"] = {
+            "source": f"{self.address}/detector/command/arm",
+            "dtype": "integer",
+            "dtype_numpy": "<i8",
+            "shape": [],
+        }
+        keys[self._image_key] = self._promise().data_key(
+            f"{self.address}/data", self._naming.external
+        )
+        return keys
+
+    def _promise(self) -> Promise:
+        arming = self._acquisition.arming
+        if arming.promise is None:
             raise NotStagedError(
                 f"{self.name}: the images' shape and type are known when stage is done; wait for "
                 "its Status first"
             )
-        self._acquisition.promise_given = True
-        keys = cast("dict[str, Any]", super().describe())
-        for signal in self._signals_of_events():
-            keys.update(signal.describe())
-        keys[f"{self.name}_series_id"] = {
-            "source": f"{self.address}/detector/command/arm",
-            "dtype": "integer",
-            "shape": [],
-        }
-        keys[f"{self.name}_image"] = promise.data_key(f"{self.address}/data")
-        return keys
+        arming.promise_given = True
+        self._naming.note_described()
+        return arming.promise
 
-    def collect_asset_docs(self) -> Iterator[tuple[str, dict]]:
-        """Give the Resource and Datum documents of what was read, each once."""
-        documents, self._asset_docs = self._asset_docs, []
-        yield from documents
-
-    # ---- inside ----
+    def _unstage_if_flown(self) -> None:
+        flight = self._acquisition.flying.flight
+        if self._staged_itself and flight is not None and flight.over:
+            self.unstage()
 
     def _last_point(self) -> Point:
         point = self._acquisition.point
@@ -384,10 +565,82 @@ class EigerDetector(Device):
             self.configuration.note_initialized(f"nothing was skipped: {command} was sent since")
         if command == "initialize":
             self.refresh()
+            self.live.note_initialized()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
         if subsystem == "detector" and command in ("cancel", "abort"):
             self._acquisition.note_ended()
+
+
+class EigerStreamDetector(EigerDetector):
+    """An EIGER whose runs name its images by StreamResource and StreamDatum.
+
+    `EigerDetector(..., documents="stream")` makes one. The RunEngine takes an object that has
+    `get_index` for a writer of streams, so that this cannot be a setting of one class.
+    """
+
+    naming_class = StreamNaming
+    # Nothing but StreamDatum tells of a fly scan's points.
+    collect = None  # pyright: ignore[reportAssignmentType]
+
+    def get_index(self) -> int:
+        """Return how many points of a fly scan, or events of a step scan, there are so far."""
+        flying = self._acquisition.flying
+        if flying.flight is not None:
+            return flying.points_done
+        return cast("StreamNaming", self._naming).events
+
+    def read(self) -> dict[str, Any]:
+        """Return the last point: its series and settings; its images are named by StreamDatum.
+
+        Raises
+        ------
+        NotStagedError
+            If there is no finished point to read.
+        """
+        point = self._last_point()
+        self._naming.ask(point)
+        return self._readings(point, None)
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Return the data key of a fly scan's images, which are all that it records."""
+        key = self._promise().data_key(f"{self.address}/data", self._naming.external)
+        return {self._image_key: key}
+
+    def collect_asset_docs(self, index: int | None = None) -> Iterator[tuple[str, dict]]:
+        """Give the StreamResource and StreamDatum documents of what was read or flown, each once.
+
+        Parameters
+        ----------
+        index : int, optional
+            Up to which point of a fly scan; all that are done if not given.
+        """
+        if points := self._acquisition.flying.points(index):
+            self._naming.ask(*points)
+        yield from list(self._naming.answer())
+        self._unstage_if_flown()
+
+
+DOCUMENTS = {"datum": EigerDetector, "stream": EigerStreamDetector}
+
+
+def _class_for(cls: type[EigerDetector], documents: str) -> type[EigerDetector]:
+    """Return the class that speaks of images in these documents.
+
+    Raises
+    ------
+    ValueError
+        If there are no such documents.
+    """
+    if documents not in DOCUMENTS:
+        raise ValueError(f"documents={documents!r} is not one of {', '.join(DOCUMENTS)}")
+    wanted = DOCUMENTS[documents]
+    if issubclass(cls, wanted):
+        return cls
+    if cls is EigerDetector:
+        return wanted
+    # A beamline's own subclass.
+    return type(f"{cls.__name__}Stream", (EigerStreamDetector, cls), {})
 
 
 def _forward_asset_docs(detector: EigerDetector) -> None:

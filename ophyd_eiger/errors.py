@@ -17,8 +17,11 @@
     ├── UnknownSettingError (LookupError)         a name that is no setting of this detector
     ├── StateError (RuntimeError)                 not possible in the state the detector is in
     │   ├── NotStagedError                            trigger, read or describe came too early
-    │   └── StoppedError                              an exposure that was ended by stop()
+    │   ├── StoppedError                              an exposure that was ended by stop()
+    │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
+    ├── RegionError (ValueError)                  a region of interest that no image has
+    ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
         ├── ConfigurationFileError (ValueError)       a saved configuration that cannot be used
@@ -108,8 +111,20 @@ class StoppedError(StateError):
     """The exposure was ended by `stop()` before its images were complete."""
 
 
+class SignalTimeoutError(StateError, TimeoutError):
+    """No signal came to the detector's trigger input within the stated time."""
+
+
 class PromiseError(EigerError, ValueError):
     """The next images would have another shape or type than `describe()` told the run."""
+
+
+class RegionError(EigerError, ValueError):
+    """A region of interest is none, or is not within the image."""
+
+
+class TiffError(EigerError, ValueError):
+    """The bytes of a TIFF are broken, or not in the layout that the detector writes."""
 
 
 class TransferError(EigerError, OSError):

@@ -13,6 +13,7 @@ import dask.array as da
 import numpy as np
 
 from ophyd_eiger.errors import FileError, MissingFileError
+from ophyd_eiger.images import IMAGES
 from ophyd_eiger.reader import Series, open_series
 
 SPEC = "EIGER_SIMPLON"
@@ -27,18 +28,39 @@ class EigerHandler:
     Parameters
     ----------
     path : path
-        The series' master file.
+        A view, or the series' master file.
     shape : sequence of int, optional
         Shape (y, x) of an image as the run's descriptor has it; checked if given, because
         databroker itself fills up what is a pixel or two short.
+    dataset : str, optional
+        Where a view's images are. This and the following are for tiled, which reads the view as
+        any HDF5 file.
+    chunk_shape, swmr, locking : optional
+        How tiled is to read it; of no use here.
+
+    Raises
+    ------
+    FileError
+        If `dataset` is another than that of the images.
     """
 
     specs = frozenset({SPEC})
 
-    def __init__(self, path: str | os.PathLike, shape: Sequence[int] | None = None) -> None:
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        shape: Sequence[int] | None = None,
+        *,
+        dataset: str = IMAGES,
+        chunk_shape: Sequence[int] = (),
+        swmr: bool = False,
+        locking: bool | None = None,
+    ) -> None:
         self.path = Path(path)
         self.shape = None if shape is None else tuple(shape)
         self._series: Series | None = None
+        if dataset.removeprefix("/") != IMAGES:
+            raise FileError(f"{self.path}: images are in /{IMAGES}, not in {dataset}")
 
     def __call__(self, first: int, images: int) -> da.Array:
         """Return the images of one event, read when they are computed.
@@ -46,7 +68,7 @@ class EigerHandler:
         Parameters
         ----------
         first : int
-            The event's first image in the series, counted from 0.
+            The event's first image in the view or the series, counted from 0.
         images : int
             How many images the event has.
 
@@ -58,19 +80,17 @@ class EigerHandler:
         Raises
         ------
         MissingFileError
-            If the series does not have them (yet), naming the file that is not there.
+            If they are not there (yet), naming the file that is missing.
         FileError
             If a file is not what it should be, or its images are not of the shape promised.
         """
         series = self._series
-        if series is None or len(series) < first + images:
+        if series is None or series.lacks(first, images):
             # Files of a run may arrive after the run: look again before giving up.
-            series = self._series = _shared_series(self.path, first + images)
-        if len(series) < first + images:
-            missing = "; ".join(f"{file.name} is missing" for file in series.missing[:1])
+            series = self._series = _shared_series(self.path, first, images)
+        if lost := series.lacks(first, images):
             raise MissingFileError(
-                f"{self.path}: images {first + 1} to {first + images} asked for, "
-                f"{len(series)} found; {missing or 'the series was ended early'}"
+                f"{self.path}: images {first + 1} to {first + images} asked for, {lost}"
             )
         _, y, x = series.shape
         if self.shape not in (None, (y, x)):
@@ -80,24 +100,26 @@ class EigerHandler:
         return da.from_array(event, chunks=chunks, name=False, fancy=False)
 
     def get_file_list(self, datum_kwargs_gen: Iterable[dict[str, Any]]) -> list[str]:
-        """Return the series' files, the master first."""
+        """Return the files that the images are read from, the view and the master first."""
         list(datum_kwargs_gen)
-        return [str(self.path), *(str(file) for file in open_series(self.path).files)]
+        series = open_series(self.path)
+        master = [series.master_path] if series.master_path.exists() else []
+        return [str(file) for file in dict.fromkeys((self.path, *master, *series.files))]
 
     def close(self) -> None:
         """Forget what is known of the files; the next call looks again."""
         self._series = None
 
 
-def _shared_series(path: Path, images: int) -> Series:
-    """Return the series, as another handler has it open if it holds so many images already."""
+def _shared_series(path: Path, first: int, images: int) -> Series:
+    """Return the series, as another handler has it open if it has these images already."""
     try:
         found = path.stat()
     except OSError:
         return open_series(path)
     key = (str(path), found.st_mtime_ns, found.st_size)
     series = _open_series.get(key)
-    if series is None or len(series) < images:
+    if series is None or series.lacks(first, images):
         series = _open_series[key] = open_series(path)
     return series
 

@@ -7,58 +7,92 @@ from typing import Any
 
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.documents import Promise
+from ophyd_eiger.progress import ImageCount
 from ophyd_eiger.signals import EigerSignal
+from ophyd_eiger.triggering import Scheme
 from ophyd_eiger.worker import EigerStatus
 
 
-@dataclass
+@dataclass(eq=False)
 class Series:
-    """One armed series and what became of its triggers."""
+    """One armed series and what became of its triggers.
+
+    Attributes
+    ----------
+    triggers_seen : int
+        External triggers that the detector's state showed.
+    state : str
+        The detector's state as it was seen last.
+    over : bool
+        Whether the detector ended it by itself, so that all its images are taken.
+    """
 
     series_id: int
     delivery: Delivery
     promise: Promise
-    ntrigger: int
+    scheme: Scheme
     points: int = 0
     triggered: bool = False
     ended: bool = False
     failed: bool = False
     interrupted: bool = False
-
-    @property
-    def nimages(self) -> int:
-        """Images a trigger."""
-        return self.promise.images
+    triggers_seen: int = 0
+    state: str = "ready"
+    over: bool = False
 
     @property
     def used_up(self) -> bool:
-        """Whether every trigger was sent."""
-        return self.points == self.ntrigger
+        """Whether every point was taken."""
+        return self.points == self.scheme.points
+
+    @property
+    def images_taken(self) -> int:
+        """Images of the points taken."""
+        return self.points * self.scheme.images
 
 
 @dataclass(frozen=True)
 class Point:
-    """The images of one trigger, from `first` on, counted from 0 in the series."""
+    """The images of one point, from `first` on, counted from 0 in the series."""
 
     series: Series
     first: int
     time: float
+    exposures: tuple[float, ...] = ()
 
 
 @dataclass
 class Staging:
-    """What one stage set up and its unstage puts back."""
+    """What one stage set up and its unstage puts back.
+
+    Attributes
+    ----------
+    directory, stem
+        Where the files go, and what their names start with before the series' id.
+    flown : Scheme or None
+        What `prepare` asked for; None for a step scan, which takes what the detector is set to.
+    changed
+        The signals that were put, with their values before, in order.
+    """
 
     directory: Path
     stem: str
+    flown: Scheme | None = None
     changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
 
 
 class Exposure:
-    """One call of `trigger`: its Status, and how others tell it to stop."""
+    """One call of `trigger` or one fly scan: its Status, and how others tell it to stop.
+
+    Attributes
+    ----------
+    call : EigerStatus or None
+        Of the requests that trigger it; None with external triggers.
+    """
 
     def __init__(self, status: EigerStatus) -> None:
         self.status = status
+        self.call: EigerStatus | None = None
         self.wake = threading.Event()
         self.interrupted = False
         self.stopped = False
@@ -77,4 +111,44 @@ class Exposure:
         self.stopped = self.stopped or stopped
         self.by = self.by or by
         self.interrupted = True
+        self.wake.set()
+
+
+class Flight(Exposure):
+    """One fly scan.
+
+    Attributes
+    ----------
+    events : int
+        Points that it is to record.
+    series : Series or None
+        What it takes; None before kickoff.
+    points : int
+        Points that are done so far.
+    given : int
+        Points of those that documents were made of.
+    over : bool
+        Whether the series has ended and all its points are known.
+    finishing : bool
+        Whether it is to end in good order with the points that are done.
+    count : ImageCount
+        How far it is.
+    time : float
+        When its points were counted last.
+    """
+
+    def __init__(self, status: EigerStatus, events: int) -> None:
+        super().__init__(status)
+        self.events = events
+        self.series: Series | None = None
+        self.points = 0
+        self.given = 0
+        self.over = False
+        self.finishing = False
+        self.count = ImageCount(0, 0.0)
+        self.time = 0.0
+
+    def finish(self) -> None:
+        """End it in good order, with the points that are done."""
+        self.finishing = True
         self.wake.set()

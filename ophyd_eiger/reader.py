@@ -6,23 +6,18 @@ Loads neither ophyd nor an HTTP client.
 import bisect
 import itertools
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import h5py
-import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 import numpy as np
 
-from ophyd_eiger.chunks import BITSHUFFLE_FILTER, check_chunk
-from ophyd_eiger.errors import ChunkError, FileError, MissingFileError
-from ophyd_eiger.master import HDF5_ERRORS, Master, object_of, open_hdf5, read_master
-
-IMAGES = "entry/data/data"
-# Settings of the bitshuffle filter: where the size of an element stands, and where the codec.
-_BITSHUFFLE_ELEMENT, _BITSHUFFLE_CODEC = 2, 4
-_BITSHUFFLE_LZ4 = 2
+from ophyd_eiger.errors import FileError, MissingFileError
+from ophyd_eiger.images import images_of, read_image
+from ophyd_eiger.master import Master, open_hdf5, read_master
+from ophyd_eiger.view import Part, check_sum, read_view
 
 
 @dataclass(frozen=True)
@@ -36,17 +31,14 @@ class Geometry:
         return f"{self.shape[0]} x {self.shape[1]} {self.dtype}"
 
 
-@dataclass(frozen=True)
-class Part:
-    """One file's share of a series: images `first` to `first + images - 1`, counted from 0."""
-
-    path: Path
-    first: int
-    images: int
-
-
 def open_series(path: str | os.PathLike) -> "Series":
-    """Open a series by its master file.
+    """Open a series.
+
+    Parameters
+    ----------
+    path : path
+        Its master file; or a view of it, which has the images of a run's events in their order;
+        or one of its data files alone.
 
     Raises
     ------
@@ -56,7 +48,7 @@ def open_series(path: str | os.PathLike) -> "Series":
 
 
 class Series:
-    """The images of one series.
+    """The images of one series, or those that a view shows of it.
 
     Indexes like a numpy array of shape (images, y, x); each access reads. Files are opened when
     they are needed and closed again. Which files there are is looked up once: a series opened
@@ -65,55 +57,60 @@ class Series:
     Parameters
     ----------
     path : path
-        The master file.
+        The master file, a view, or a data file.
 
     Attributes
     ----------
-    master : Master
-        What the master file says.
+    path : Path
+        The file it was opened by.
+    master_path : Path
+        The master file, there or not.
     shape : tuple of int
-        (images found, y, x); images behind a missing data file do not count.
+        (images, y, x). Of a master file, the images found: those behind a missing data file do not
+        count. Of a view, those shown, missing ones among them.
     dtype : numpy.dtype
         Type of a pixel.
     ndim : int
         3.
     missing : tuple of Path
-        Data files that the master links to and that are not there.
+        Data files that the master or the view names and that are not there.
 
     Raises
     ------
     MissingFileError
-        If there is no master file, or not a single image.
+        If there is no such file, or none of the images of a master file.
     FileError
         If a file is not what it should be.
     """
 
     def __init__(self, path: str | os.PathLike) -> None:
-        self.master: Master = read_master(Path(path))
-        named = self.master.data_files or (self.master.path,)
-        self.missing = tuple(file for file in named if not file.exists())
-        self._parts: list[Part] = []
-        geometry: Geometry | None = None
-        total = 0
-        for file in named:
-            if file in self.missing:
-                break
-            images, found = _survey(file)
-            if found != (geometry or found):
-                raise FileError(f"{file}: images of {found}, {geometry} in the files before")
-            geometry = found
-            self._parts.append(Part(file, total, images))
-            total += images
-        if geometry is None:
-            names = ", ".join(file.name for file in self.missing)
-            raise MissingFileError(f"{path}: no image found; {names} missing")
+        self.path = Path(path)
+        check_sum(self.path)
+        with open_hdf5(self.path) as file:
+            self._view = read_view(file, self.path)
+        self._parts: tuple[Part, ...]
+        if self._view is None:
+            self.master_path = self.path
+            self._master: Master | None = read_master(self.path)
+            named = self._master.data_files or (self.path,)
+            self.missing = tuple(file for file in named if not file.exists())
+            self._parts, geometry = _survey_all(self.path, named, self.missing)
+            images = self._parts[-1].stop
+        else:
+            self.master_path = self._view.master
+            self._master = None
+            self._parts = self._view.parts
+            named = dict.fromkeys(part.path for part in self._parts)
+            self.missing = tuple(file for file in named if not file.exists())
+            images, geometry = self._view.shape[0], Geometry(self._view.shape[1:], self._view.dtype)
+        self._firsts = [part.first for part in self._parts]
         self.dtype = geometry.dtype
-        self.shape = (total, *geometry.shape)
+        self.shape = (images, *geometry.shape)
         self.ndim = 3
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} files missing" if self.missing else ""
-        return f"<Series {self.master.path.name}: {self.shape} {self.dtype}{missing}>"
+        return f"<Series {self.path.name}: {self.shape} {self.dtype}{missing}>"
 
     def __len__(self) -> int:
         return self.shape[0]
@@ -125,7 +122,20 @@ class Series:
     @property
     def files(self) -> tuple[Path, ...]:
         """The files that hold the images found."""
-        return tuple(part.path for part in self._parts)
+        named = dict.fromkeys(part.path for part in self._parts)
+        return tuple(file for file in named if file not in self.missing)
+
+    @property
+    def master(self) -> Master:
+        """What the master file says; a view's is the one beside it.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        if self._master is None:
+            self._master = read_master(self.master_path)
+        return self._master
 
     @property
     def mask(self) -> np.ndarray:
@@ -162,7 +172,7 @@ class Series:
             If an image's bytes are broken.
         """
         if start > stop:
-            raise IndexError(f"{self.master.path.name}: images {start} to {stop - 1} asked for")
+            raise IndexError(f"{self.path.name}: images {start} to {stop - 1} asked for")
         return self.pick(range(start, stop))
 
     def pick(self, numbers: range) -> np.ndarray:
@@ -180,25 +190,75 @@ class Series:
         """
         if numbers:
             self._check_there(min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]) + 1)
-        out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
-        firsts = [part.first for part in self._parts]
-        places = itertools.groupby(
-            enumerate(numbers), lambda place: bisect.bisect_right(firsts, place[1]) - 1
-        )
-        for which, group in places:
-            part = self._parts[which]
+        places = [(self._part_of(number), place) for place, number in enumerate(numbers)]
+        out: np.ndarray | None = None
+        for part, group in itertools.groupby(places, lambda found: found[0]):
             with open_hdf5(part.path) as file:
                 images = images_of(file, part.path)
-                for place, number in group:
-                    _read_image(images, number - part.first, part.path, out[place])
-        return out
+                self._check_file(images, part)
+                if out is None:
+                    # Not before a file has images of this shape: a view may say any.
+                    out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
+                for _, place in group:
+                    inside = numbers[place] - part.first + part.start
+                    read_image(images, inside, part.path, out[place])
+        return np.empty((0, *self.shape[1:]), self.dtype) if out is None else out
+
+    def lacks(self, first: int, images: int) -> str:
+        """Return what is missing of `images` images from `first` on, counted from 0, or nothing."""
+        if self._view is None:
+            if first >= 0 and first + images <= len(self):
+                return ""
+            lost = "".join(f"{file.name} is missing" for file in self.missing[:1])
+            return f"{len(self)} found; {lost or 'the series was ended early'}"
+        try:
+            self._check_there(first, first + images)
+            for number in range(first, first + images):
+                self._part_of(number)
+        except (IndexError, MissingFileError) as error:
+            return str(error)
+        return ""
+
+    def _part_of(self, number: int) -> Part:
+        """Return where an image is.
+
+        Raises
+        ------
+        MissingFileError
+            If it is one that a view has a place for and that is not there.
+        """
+        which = bisect.bisect_right(self._firsts, number) - 1
+        part = self._parts[which] if which >= 0 else None
+        if part is None or number >= part.stop:
+            raise MissingFileError(
+                f"{self.path}: image {number + 1} of {len(self)} did not come; the view has no "
+                "file for it"
+            )
+        if part.path in self.missing:
+            raise MissingFileError(
+                f"{self.path}: image {number + 1} of {len(self)} is not there; {part.path.name} "
+                "is missing"
+            )
+        return part
+
+    def _check_file(self, images: h5py.Dataset, part: Part) -> None:
+        """Check that a file has what the master's survey found or what a view says."""
+        found = Geometry(images.shape[1:], images.dtype)
+        promised = Geometry(self.shape[1:], self.dtype)
+        if found != promised:
+            raise FileError(f"{part.path}: images of {found}, {promised} in {self.path.name}")
+        if part.start + part.images > len(images):
+            raise FileError(
+                f"{part.path}: {len(images)} images found, image {part.start + part.images} is "
+                f"one of {self.path.name}"
+            )
 
     def _check_there(self, start: int, stop: int) -> None:
-        promised = self.master.images_promised
+        promised = self.master.images_promised if self._view is None else len(self)
         to_come = bool(self.missing) if promised is None else stop <= promised
         if start < 0 or (stop > len(self) and not to_come):
             raise IndexError(
-                f"{self.master.path.name}: images {start} to {stop - 1} asked for, it has "
+                f"{self.path.name}: images {start} to {stop - 1} asked for, it has "
                 f"0 to {len(self) - 1}"
             )
         if stop > len(self):
@@ -209,77 +269,34 @@ class Series:
         said = "" if promised is None else f"{promised} images promised, "
         lost = "".join(f"; {file.name} is missing" for file in self.missing[:1])
         return MissingFileError(
-            f"{self.master.path.name}: {said}{len(self)} found, image {wanted} asked for"
+            f"{self.path.name}: {said}{len(self)} found, image {wanted} asked for"
             f"{lost or '; the series was ended early'}"
         )
+
+
+def _survey_all(
+    path: Path, named: Sequence[Path], missing: Sequence[Path]
+) -> tuple[tuple[Part, ...], Geometry]:
+    """Return what the files of a series have, up to the first that is missing."""
+    parts: list[Part] = []
+    geometry: Geometry | None = None
+    total = 0
+    for file in named:
+        if file in missing:
+            break
+        images, found = _survey(file)
+        if found != (geometry or found):
+            raise FileError(f"{file}: images of {found}, {geometry} in the files before")
+        geometry = found
+        parts.append(Part(file, total, images))
+        total += images
+    if geometry is None:
+        names = ", ".join(file.name for file in missing)
+        raise MissingFileError(f"{path}: no image found; {names} missing")
+    return tuple(parts), geometry
 
 
 def _survey(path: Path) -> tuple[int, Geometry]:
     with open_hdf5(path) as file:
         images = images_of(file, path)
         return images.shape[0], Geometry(images.shape[1:], images.dtype)
-
-
-def images_of(file: h5py.File, path: Path) -> h5py.Dataset:
-    """Return the images of a data file.
-
-    Raises
-    ------
-    FileError
-        If there are none of shape (images, y, x), or if their pixels are no counts.
-    """
-    images = object_of(file, IMAGES)
-    if not isinstance(images, h5py.Dataset) or images.ndim != 3:
-        raise FileError(f"{path}: no images of shape (images, y, x) in /{IMAGES}")
-    if images.dtype.kind != "u":
-        raise FileError(f"{path}: pixels of type {images.dtype}, not unsigned integers")
-    return images
-
-
-def check_image(images: h5py.Dataset, number: int, path: Path) -> None:
-    """Check the bytes of image `number`, counted from 0, before a filter sees them.
-
-    Raises
-    ------
-    ChunkError
-        Naming file and image.
-    """
-    shape = images.shape[1:]
-    try:
-        if images.chunks != (1, *shape):
-            raise ChunkError(f"chunks of {images.chunks}, not of one image")
-        skipped, raw = images.id.read_direct_chunk((number, 0, 0))
-        check_chunk(raw, _filters(images, skipped), shape, images.dtype)
-    except HDF5_ERRORS as error:  # ChunkError among them
-        raise _broken(images, number, path, error) from error
-
-
-def _filters(images: h5py.Dataset, skipped: int) -> list[int]:
-    """Return the filters that a chunk went through; bit n of `skipped` leaves out filter n."""
-    created = images.id.get_create_plist()
-    filters = []
-    for place in range(created.get_nfilters()):
-        code, _, settings, _ = created.get_filter(place)
-        if skipped >> place & 1:
-            continue
-        if code == BITSHUFFLE_FILTER and (
-            len(settings) <= _BITSHUFFLE_CODEC
-            or settings[_BITSHUFFLE_ELEMENT] != images.dtype.itemsize
-            or settings[_BITSHUFFLE_CODEC] != _BITSHUFFLE_LZ4
-        ):
-            # The codec goes by these and not by the type, so a wrong one leads it astray.
-            raise ChunkError(f"bitshuffle settings {settings} are none that an EIGER writes")
-        filters.append(code)
-    return filters
-
-
-def _read_image(images: h5py.Dataset, number: int, path: Path, out: np.ndarray) -> None:
-    check_image(images, number, path)
-    try:
-        images.read_direct(out, np.s_[number])
-    except HDF5_ERRORS as error:
-        raise _broken(images, number, path, error) from error
-
-
-def _broken(images: h5py.Dataset, number: int, path: Path, error: Exception) -> ChunkError:
-    return ChunkError(f"{path}: image {number + 1} of {len(images)} is broken: {error}")

@@ -64,6 +64,8 @@ class Link:
         it would take the staged device's files or triggers away.
     after_command : callable
         Called with (subsystem, command) after a user's command was carried out.
+    changed : callable
+        Called with (subsystem, config keys) after a put: what the DCU's reply names.
     scanned : list of EigerSignal
         What was set since the detector was staged: a scan over it wants its values in the events.
     """
@@ -76,6 +78,7 @@ class Link:
         default=lambda subsystem, resource: None
     )
     after_command: Callable[[str, str], None] = field(default=lambda subsystem, command: None)
+    changed: Callable[[str, Iterable[str]], None] = field(default=lambda subsystem, keys: None)
     scanned: list["EigerSignal"] = field(default_factory=list)
 
 

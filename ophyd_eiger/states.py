@@ -8,9 +8,13 @@ from collections.abc import Callable
 
 from ophyd_eiger.errors import DcuError, LostReplyError, RefusedError, StateError
 from ophyd_eiger.signals import EigerSignal, Link
-from ophyd_eiger.subsystems import Detector, Filewriter
+from ophyd_eiger.subsystems import Detector, Filewriter, Monitor
 
 STATE_PERIOD_S = 0.05
+# A reply that is lost after so long an exposure is lost because the DCU closes connections that
+# were idle for five minutes, or nearly so (measured by how early it may come, in s).
+LONG_EXPOSURE_S = 10.0
+EARLY_S = 2.0
 # In the SIMPLON API Reference V1.3 an initialized detector is "ready", armed or not; firmware from
 # API 1.6 on tells "idle" from "ready".
 FIRST_API_WITH_IDLE = (1, 6)
@@ -24,16 +28,24 @@ class States:
     ----------
     name : str
         Name of the device, for messages.
-    detector, filewriter : Detector, Filewriter
+    detector, filewriter, monitor : Detector, Filewriter, Monitor
         The subsystems asked.
     link : Link
         For the DCU's address, version and timeouts.
     """
 
-    def __init__(self, name: str, detector: Detector, filewriter: Filewriter, link: Link) -> None:
+    def __init__(
+        self,
+        name: str,
+        detector: Detector,
+        filewriter: Filewriter,
+        monitor: Monitor,
+        link: Link,
+    ) -> None:
         self.name = name
         self.detector = detector
         self.filewriter = filewriter
+        self.monitor = monitor
         self.link = link
 
     def require_idle(self) -> None:
@@ -45,7 +57,7 @@ class States:
             With what to do.
         """
         state = self.detector.state.get()
-        if self._is_idle(state):
+        if self.is_idle(state):
             return
         advice = {
             "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
@@ -62,7 +74,8 @@ class States:
             f"'idle'; {advice.get(state, 'look at status/error')}"
         )
 
-    def _is_idle(self, state: str) -> bool:
+    def is_idle(self, state: str) -> bool:
+        """Return whether a detector in this state is initialized and disarmed."""
         return state == "idle" or (state == "ready" and self._api() < FIRST_API_WITH_IDLE)
 
     def _api(self) -> tuple[int, ...]:
@@ -89,13 +102,47 @@ class States:
             If it still does after `timeout` s, or if the exposure ended in a fault.
         """
         deadline = time.monotonic() + timeout
-        while (state := self.detector.state.get()) == "acquire":
+        while (state := self.ask_unless_lost()) == "acquire":
             if time.monotonic() > deadline:
                 raise StateError(
                     f"{self.name}: state was still 'acquire' {timeout:g} s after the trigger; end "
                     f"it: {self.name}.detector.abort.set(1)"
                 )
             time.sleep(STATE_PERIOD_S)
+        return state
+
+    def wait_out(self, seconds: float, timeout: float) -> str:
+        """Wait out an exposure of which the trigger's reply says nothing, and return the state.
+
+        Parameters
+        ----------
+        seconds : float
+            The exposure.
+        timeout : float
+            How long the state may say that it is not over.
+
+        Raises
+        ------
+        StateError
+            As `wait_for_exposure_to_end`.
+        """
+        earliest = time.monotonic() + seconds
+        # A detector that is not seen exposing has done so already, or is about to begin.
+        while (state := self.ask_unless_lost()) != "acquire" and time.monotonic() < earliest:
+            if state == "idle":
+                return state
+            time.sleep(min(STATE_PERIOD_S, seconds))
+        return self.wait_for_exposure_to_end(timeout) if state == "acquire" else state
+
+    def ask_unless_lost(self) -> str:
+        """Return the state.
+
+        Raises
+        ------
+        StateError
+            If it is one in which no image is taken any more.
+        """
+        state = self.detector.state.get()
         if state in ("error", "na"):
             raise StateError(
                 f"{self.name}: the detector went into state {state!r} during the exposure"
@@ -138,7 +185,7 @@ class States:
         LostReplyError
             If it does not, or if it cannot be asked.
         """
-        self._confirm(lost, "idle", self._is_idle)
+        self._confirm(lost, "idle", self.is_idle)
 
     def _confirm(self, lost: LostReplyError, wanted: str, reached: Callable[[str], bool]) -> None:
         deadline = time.monotonic() + self.link.client.timeouts.end
@@ -147,23 +194,39 @@ class States:
                 raise _still_lost(lost, f"the state is {state!r}, not {wanted!r}")
             time.sleep(STATE_PERIOD_S)
 
-    def confirm_trigger(self, last: bool, timeout: float, lost: LostReplyError) -> None:
+    def confirm_trigger(
+        self, last: bool, seconds: float, began: float, lost: LostReplyError
+    ) -> None:
         """Wait out an exposure whose trigger had no reply, if it was carried out.
+
+        Parameters
+        ----------
+        last : bool
+            Whether it was the last trigger of its series, after which the state is idle.
+        seconds : float
+            The exposure that was asked for.
+        began : float
+            When the trigger was sent, on the monotonic clock.
+        lost : LostReplyError
+            How the reply was lost.
 
         Raises
         ------
         LostReplyError
             If nothing shows that it was: a detector that is ready may be so still or again.
         """
+        passed = time.monotonic() - began
         seen = self._after(lost) == "acquire"
+        timeout = seconds + self.link.client.timeouts.trigger_margin
         state = self.wait_for_exposure_to_end(timeout)
-        if not seen and not (last and self._is_idle(state)):
+        outlasted = seconds >= LONG_EXPOSURE_S and passed >= seconds - EARLY_S
+        if not (seen or outlasted or (last and self.is_idle(state))):
             raise _still_lost(lost, f"the state is {state!r}: the images may not have been taken")
 
     def is_over(self) -> bool:
         """Return whether there is nothing to end: no series is armed, or the detector is lost."""
         state = self.detector.state.get()
-        return self._is_idle(state) or state in ("error", "na")
+        return self.is_idle(state) or state in ("error", "na")
 
     def _after(self, lost: LostReplyError) -> str:
         try:

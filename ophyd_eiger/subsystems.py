@@ -115,6 +115,7 @@ class Subsystem(Device):
     def read_again(self, keys: Iterable[str], signal: EigerSignal) -> None:
         """Ask again for the config values that a PUT's reply names, and for the one put."""
         signal.get()
+        self.link.changed(self.subsystem, {*keys, signal.key})
         named = set(keys) - {signal.key, *ARRAYS}
         for other in self.signals:
             if other.section == "config" and other.key in named:

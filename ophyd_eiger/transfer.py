@@ -5,7 +5,6 @@ of files, fetches those that are due, writes each under a hidden name beside its
 and gives it its name only then. Nothing that exists is overwritten; nothing is deleted on the DCU.
 """
 
-import errno
 import logging
 import os
 import tempfile
@@ -17,11 +16,14 @@ from ophyd_eiger.check import check_data_file, check_master_file
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
+from ophyd_eiger.master import HDF5_ERRORS
+from ophyd_eiger.view import Part, give_name, write_view
 
 logger = logging.getLogger(__name__)
 
 # While a series runs, its files are asked for this often; after its end at once, then ever slower.
 POLL_PERIOD_S = 1.0
+WATCHED_PERIOD_S = 0.1
 FIRST_POLL_S = 0.02
 # A piece is read to its end before anything is known of it: small ones over a slow line, so that
 # the bytes that come are seen to come, large ones over a fast line, where each costs time.
@@ -50,11 +52,21 @@ class Transfer:
         self._dcu_error: DcuError | None = None
         self._thread: threading.Thread | None = None
         self._wrong: list[str] = []
+        self._period = POLL_PERIOD_S
 
-    def add(self, delivery: Delivery) -> None:
-        """Take on a series whose first images are about to be exposed."""
+    def add(self, delivery: Delivery, *, seen_by_files: bool = False) -> None:
+        """Take on a series whose first images are about to be exposed.
+
+        Parameters
+        ----------
+        delivery : Delivery
+            Its files.
+        seen_by_files : bool
+            Whether somebody waits for files to be published, so that the list is asked for often.
+        """
         with self._state:
             self._open.append(delivery)
+            self._period = WATCHED_PERIOD_S if seen_by_files else POLL_PERIOD_S
             if self._thread is None:
                 self._thread = threading.Thread(
                     target=self._run, args=(self._ends,), name=f"{self.name} files", daemon=True
@@ -70,8 +82,35 @@ class Transfer:
             self._ends += 1
             self._note_progress()
 
+    def finalize(self, delivery: Delivery) -> None:
+        """Note that no event will name images of a series any more: its views can be written."""
+        with self._state:
+            if not delivery.final:
+                delivery.final = True
+                self._note_progress()
+
+    def wait_home(self, delivery: Delivery, patience: float) -> None:
+        """Wait until every file of one series is home, whatever events will name of it.
+
+        Parameters
+        ----------
+        delivery : Delivery
+            Its files; it has ended.
+        patience : float
+            How long nothing may arrive, in s.
+
+        Raises
+        ------
+        TransferError
+            Naming what is missing and why; it is still awaited.
+        """
+        with self._state:
+            while delivery in self._open and not delivery.is_home:
+                if not self._wait_for_progress(patience):
+                    raise self._missing([delivery], patience)
+
     def wait(self, patience: float) -> None:
-        """Wait until every delivery is home.
+        """Wait until every delivery is home, and its views are written.
 
         Parameters
         ----------
@@ -112,14 +151,17 @@ class Transfer:
     def _report(self, given_up: list[Delivery], patience: float) -> None:
         wanted = [delivery for delivery in given_up if delivery.needed()]
         for delivery in given_up:
+            self._write_views(delivery)
             if delivery not in wanted:
                 logger.warning(
                     "%s: what there is of %s was not fetched; no event needs it",
                     self.name,
                     delivery.basename,
                 )
-        if not wanted:
-            return
+        if wanted:
+            raise self._missing(wanted, patience)
+
+    def _missing(self, wanted: list[Delivery], patience: float) -> TransferError:
         missing = [name for delivery in wanted for name in delivery.needed()]
         reasons = [error for delivery in wanted for error in delivery.errors.values()]
         reason = reasons[-1] if reasons else self._dcu_error
@@ -131,17 +173,19 @@ class Transfer:
         ]
         said = reason or "; ".join(on_the_way) or "the DCU does not list them"
         named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
-        raise TransferError(
+        error = TransferError(
             f"{self.name}: {named} did not come home to {wanted[0].directory} within "
             f"{patience:g} s of the last byte ({said}); what is "
             "on the DCU is still there"
-        ) from reason
+        )
+        error.__cause__ = reason
+        return error
 
     def _run(self, seen_ends: int) -> None:
-        pause = POLL_PERIOD_S
+        pause = self._period
         while True:
             with self._state:
-                self._wait_for_an_end(seen_ends, pause)
+                self._wait_for_news(seen_ends, pause)
                 if self._thread is not threading.current_thread():
                     return
                 if not self._open:
@@ -151,16 +195,26 @@ class Transfer:
                 seen_ends = self._ends
                 deliveries = list(self._open)
                 before = self._progress
-            with self.client.ledger.background("transfer"):
-                self._round(deliveries)
+            due = [delivery for delivery in deliveries if not delivery.is_home]
+            if due:
+                with self.client.ledger.background("transfer"):
+                    self._round(due)
+            self._finish(deliveries)
             news = news or self._progress != before
-            if not any(delivery.ended for delivery in deliveries):
-                pause = POLL_PERIOD_S
+            if not any(delivery.ended for delivery in due):
+                pause = self._period
             else:
-                pause = FIRST_POLL_S if news else min(2 * pause, POLL_PERIOD_S)
+                pause = FIRST_POLL_S if news else min(2 * pause, self._period)
 
-    def _wait_for_an_end(self, seen_ends: int, pause: float) -> None:
-        self._state.wait_for(lambda: self._ends != seen_ends or not self._open, pause)
+    def _wait_for_news(self, seen_ends: int, pause: float) -> None:
+        self._state.wait_for(
+            lambda: (
+                self._ends != seen_ends
+                or not self._open
+                or any(delivery.is_home and delivery.final for delivery in self._open)
+            ),
+            pause,
+        )
 
     def _round(self, deliveries: list[Delivery]) -> None:
         try:
@@ -171,15 +225,46 @@ class Transfer:
             return
         self._dcu_error = None
         for delivery in deliveries:
+            delivery.listed = {name for name in listed if name.startswith(delivery.basename)}
             for name in delivery.due(listed):
                 if delivery in self._open:
                     self._bring(delivery, name)
             with self._state:
-                if delivery.is_complete(listed) and delivery in self._open:
+                if delivery.is_complete(listed) and not delivery.is_home:
+                    delivery.is_home = True
+                    self._note_progress()
+
+    def _finish(self, deliveries: list[Delivery]) -> None:
+        """Write the views of what is home and named, and be done with it."""
+        for delivery in deliveries:
+            if not (delivery.is_home and delivery.final):
+                continue
+            wrong = delivery.miscounted() or self._write_views(delivery)
+            with self._state:
+                if delivery in self._open:
                     self._open.remove(delivery)
-                    if wrong := delivery.miscounted():
+                    if wrong:
                         self._wrong.append(wrong)
                     self._note_progress()
+
+    def _write_views(self, delivery: Delivery) -> str:
+        """Write what maps the images that events name; return what went wrong, or nothing."""
+        try:
+            for view in delivery.views:
+                if view.firsts and view.path is None:
+                    path = delivery.directory / view.file
+                    write_view(
+                        path,
+                        ((first, view.images) for first in view.firsts),
+                        [Part(path.with_name(n), *where) for n, *where in delivery.layout()],
+                        shape=delivery.shape,
+                        dtype=delivery.dtype,
+                        master=delivery.master,
+                    )
+                    view.path = path
+        except (EigerError, *HDF5_ERRORS) as error:
+            return f"{delivery.basename}: no view file could be written ({error})"
+        return ""
 
     def _note_progress(self) -> None:
         self._progress += 1
@@ -215,7 +300,7 @@ class Transfer:
                 check_master_file(aside, images=None)
                 inside = delivery.images_per_file == 0
                 images = check_data_file(aside, images=delivery.images_in(name)) if inside else 0
-            _give_name(aside, final)
+            give_name(aside, final)
         finally:
             aside.unlink(missing_ok=True)
         return FetchedFile(final, size, images, time.perf_counter() - began)
@@ -271,24 +356,3 @@ def prepare_directory(directory: Path) -> None:
             f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
             "give another directory="
         ) from error
-
-
-def _give_name(aside: Path, final: Path) -> None:
-    """Give a checked file its name, never over one that exists.
-
-    Raises
-    ------
-    FileExistsError
-    """
-    try:
-        os.link(aside, final)
-    except FileExistsError:
-        raise FileExistsError(
-            errno.EEXIST, "exists already and is not overwritten", str(final)
-        ) from None
-    except OSError:
-        # Some network file systems have no hard links. The name is new with each stage, so that
-        # nobody else can take it between these two lines.
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, "exists already", str(final)) from None
-        aside.rename(final)

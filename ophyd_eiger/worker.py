@@ -9,13 +9,19 @@ import contextvars
 import logging
 import queue
 import threading
+import time
 import weakref
 from collections.abc import Callable
 from typing import Any
 
 from ophyd.status import StatusBase
 
+from ophyd_eiger.progress import Progress
+
 logger = logging.getLogger(__name__)
+
+# How often somebody who watches a Status is told how far it is; bluesky draws no faster.
+WATCH_PERIOD_S = 0.1
 
 
 class EigerStatus(StatusBase):
@@ -33,12 +39,17 @@ class EigerStatus(StatusBase):
         self.work = work
         self._observed = False
         self._on_observed: Callable[[], None] | None = None
+        self._progress: Callable[[], Progress] | None = None
+        self._watchers: list[Callable[..., Any]] = []
+        self._over = threading.Event()
+        self._began = time.monotonic()
         super().__init__(timeout=timeout)
 
     def __repr__(self) -> str:
         # bluesky's FailedStatus prints the repr of the Status: here it says the cause.
         if not self.done:
-            state = "under way"
+            progress = self.progress
+            state = "under way" if progress is None else f"under way: {progress}"
         elif self.success:
             state = "done"
         else:
@@ -52,6 +63,59 @@ class EigerStatus(StatusBase):
     def observed(self) -> bool:
         """Whether somebody waits, or waited, for this Status."""
         return self._observed
+
+    @property
+    def progress(self) -> Progress | None:
+        """How far the work is, and what tells it; None where nobody can say."""
+        return None if self._progress is None else self._progress()
+
+    def follow(self, progress: Callable[[], Progress]) -> None:
+        """Let `progress()` say from now on how far the work is."""
+        self._progress = progress
+
+    def watch(self, func: Callable[..., Any]) -> None:
+        """Tell `func` how far the work is, again and again until it is done.
+
+        Parameters
+        ----------
+        func : callable
+            Called with the keyword arguments name, current, initial, target, unit, precision,
+            fraction (what is to come), time_elapsed and time_remaining (in s), as bluesky's
+            progress bars take them. The name says so where current is an estimate.
+        """
+        self._watchers.append(func)
+        if len(self._watchers) > 1:
+            return
+        # Not `add_callback` of this class: who watches does not wait.
+        super().add_callback(lambda _: self._over.set())
+        threading.Thread(target=self._keep_telling, name=f"{self.work} watch", daemon=True).start()
+
+    def _keep_telling(self) -> None:
+        while not self._over.wait(WATCH_PERIOD_S):
+            self._tell(self.progress)
+        progress = self.progress
+        if progress is not None and self.success:
+            progress = Progress(progress.target, progress.target, progress.unit, "its end")
+        self._tell(progress)
+
+    def _tell(self, progress: Progress | None) -> None:
+        if progress is None:
+            return
+        elapsed = time.monotonic() - self._began
+        share = 1 - progress.remaining
+        left = elapsed / share - elapsed if share > 0 else None
+        for watcher in tuple(self._watchers):
+            watcher(
+                name=f"{self.work} (estimate)" if progress.is_estimate else self.work,
+                current=progress.current,
+                initial=0,
+                target=progress.target,
+                unit=progress.unit,
+                precision=1 if progress.unit == "s" else 0,
+                fraction=progress.remaining,
+                time_elapsed=elapsed,
+                time_remaining=left,
+            )
 
     def on_observed(self, callback: Callable[[], None]) -> None:
         """Call back once when somebody first waits for this Status."""

@@ -6,6 +6,7 @@ states' names on the wire, parameters or HTTP.
 """
 
 import enum
+import errno
 import logging
 import threading
 from collections.abc import Callable, Sequence
@@ -121,6 +122,12 @@ class Train:
     def __post_init__(self) -> None:
         # A running future cannot be cancelled, so whoever waits cannot take the result away.
         self.done.set_running_or_notify_cancel()
+
+
+def _log_failure(error: Exception, what: str) -> None:
+    # A full buffer is asked for, or a disk's business: where it came from tells nobody anything.
+    full = isinstance(error, OSError) and error.errno == errno.ENOSPC
+    log.error("%s: %s", what, error, exc_info=None if full else error)
 
 
 class Acquisition:
@@ -335,8 +342,8 @@ class Acquisition:
                 with self._changed:
                     self.delivered = number
                     self._changed.notify_all()
-        except Exception as error:  # whatever went wrong ends the series, never this thread unseen
-            log.exception("image %d could not be delivered", self.delivered + 1)
+        except Exception as error:  # noqa: BLE001 - whatever went wrong ends the series, never unseen
+            _log_failure(error, f"image {self.delivered + 1} could not be delivered")
             self._fail(str(error) or type(error).__name__)
         self._close_sinks()
         with self._changed:
@@ -362,8 +369,8 @@ class Acquisition:
         for sink in self._sinks:
             try:
                 sink.close()
-            except Exception as error:  # the same: every sink is closed, the first fault told
-                log.exception("the files of a series could not be closed")
+            except Exception as error:  # noqa: BLE001 - every sink is closed, the first fault told
+                _log_failure(error, "the files of a series could not be closed")
                 self._fail(str(error) or type(error).__name__)
 
     def _fail(self, reason: str) -> None:

@@ -129,10 +129,7 @@ def put_value(body: bytes) -> Any:
     RefusedError
         Where there is no such value.
     """
-    content = _content(body)
-    if not isinstance(content, dict) or content.get("value") is None:
-        raise RefusedError('body is not {"value": ...}')
-    return _plain(content["value"])
+    return _value_in(_content(body))
 
 
 def whole_values(body: bytes) -> dict[str, Any]:
@@ -155,6 +152,12 @@ def whole_values(body: bytes) -> dict[str, Any]:
             raise RefusedError(f"{key}: no value")
         values[key] = _plain(value)
     return values
+
+
+def _value_in(content: Any) -> Any:
+    if not isinstance(content, dict) or content.get("value") is None:
+        raise RefusedError('body is not {"value": ...}')
+    return _plain(content["value"])
 
 
 def _plain(value: Any) -> Any:
@@ -185,6 +188,5 @@ def argument_value(body: bytes) -> Any:
     RefusedError
         Where the body is neither empty nor an object.
     """
-    if body.strip() in (b"", b"{}"):
-        return None
-    return put_value(body)
+    content = _content(body) if body.strip() else {}
+    return None if content == {} else _value_in(content)

@@ -18,6 +18,7 @@ from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.monitor import Monitor
 from sim_dcu.parameters import MissingError, RefusedError, UnknownResourceError
+from sim_dcu.series_control import SIGNAL_OF_MODE
 from sim_dcu.states import State
 from sim_dcu.stream import Stream
 from sim_dcu.subsystem import Argument, Machine, Subsystem
@@ -119,14 +120,13 @@ class Dcu:
             return self.detector.read_status(key)
         chosen = self._open_to(subsystem)
         self._check_initialized(subsystem, key or "status")
-        if not key:
-            return chosen.read_whole_status()
-        reply = chosen.read_status(key)
-        if (subsystem, key, version) == ("filewriter", "buffer_free", "1.6.0"):
-            # In KB at this version whatever the generation (areaDetector).
-            bytes_a_unit = 1024 if self.firmware.bytes_free else 1
-            reply = {**reply, "value": reply["value"] // bytes_a_unit}
-        return reply
+        reply = chosen.read_status(key) if key else chosen.read_whole_status()
+        if (subsystem, version) != ("filewriter", "1.6.0") or not self.firmware.bytes_free:
+            return reply
+        # The room is in KB at this version whatever the generation (areaDetector).
+        if key == "buffer_free":
+            return _in_kb(reply)
+        return reply if key else {**reply, "buffer_free": _in_kb(reply["buffer_free"])}
 
     def put_config(self, subsystem: str, key: str, value: object) -> Any:
         """Set config `key`.
@@ -205,7 +205,10 @@ class Dcu:
         """Return what decides whether a signal at the trigger input is taken, as text."""
         with self.lock:
             mode = self.detector.config["trigger_mode"]
-            return f"state is {self.detector.state.now}, trigger_mode is {mode}"
+            text = f"state is {self.detector.state.now}, trigger_mode is {mode}"
+            if SIGNAL_OF_MODE.get(mode) == "gate":
+                text += f", the shortest gate is {self.detector.series.shortest_gate:g} s"
+            return text
 
     @property
     def lock(self) -> "threading.RLock":
@@ -267,3 +270,7 @@ class Dcu:
         # Until then the DCU does not know its detector; the text is the reference's own.
         if subsystem == "detector" and self.detector.state.now is State.NA:
             raise MissingError(f"Parameter {key} does not exist")
+
+
+def _in_kb(reply: Mapping[str, Any]) -> dict[str, Any]:
+    return {**reply, "value": reply["value"] // 1024}

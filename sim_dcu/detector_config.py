@@ -194,7 +194,7 @@ class DetectorConfig:
             whole = changed["roi_mode"] == WHOLE
             model = self._model
             shortest = model.shortest_frame_time if whole else model.region_frame_time
-            store.set_minimum("frame_time", self._rules.rounding.above(shortest))
+            store.set_minimum("frame_time", shortest)
 
     def _ordered(self, entries: Mapping[str, object]) -> list[str]:
         named = {self.name(key) for key in entries}

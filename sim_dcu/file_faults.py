@@ -15,6 +15,7 @@ import h5py
 import numpy as np
 
 from sim_dcu.faults import Faults, SetFault
+from sim_dcu.places import put_in_place
 
 # Where the data of a chunk's first block begins, of bslz4 as of lz4: after the image's size (8
 # bytes), the block's (4) and its compressed length (4).
@@ -74,8 +75,7 @@ class LateFiles:
                 # A later series has written one of the same name.
                 held.unlink()
             else:
-                place.parent.mkdir(parents=True, exist_ok=True)
-                held.replace(place)
+                put_in_place(held, place)
             held.parent.rmdir()
 
     def _release_cleared(self) -> None:
@@ -144,8 +144,7 @@ class FaultyFiles:
         if late is not None:
             self._late.hold(path, place, late)
             return
-        place.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(place)
+        put_in_place(path, place)
 
 
 def damage(path: Path, fault: SetFault) -> None:

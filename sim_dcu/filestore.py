@@ -19,6 +19,7 @@ from sim_dcu.clock import local_time_with_zone
 from sim_dcu.file_faults import FAULTY, LATE, FaultyFiles, LateFiles
 from sim_dcu.filewriter import UNFINISHED, SeriesWriter
 from sim_dcu.parameters import MissingError, ParameterStore
+from sim_dcu.places import remove_if_empty
 from sim_dcu.series import ArmedSeries
 from sim_dcu.subsystem import Argument, Machine, Subsystem
 
@@ -142,9 +143,8 @@ class FileStore:
             raise MissingError(f"File {name} does not exist") from error
         # A folder left empty would be in the way of a file of that name.
         for place in path.relative_to(self.folder).parents:
-            with contextlib.suppress(OSError):
-                if place != Path():
-                    (self.folder / place).rmdir()
+            if place != Path():
+                remove_if_empty(self.folder / place)
 
     def clear(self, folders: bool) -> None:
         """Delete every file that a series leaves and, with `folders`, the folders left empty.
@@ -157,9 +157,7 @@ class FileStore:
                 path.unlink(missing_ok=True)
                 emptied.update(path.relative_to(self.folder).parents)
         for place in sorted(emptied - {Path()}, reverse=True) if folders else ():
-            # One that holds a file again, or is gone already, is left as it is.
-            with contextlib.suppress(OSError):
-                (self.folder / place).rmdir()
+            remove_if_empty(self.folder / place)
 
     def close(self) -> None:
         """Let another DCU have the folder."""

@@ -15,6 +15,7 @@ import h5py
 from sim_dcu import hdf5_parts as parts
 from sim_dcu.file_layouts import layout_of
 from sim_dcu.image_stack import ImageStack
+from sim_dcu.places import put_in_place
 from sim_dcu.series import ArmedSeries
 
 # Their links are made at arm, 20 us each.
@@ -96,7 +97,7 @@ class SeriesWriter:
                 name = PurePosixPath(self.data_name(number)).name
                 links.create_external(f"data_{number:06d}".encode(), name.encode(), images)
             parts.close_file(file)
-            self._publish(path, self.master_name)
+            put_in_place(path, self._folder / self.master_name)
         except BaseException as error:
             self._give_up(file, error)
             raise
@@ -199,15 +200,10 @@ class SeriesWriter:
         self._open = None
         try:
             image_file.finish()
-            self._publish(image_file.path, image_file.name)
+            put_in_place(image_file.path, self._folder / image_file.name)
         except BaseException as error:
             self._give_up(image_file.file, error)
             raise
-
-    def _publish(self, path: Path, name: str) -> None:
-        final = self._folder / name
-        final.parent.mkdir(parents=True, exist_ok=True)
-        path.replace(final)
 
     def _hidden_path(self, name: str) -> Path:
         if self._hidden is None:

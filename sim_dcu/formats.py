@@ -4,10 +4,11 @@ Which form a request asks for, and the bytes of each; knows no resource by name 
 """
 
 import io
+import re
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,6 +33,7 @@ _NAMES = {
     "application/x-hdf5": HDF5,
     "application/x-hdf": HDF5,
 }
+_WEIGHT = re.compile(r"q=([01](?:\.\d{0,3})?)", re.ASCII)
 # In s: a mask of a 16M takes one.
 LONGEST_READING = 4.0
 # Files that are read at once; each may take a 16M's flat field of memory.
@@ -39,12 +41,25 @@ _READERS = threading.BoundedSemaphore(4)
 
 
 def accepted_form(accept: str) -> str:
-    """Return the first form that an Accept header names, JSON where it names none we know."""
+    """Return the form that an Accept header likes best, JSON where it names none we know.
+
+    Of two that it likes as much the first one; what it gives a weight of 0 is no choice
+    (RFC 9110, 12.4.2). A form that is named goes before any that is left open.
+    """
+    best, form = 0.0, JSON
     for part in accept.split(","):
-        name = part.partition(";")[0].strip().lower()
-        if name in _NAMES:
-            return _NAMES[name]
-    return JSON
+        name, *parameters = (piece.strip().lower() for piece in part.split(";"))
+        weight = _weight(parameters)
+        if weight > best and name in _NAMES:
+            best, form = weight, _NAMES[name]
+    return form
+
+
+def _weight(parameters: Iterable[str]) -> float:
+    for parameter in parameters:
+        if match := _WEIGHT.fullmatch(parameter):
+            return float(match[1])
+    return 1.0
 
 
 def body_form(content_type: str) -> str:

@@ -185,7 +185,7 @@ def _pool_image(key: scene.PoolKey, number: int) -> np.ndarray:
     index = _first_entries(key.shape) + raw.view("<u2").reshape(key.shape)
     image = tables.take(index)
     if key.masked is not None:
-        image[key.masked] = (1 << key.bits) - 1
+        image[key.masked] = key.masked_count
     return image
 
 

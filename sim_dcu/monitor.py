@@ -5,7 +5,7 @@ costs nothing. Knows nothing of HTTP; whoever waits for an image is told when on
 """
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
 from types import MappingProxyType
 from typing import Any
@@ -201,7 +201,7 @@ class Monitor(Subsystem):
             image = self.held(series_id, number)
             del self._buffer[image.name]
             if self._newest == image:
-                self._newest = None
+                self._newest = next(reversed(self._buffer.values()), None)
 
     def delete_all(self) -> None:
         """Empty the buffer; what was dropped stays counted."""
@@ -224,10 +224,14 @@ class Monitor(Subsystem):
 
     def put_config(self, key: str, value: object) -> None:
         """Set config `key`; `mode` takes a bool too, the type that the references print."""
-        if key == "mode" and isinstance(value, bool):
-            value = "enabled" if value else "disabled"
         with self.machine.lock:
-            super().put_config(key, value)
+            super().put_config(key, _named(key, value))
+            self._trim()
+
+    def put_whole_config(self, entries: Mapping[str, object]) -> None:
+        """Set every entry that can be set, or none where one is refused."""
+        with self.machine.lock:
+            super().put_whole_config({key: _named(key, value) for key, value in entries.items()})
             self._trim()
 
     def status_value(self, key: str) -> Any:
@@ -265,6 +269,12 @@ class Monitor(Subsystem):
 
     def _initialize(self, _argument: Argument) -> None:
         self.reset()
+
+
+def _named(key: str, value: object) -> object:
+    if key == "mode" and isinstance(value, bool):
+        return "enabled" if value else "disabled"
+    return value
 
 
 def _source(series: ArmedSeries) -> ImageSource:

@@ -26,7 +26,7 @@ def image(series: ArmedSeries, number: int) -> np.ndarray:
     -------
     numpy.ndarray of `series.dtype`, shape (y, x)
         Counts. A count that does not fit reads 2^bits - 1, as on real detectors, and so does every
-        masked pixel where `pixel_mask_applied` is set.
+        masked pixel where `pixel_mask_applied` is set, or 0 where `mask_to_zero` is set too.
 
     Raises
     ------
@@ -41,7 +41,7 @@ def image(series: ArmedSeries, number: int) -> np.ndarray:
     u = _random_numbers(key, (choice % scene.POOL_IMAGES).tolist())
     counts = _counts(key)[_levels(key.shape), u.reshape(key.shape)]
     if key.masked is not None:
-        counts[key.masked] = 2**key.bits - 1
+        counts[key.masked] = key.masked_count
     return counts
 
 

@@ -183,8 +183,11 @@ class PoolKey:
         In s.
     mask_digest : bytes
         SHA-256 of which pixels are masked, empty where the mask is not applied.
+    masked_count : int
+        What a masked pixel reads: 2^bits - 1, or 0 where an EIGER2's `mask_to_zero` says so (API
+        reference 1.8).
     masked : numpy.ndarray of bool, shape (y, x), or None
-        The pixels that read 2^bits - 1; None where the mask is not applied.
+        The masked pixels; None where the mask is not applied.
     """
 
     seed: int
@@ -192,6 +195,7 @@ class PoolKey:
     bits: int
     count_time: float
     mask_digest: bytes
+    masked_count: int
     masked: np.ndarray | None = field(compare=False, repr=False)
 
     @classmethod
@@ -201,12 +205,15 @@ class PoolKey:
         if series.detector["pixel_mask_applied"]:
             masked = np.asarray(series.detector["pixel_mask"]) != 0
             digest = hashlib.sha256(masked).digest()
+        bits = 8 * series.dtype.itemsize
         return cls(
             seed=series.seed,
             shape=series.shape,
-            bits=8 * series.dtype.itemsize,
+            bits=bits,
             count_time=float(series.detector["count_time"]),
             mask_digest=digest,
+            # An EIGER1 has no such parameter.
+            masked_count=0 if series.detector.get("mask_to_zero") else (1 << bits) - 1,
             masked=masked,
         )
 

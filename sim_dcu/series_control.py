@@ -287,6 +287,16 @@ class SeriesControl:
         delay = self._config.values().get("trigger_start_delay", 0.0)
         return Train(self._images_a_trigger(), exposure, self._period(), delay)
 
+    @property
+    def shortest_gate(self) -> float:
+        """The shortest gate in s that is an exposure.
+
+        Invalid ones are not counted (user manual of EIGER2); that those are invalid which are
+        shorter than any count time is an estimate.
+        """
+        limits = self._config.parameters["count_time"].limits
+        return limits[0] if limits else 0.0
+
     def signal(self, kind: str, seconds: float | None = None) -> bool:
         """Give the detector an external signal.
 
@@ -307,6 +317,8 @@ class SeriesControl:
             if self._state.now is not State.READY or SIGNAL_OF_MODE.get(mode) != kind:
                 return False
             exposure = self._config["count_time"] if seconds is None else seconds
+            if kind == "gate" and exposure < self.shortest_gate:
+                return False
             if mode in ("eies", "extg"):
                 return self._count_signal(mode, exposure)
             # A gate is the exposure itself; a pulse starts one.

@@ -13,7 +13,7 @@ import numpy as np
 from starlette.background import BackgroundTask
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, Response
 from starlette.routing import Route
 
 from sim_dcu import darray, fault_table
@@ -121,7 +121,7 @@ class SimRoutes:
                 lambda: self._dcu.faults.set(name, given, from_here=False)
             )
         except FaultError as error:
-            raise RefusedError(str(error)) from error
+            return _explained(error)
         then = BackgroundTask(self._dcu.faults.strike_at_once, fault)
         return JSONResponse(fault.described(), background=then)
 
@@ -131,5 +131,10 @@ class SimRoutes:
         try:
             await run_in_threadpool(self._dcu.faults.clear, name)
         except FaultError as error:
-            raise RefusedError(str(error)) from error
+            return _explained(error)
         return Response(status_code=204)
+
+
+def _explained(error: FaultError) -> Response:
+    # All of it, unlike the DCU's own refusals: whoever sets a fault is a person.
+    return PlainTextResponse(str(error), 400)

@@ -5,7 +5,7 @@ quoted by users of areaDetector, and the key lists that fastcs-eiger was checked
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -52,9 +52,24 @@ def _allowed(parameter: Parameter) -> dict[str, Any]:
     return {"allowed_values": allowed if isinstance(allowed, str) else list(allowed)}
 
 
+# The order of a real 500K's replies is a hash table's, one where there is a unit and another where
+# there is none. (The API reference 1.3 prints a count_time in the former.)
+_ORDER_WITH_UNIT = ("min", "max", "value", "value_type", "access_mode", "unit")
+_ORDER_WITHOUT_UNIT = ("max", "access_mode", "value_type", "value", "allowed_values", "min")
+_ORDER_OF_ARRAY = ("data", "shape", "type", "__darray__", "filters")
+
+
+def _in_order(reply: Mapping[str, Any], order: Iterable[str]) -> dict[str, Any]:
+    return {key: reply[key] for key in order if key in reply}
+
+
 def _eiger1_config(parameter: Parameter, value: Any) -> dict[str, Any]:
     """Limits on every number, bools and arrays included; no `unit` where there is none."""
-    reply: dict[str, Any] = {"access_mode": parameter.access}
+    reply: dict[str, Any] = {
+        "access_mode": parameter.access,
+        "value": value,
+        "value_type": parameter.value_type,
+    }
     if parameter.limits is not None:
         low, high = parameter.limits
         # Limits are printed as they are kept: whole ones of count_time and frame_time as integers.
@@ -63,23 +78,21 @@ def _eiger1_config(parameter: Parameter, value: Any) -> dict[str, Any]:
     reply |= _allowed(parameter)
     if parameter.unit:
         reply["unit"] = parameter.unit
-    reply["value"] = value
-    reply["value_type"] = parameter.value_type
-    return reply
+    return _in_order(reply, _ORDER_WITH_UNIT if parameter.unit else _ORDER_WITHOUT_UNIT)
 
 
 def _eiger1_status(status: Status, value: Any, taken: str) -> dict[str, Any]:
     if status.brief:
         stamp = {"time": taken} if status.stamped else {}
-        return {**stamp, "value": value, "value_type": status.value_type}
+        return {"value_type": status.value_type, "value": value, **stamp}
     return {
-        "critical_limits": list(status.critical_limits),
-        "critical_values": list(status.critical_values),
+        "value": value,
         "state": "critical" if status.is_critical(value) else "normal",
+        "value_type": status.value_type,
+        "critical_limits": list(status.critical_limits),
         "time": taken,
         "unit": status.unit,
-        "value": value,
-        "value_type": status.value_type,
+        "critical_values": list(status.critical_values),
     }
 
 
@@ -91,7 +104,7 @@ def _eiger1_text(content: Any) -> str:
     if isinstance(content, list | tuple):
         return "[" + ", ".join(_eiger1_text(entry) for entry in content) + "]"
     if isinstance(content, np.ndarray):
-        return _eiger1_text(darray.form(content))
+        return _eiger1_text(_in_order(darray.form(content), _ORDER_OF_ARRAY))
     if isinstance(content, float):
         text = f"{content:.17g}"
         return text if not text.lstrip("-").isdigit() else f"{text}.0"

@@ -124,7 +124,7 @@ def _acquisition(model: Model) -> list[Parameter]:
             "float",
             DEFAULT_FRAME_TIME,
             unit="s",
-            minimum=DECIMAL.above(model.shortest_frame_time),
+            minimum=DECIMAL.nearest(model.shortest_frame_time),
         ),
         Parameter("nimages", "uint", 1, minimum=1, maximum=LARGEST_COUNT),
         Parameter("ntrigger", "uint", 1, minimum=1, maximum=LARGEST_COUNT),

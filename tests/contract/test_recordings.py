@@ -67,6 +67,34 @@ def test_config_of_an_eiger_500k(eiger1: str, key: str) -> None:
         assert (form["__darray__"], form["filters"]) == ([1, 0, 0], ["base64"])
 
 
+def test_keys_come_in_the_order_of_an_eiger_500k(eiger1: str) -> None:
+    """That of its hash table, as its verbatim replies have it."""
+    with_unit = ["min", "max", "value", "value_type", "access_mode", "unit"]
+    number = ["max", "access_mode", "value_type", "value", "min"]
+    text = ["access_mode", "value_type", "value", "allowed_values"]
+    measured = [
+        *("value", "state", "value_type", "critical_limits", "time", "unit", "critical_values")
+    ]
+    for resource, order in {
+        "detector/config/count_time": with_unit,
+        "detector/config/beam_center_x": with_unit,
+        "detector/config/auto_summation": number,
+        "detector/config/nimages": number,
+        "detector/config/flatfield": number,
+        "detector/config/element": text,
+        "stream/config/mode": text,
+        "stream/config/header_appendix": text[:3],
+        "detector/status/state": measured,
+        "detector/status/board_000/th0_temp": measured,
+        "detector/status/error": ["value_type", "value", "time"],
+        "detector/status/time": ["value_type", "value"],
+    }.items():
+        content = asked(eiger1, "1.6.0", resource).json()
+        assert list(content) == order, resource
+    mask = asked(eiger1, "1.6.0", "detector/config/pixel_mask").json()["value"]
+    assert list(mask) == ["data", "shape", "type", "__darray__", "filters"]
+
+
 def test_numbers_are_spelled_with_17_digits(eiger1: str) -> None:
     text = asked(eiger1, "1.6.0", "detector/config/count_time").text
     assert '"min": 2.9999000616953708e-06' in text

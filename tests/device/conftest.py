@@ -2,12 +2,19 @@
 
 import logging
 import re
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
+
+# The helpers beside the tests are imported by their own names, whatever pytest's import mode.
+sys.path.insert(0, str(Path(__file__).parent))
+
+from catalogs import tiled_server
 
 # Short enough for a test to see them pass, long enough for a busy machine.
 TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
@@ -17,6 +24,13 @@ TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
 def dcu():
     with sim_dcu.serve(model="eiger-500k", time_scale=0, seed=3, initialized=True) as server:
         yield server
+
+
+@pytest.fixture(scope="session")
+def tiled(tmp_path_factory):
+    """The address of a tiled server that may read what tests write."""
+    with tiled_server(tmp_path_factory.mktemp("tiled"), tmp_path_factory.getbasetemp()) as uri:
+        yield uri
 
 
 @pytest.fixture

@@ -120,12 +120,14 @@ def test_ctrl_c_twice_in_unstage(RE, catalog, dcu, eiger, monkeypatch):
 @pytest.mark.parametrize("end", ["abort", "stop", "halt"])
 def test_pause_in_an_exposure_then_end(RE, catalog, dcu, eiger, end):
     eiger.detector.frame_time.set(30).wait(10)
+    eiger.detector.count_time.set(29).wait(10)
     pause_when(RE, bp.count([eiger], 3), asked_state(dcu, "acquire"))
     getattr(RE, end)()
     assert RE.state == "idle"
     # After a halt nobody waits for unstage; it is idempotent.
     eiger.unstage().wait(30)
     assert eiger.detector.state.get() == "idle"
+    eiger.detector.count_time.set(0.1).wait(10)
     eiger.detector.frame_time.set(0.2).wait(10)
     (uid,) = RE(bp.count([eiger], 2))
     check_run(catalog, dcu, uid, 2)
@@ -150,7 +152,8 @@ def test_stage_without_waiting(RE, catalog, dcu, eiger):
 
 
 def test_stage_without_waiting_that_fails(RE, eiger):
-    eiger.detector.trigger_mode.set("exts").wait(10)
+    # A point of three triggers does not fit into a series of one.
+    eiger.triggers_per_point.set(3).wait(10)
 
     def plan():
         yield from bps.stage(eiger)
@@ -158,7 +161,7 @@ def test_stage_without_waiting_that_fails(RE, eiger):
         yield from bps.trigger_and_read([eiger])
         yield from bps.close_run()
 
-    with pytest.raises(Exception, match="trigger_mode is 'exts'") as caught:
+    with pytest.raises(Exception, match="a point takes 3 triggers") as caught:
         RE(plan())
     causes = [caught.value, caught.value.__cause__, caught.value.__context__]
     assert any(isinstance(cause, StateError) for cause in causes)
@@ -218,8 +221,8 @@ def test_component_that_nobody_triggers(RE, dcu, tmp_path):
 
 def test_component_whose_stage_fails(RE, dcu, tmp_path):
     station = Endstation("BL1:", address=dcu.url, directory=tmp_path, name="station")
-    station.eiger.detector.trigger_mode.set("exte").wait(10)
-    with pytest.raises(Exception, match="trigger_mode is 'exte'"):
+    station.eiger.triggers_per_point.set(3).wait(10)
+    with pytest.raises(Exception, match="a point takes 3 triggers"):
         RE(bp.count([station], 2))
     assert RE.state == "idle"
     station.destroy()

@@ -48,7 +48,7 @@ def test_scan_has_the_oracles_images(
     assert eiger.detector.state.get() == "idle"
     assert eiger.filewriter.name_pattern.get() == "series_$id"
     left = {path.name for path in (tmp_path / "data").iterdir()}
-    assert left == {file.path.name for file in eiger.fetched}
+    assert left == {path.name for path in eiger.views} | {f.path.name for f in eiger.fetched}
 
 
 def test_images_inside_the_master(RE, catalog, dcu, eiger, assert_right):

@@ -180,18 +180,52 @@ def test_armed_by_somebody_else(dcu, eiger):
     eiger.detector.disarm.set(1).wait(10)
 
 
-def test_trigger_mode_that_is_not_supported(eiger):
+def set_what_cannot_be_armed(eiger):
+    """An EIGER1 takes it and exposes one image a trigger all the same; an EIGER2 refuses it."""
     eiger.detector.trigger_mode.set("inte").wait(10)
-    with pytest.raises(StateError, match="trigger_mode is 'inte'"):
+    eiger.detector.nimages.set(2).wait(10)
+
+
+def test_more_images_than_the_trigger_mode_takes(eiger):
+    set_what_cannot_be_armed(eiger)
+    with pytest.raises(StateError, match="in trigger_mode 'inte' a trigger takes one image"):
         eiger.stage().wait(10)
     assert eiger.detector.state.get() == "idle"
 
 
+@pytest.mark.parametrize("mode", ["eies", "extg"])
+def test_trigger_modes_that_documents_cannot_describe(tmp_path, mode):
+    with sim_dcu.serve("eiger2-500k", initialized=True) as dcu:
+        device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        device.detector.trigger_mode.set(mode).wait(10)
+        with pytest.raises(StateError, match=f"'{mode}', whose images .* cannot describe yet"):
+            device.stage().wait(10)
+        assert device.detector.state.get() == "idle"
+        device.destroy()
+
+
+def test_two_thresholds_are_refused_before_arming(tmp_path):
+    with sim_dcu.serve("eiger2-500k", initialized=True) as dcu:
+        device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        device.detector["config/threshold/2/mode"].set("enabled").wait(10)
+        with pytest.raises(StateError, match=r"threshold/1/mode, threshold/2/mode are 'enabled'"):
+            device.stage().wait(10)
+        assert dcu.dcu.detector.series.series_id == 0
+        device.destroy()
+
+
+def test_a_series_that_is_no_whole_number_of_points(eiger):
+    eiger.triggers_per_point.set(3).wait(10)
+    eiger.detector.ntrigger.set(4).wait(10)
+    with pytest.raises(StateError, match="ntrigger is 4, but a point takes 3 triggers"):
+        eiger.stage().wait(10)
+
+
 def test_stage_that_failed_fails_the_trigger_with_its_error(eiger, caplog):
-    eiger.detector.trigger_mode.set("inte").wait(10)
+    set_what_cannot_be_armed(eiger)
     # As a parent device does it: the Status is dropped.
     eiger.stage()
-    with pytest.raises(StateError, match="trigger_mode is 'inte'"):
+    with pytest.raises(StateError, match="a trigger takes one image"):
         eiger.trigger().wait(10)
     told = [record for record in caplog.records if record.levelno >= logging.ERROR]
     assert len(told) == 1
@@ -237,9 +271,10 @@ def test_prefix(eiger, tmp_path):
     eiger.trigger().wait(10)
     eiger.unstage().wait(10)
     assert all(file.path.name.startswith("lysozyme_") for file in eiger.fetched)
-    eiger.file_prefix = "a/b"
-    with pytest.raises(ValueError, match="holds no '/'"):
-        eiger.stage()
+    for prefix in ("a/b", "a$b", "a%b", "a\\b"):
+        eiger.file_prefix = prefix
+        with pytest.raises(ValueError, match="a file prefix holds no"):
+            eiger.stage()
 
 
 def test_commands_as_signals(dcu, eiger):

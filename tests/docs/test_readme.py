@@ -66,7 +66,7 @@ def test_python_blocks_run_in_order(RE, catalog, python_blocks, tmp_path, monkey
         assert "_master.h5" in printed
         eiger.destroy()
     names_of_files = {path.name for path in (tmp_path / "data").iterdir()}
-    pattern = re.compile(r"eiger_[0-9a-f]{8}_\d+_(master|data_\d{6})\.h5")
+    pattern = re.compile(r"eiger_[0-9a-f]{8}_\d+_(master|view|data_\d{6})\.h5")
     documented = re.findall(r"`(eiger_\S+\.h5)`", README)
     assert documented
     assert all(pattern.fullmatch(name) for name in documented)

@@ -123,6 +123,22 @@ def test_a_buffer_that_runs_full_in_mid_series_loses_the_rest(dcu: Dcu) -> None:
     full_series(dcu)
 
 
+def test_a_full_buffer_is_told_in_one_line_on_stderr(tmp_path: Path) -> None:
+    stderr = tmp_path / "stderr"
+    with (
+        stderr.open("w") as file,
+        running("eiger-500k", tmp_path / "data", errors=file.fileno()) as dcu,
+    ):
+        dcu.series(5, 2)
+        dcu.fault("full", image=3)
+        dcu.arm()
+        dcu.command("trigger")
+        assert dcu.command("disarm").status_code == 400
+    (line,) = stderr.read_text().splitlines()
+    assert "image 4 could not be delivered" in line
+    assert "no room for more" in line
+
+
 # -- stall ----------------------------------------------------------------------------------------
 
 

@@ -100,6 +100,10 @@ def test_clearing_what_does_not_exist_is_400_and_what_is_not_set_is_not(eiger1: 
     reply = requests.delete(f"{eiger1.url}/sim/faults/explode", timeout=5)
     assert reply.status_code == 400
     assert "there are refuse" in reply.text
+    # To the last one.
+    assert reply.text.endswith(", monitor-drop")
+    reply = requests.put(f"{eiger1.url}/sim/faults/explode", data="{}", timeout=5)
+    assert reply.text.endswith(", monitor-drop")
     eiger1.clear("refuse")
 
 

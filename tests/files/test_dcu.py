@@ -96,6 +96,25 @@ def test_a_series_over_http(server, client, tmp_path, compression, per_file):
     np.testing.assert_array_equal(found, expected)
 
 
+def test_masked_pixels_are_zero_in_the_files_of_a_dcu_told_so(tmp_path):
+    with sim_dcu.serve("eiger2-500k", initialized=True, seed=3, data_dir=tmp_path) as server:
+        client = Client(server.url, "1.8.0")
+        client.put("filewriter/config/mode", "enabled")
+        for value in (True, False):
+            client.config(mask_to_zero=value)
+            client.arm()
+            client.command("trigger")
+            client.command("disarm")
+        for series, masked_count in ((1, 0), (2, 2**32 - 1)):
+            with h5py.File(tmp_path / f"series_{series}_master.h5") as file:
+                specific = file["entry/instrument/detector/detectorSpecific"]
+                masked = specific["pixel_mask"][()] != 0
+                (image,) = file["entry/data/data_000001"][()]
+            assert masked.any()
+            assert (image[masked] == masked_count).all()
+            np.testing.assert_array_equal(image, server.image(series, 1))
+
+
 @pytest.mark.parametrize("ending", ["disarm", "cancel", "abort"])
 def test_a_series_that_ends_after_one_of_three_triggers(server, client, tmp_path, ending):
     client.config(nimages=3, ntrigger=3, count_time=0.005)

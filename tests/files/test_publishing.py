@@ -1,13 +1,18 @@
 """When files appear, and under which names."""
 
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
 import h5py
 import numpy as np
 import pytest
 from written import armed, data_names, names, write_series
 
 from sim_dcu import oracle
+from sim_dcu.filestore import FileStore
 from sim_dcu.filewriter import SeriesWriter
 from sim_dcu.images import ImageSource
+from sim_dcu.places import put_in_place
 
 
 def stacks(master):
@@ -130,6 +135,29 @@ def test_a_name_pattern_names_files_and_folders(tmp_path, generation, pattern):
     assert found == [*data_names(2, start), f"{start}_master.h5"]
     # The links hold bare names, so they resolve in a folder too, wherever it is moved.
     assert [len(stack) for stack in stacks(master)] == [2, 1]
+
+
+def test_a_client_that_empties_a_folder_is_not_in_the_way_of_the_next_file(tmp_path):
+    """Each file is deleted as soon as it is listed, as clients do that fetch them."""
+    store = FileStore(tmp_path / "data")
+    over = threading.Event()
+
+    def delete_all():
+        while not over.is_set():
+            for name in store.names():
+                store.delete(name)
+
+    with ThreadPoolExecutor() as pool:
+        client = pool.submit(delete_all)
+        try:
+            for number in range(10_000):
+                made = tmp_path / "made"
+                made.write_bytes(b"")
+                put_in_place(made, store.folder / f"day/crystal/x_data_{number:06d}.h5")
+        finally:
+            over.set()
+        client.result()
+    store.close()
 
 
 def test_a_pattern_without_the_id_overwrites_each_series(tmp_path, generation):

@@ -10,6 +10,7 @@ import pytest
 from ophyd_eiger import documents, handlers
 from ophyd_eiger.errors import ChunkError, FileError, MissingFileError
 from ophyd_eiger.handlers import EigerHandler
+from ophyd_eiger.view import Part, write_view
 
 SPEC = "EIGER_SIMPLON"
 
@@ -130,6 +131,96 @@ def test_the_file_list_has_the_master_first(series):
     names = ["x_7_master.h5", *(f"x_7_data_00000{number}.h5" for number in (1, 2, 3))]
     listed = EigerHandler(master).get_file_list(iter([{"first": 0, "images": 7}]))
     assert listed == [str(master.parent / name) for name in names]
+
+
+# ---- by a view
+
+EVENTS = [(1, 2), (5, 2), (3, 2)]
+
+
+def written(master, *, missing=()):
+    """Write the view of EVENTS beside the master; `missing` files are not named to it."""
+    files = [
+        Part(master.parent / f"x_7_data_00000{number}.h5", 3 * number - 3, images)
+        for number, images in ((1, 3), (2, 3), (3, 1))
+        if number not in missing
+    ]
+    path = master.parent / "x_7_view.h5"
+    write_view(path, EVENTS, files, shape=(37, 53), dtype=np.uint16, master=master.name)
+    return path
+
+
+def test_an_event_is_counted_in_the_view(series):
+    master, expected = series
+    handler = EigerHandler(written(master), shape=[37, 53])
+    for place, (first, images) in enumerate(EVENTS):
+        stack = handler(first=2 * place, images=images)
+        assert (stack.shape, stack.dtype) == ((2, 37, 53), np.uint16)
+        assert np.array_equal(stack.compute(), expected[first : first + images])
+
+
+def test_what_tiled_is_told_of_a_view_is_taken(series):
+    master, expected = series
+    view = written(master)
+    handler = EigerHandler(
+        str(view),
+        shape=[37, 53],
+        dataset="/entry/data/data",
+        chunk_shape=[1, 2, 37, 53],
+        swmr=False,
+        locking=None,
+    )
+    assert np.array_equal(handler(2, 2).compute(), expected[5:7])
+    with pytest.raises(FileError, match=r"images are in /entry/data/data, not in /entry/mask"):
+        EigerHandler(view, dataset="/entry/mask")
+
+
+def test_a_view_s_missing_file_is_named_and_found_when_it_comes(series):
+    master, expected = series
+    second = master.parent / "x_7_data_000002.h5"
+    aside = second.rename(master.parent / "aside")
+    handler = EigerHandler(written(master))
+    assert np.array_equal(handler(0, 2).compute(), expected[1:3])
+    for first in (2, 4):
+        with pytest.raises(MissingFileError, match=r"x_7_data_000002\.h5 is missing"):
+            handler(first, 2)
+    aside.rename(second)
+    assert np.array_equal(handler(2, 2).compute(), expected[5:7])
+
+
+def test_images_that_never_came_to_a_view(series):
+    master, expected = series
+    handler = EigerHandler(written(master, missing={3}))
+    assert np.array_equal(handler(4, 2).compute(), expected[3:5])
+    with pytest.raises(MissingFileError, match=r"images 3 to 4 asked for, .*image 4 of 6 did not"):
+        handler(2, 2)
+
+
+@pytest.mark.parametrize(("first", "images"), [(5, 2), (6, 1), (0, 7), (-1, 1), (100, 1)])
+def test_more_images_than_a_view_shows(series, first, images):
+    master, _ = series
+    handler = EigerHandler(written(master))
+    with pytest.raises(MissingFileError, match="it has 0 to 5"):
+        handler(first, images)
+
+
+def test_a_view_that_is_not_there_yet(series):
+    master, expected = series
+    handler = EigerHandler(master.parent / "x_7_view.h5")
+    with pytest.raises(MissingFileError, match=r"x_7_view\.h5: no such file"):
+        handler(0, 2)
+    written(master)
+    assert np.array_equal(handler(0, 2).compute(), expected[1:3])
+
+
+def test_a_view_s_file_list_has_what_it_takes(series):
+    master, _ = series
+    view = written(master, missing={3})
+    names = ["x_7_view.h5", "x_7_master.h5", "x_7_data_000001.h5", "x_7_data_000002.h5"]
+    assert EigerHandler(view).get_file_list([]) == [str(master.parent / name) for name in names]
+    master.unlink()
+    names.remove("x_7_master.h5")
+    assert EigerHandler(view).get_file_list([]) == [str(master.parent / name) for name in names]
 
 
 # ---- through databroker

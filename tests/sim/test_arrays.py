@@ -82,6 +82,21 @@ def test_arrays_as_hdf5(client: Client, accept: str) -> None:
             )
 
 
+@pytest.mark.parametrize(
+    ("accept", "chosen"),
+    [
+        ("application/tiff;q=0.1, application/json", "application/json; charset=utf-8"),
+        ("application/json;q=0.5, application/tiff", "application/tiff"),
+        ("application/tiff;q=0.2, application/hdf5; q=0.8", "application/hdf5"),
+        ("application/tiff;q=0", "application/json; charset=utf-8"),
+        ("application/hdf5;q=much, application/tiff", "application/hdf5"),
+    ],
+)
+def test_weights_decide_between_forms(client: Client, accept: str, chosen: str) -> None:
+    """RFC 9110, 12.4.2; a weight that is none counts as 1."""
+    assert get(client, "pixel_mask", accept).headers["content-type"] == chosen
+
+
 @pytest.mark.parametrize("accept", ["JSON", "", "*/*", "application/json; charset=utf-8", "what"])
 def test_anything_else_is_json(client: Client, accept: str) -> None:
     reply = get(client, "pixel_mask", accept)

@@ -96,7 +96,10 @@ def test_room_is_in_kb_at_the_older_version(eiger2: Client) -> None:
     older = Client(eiger2.url, "1.6.0")
     with older.session:
         kilobytes = older.value("filewriter/status/buffer_free")
+        # All of the status at once too.
+        whole = older.get("filewriter/status").json()
     assert eiger2.value("filewriter/status/buffer_free") // 1024 == kilobytes
+    assert whole["buffer_free"]["value"] == kilobytes
 
 
 def test_a_refused_method_names_those_allowed(client: Client) -> None:

@@ -14,7 +14,7 @@ import pytest
 from armed import armed_series
 
 import sim_dcu
-from sim_dcu import oracle, scene
+from sim_dcu import geometry, oracle, scene
 from sim_dcu.images import ImageSource
 
 EIGER_500K = (1, 1)
@@ -198,6 +198,23 @@ def test_any_bit_of_the_mask_counts_and_only_where_it_is_applied():
     assert unmasked.max() < 100
     mask[5, 7] = 0  # the next series' mask is another array of the same shape
     assert oracle.image(armed_series(pixel_mask=mask.copy(), bit_depth_image=32), 1)[5, 7] < 100
+
+
+@pytest.mark.parametrize("compression", ["bslz4", "lz4", "none"])
+def test_masked_pixels_are_zero_where_an_eiger2_is_told_so(compression):
+    """API reference 1.8: `mask_to_zero`; only where the mask is applied at all."""
+    facts = {"generation": geometry.EIGER2, "compression": compression, "bit_depth_image": 16}
+    series = armed_series(EIGER_1M, mask_to_zero=True, **facts)
+    masked = series.detector["pixel_mask"] != 0
+    assert masked.any()
+    for image in (oracle.image(series, 1), ImageSource(series).array(1)):
+        assert (image[masked] == 0).all()
+        # Equal to the image with the mask in its usual place, so that no other pixel changed.
+        usual = oracle.image(armed_series(EIGER_1M, mask_to_zero=False, **facts), 1)
+        assert (usual[masked] == 65535).all()
+        np.testing.assert_array_equal(image[~masked], usual[~masked])
+    off = armed_series(EIGER_1M, mask_to_zero=True, pixel_mask_applied=False, **facts)
+    assert oracle.image(off, 1)[masked].any()
 
 
 def test_counts_that_do_not_fit_read_as_overflow():

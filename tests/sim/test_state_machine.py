@@ -498,6 +498,25 @@ def test_exte_exposes_while_the_gate_is_open(timed_client: Client, timed: sim_dc
     assert len(images_in(timed.dcu.store.folder, 1)) == 1
 
 
+def test_a_gate_shorter_than_any_exposure_is_not_counted(client: Client) -> None:
+    client.config(trigger_mode="exte", ntrigger=2)
+    client.arm()
+
+    def gate(seconds: float) -> dict[str, object]:
+        path = f"{client.url}/sim/trigger"
+        return client.session.put(path, json={"value": seconds}, timeout=5).json()
+
+    # The shortest count time of a real 500K is 2.9999 us.
+    for short in (0, 2.9e-06):
+        refused = gate(short)
+        assert refused["value"] is False
+        assert "the shortest gate is 2.9999e-06 s" in str(refused["reason"])
+    assert gate(3e-06)["value"] is True
+    until(lambda: client.state == "ready")
+    assert gate(0.1)["value"] is True
+    until(lambda: client.state == "idle")
+
+
 # -- failures and company -------------------------------------------------------------------------
 
 

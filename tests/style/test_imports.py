@@ -15,7 +15,7 @@ PACKAGES = {
 }
 CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "tiled", "matplotlib"}
 # The analysis side, each knowing those before it at most.
-ANALYSIS = ("errors", "chunks", "master", "reader", "check", "handlers")
+ANALYSIS = ("errors", "chunks", "master", "images", "check", "view", "reader", "handlers")
 # What only these modules may import.
 ONLY = {
     "starlette": {

@@ -1,0 +1,248 @@
+"""Arms series: sees before that they are possible, and after that they keep what was promised."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.documents import Promise
+from ophyd_eiger.ending import Ending
+from ophyd_eiger.errors import (
+    DcuError,
+    LostReplyError,
+    NotServedError,
+    PromiseError,
+    RefusedError,
+    ReplyError,
+    StateError,
+)
+from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.points import Series, Staging
+from ophyd_eiger.signals import EigerSignal, require_value
+from ophyd_eiger.states import States
+from ophyd_eiger.triggering import Scheme, scheme_of_steps
+
+# What a series depends on, or what its documents say; others may have changed it since.
+RELIED_ON = (
+    "detector.nimages",
+    "detector.ntrigger",
+    "detector.count_time",
+    "detector.frame_time",
+    "detector.trigger_mode",
+    "detector.photon_energy",
+    "detector.threshold_energy",
+    "detector.beam_center_x",
+    "detector.beam_center_y",
+    "detector.detector_distance",
+    "detector.x_pixels_in_detector",
+    "detector.y_pixels_in_detector",
+    "filewriter.nimages_per_file",
+    "filewriter.mode",
+    "filewriter.name_pattern",
+)
+# What EIGER2 has beside it, and what the documents can describe of it; a detector without them has
+# one image an exposure, in files of one layout.
+THRESHOLD_MODES = ("threshold/1/mode", "threshold/2/mode", "threshold/difference/mode")
+FILE_FORMAT = "format"
+# A layout of firmware 2024.2, in which images have four dimensions.
+UNKNOWN_FORMAT = "v2024"
+# The first HTTP status that does not say whether the request was carried out.
+SERVER_FAULT = 500
+
+
+class Arming:
+    """Arms the series of one detector.
+
+    Parameters
+    ----------
+    states : States
+        Asks the detector.
+    ending : Ending
+        Disarms what was armed in vain.
+    triggers_a_point : callable
+        Says how many triggers a point of a step scan takes.
+
+    Attributes
+    ----------
+    promise : Promise or None
+        What the images of the series armed last are.
+    promise_given : bool
+        Whether a run was told so.
+    """
+
+    def __init__(self, states: States, ending: Ending, triggers_a_point: Callable[[], int]) -> None:
+        self.states = states
+        self.name = states.name
+        self.detector = states.detector
+        self.filewriter = states.filewriter
+        self.ending = ending
+        self.promise: Promise | None = None
+        self.promise_given = False
+        self._triggers_a_point = triggers_a_point
+
+    def read_what_is_relied_on(self) -> None:
+        """Ask the DCU for what a series depends on, and see that documents can describe it.
+
+        Raises
+        ------
+        StateError
+            With what to change.
+        DcuError
+        """
+        for dotted in RELIED_ON:
+            self._signal(dotted).get()
+        if self.states.needs_more_than_disarm():
+            self._check_thresholds()
+            self._check_format()
+        scheme = self.scheme(None)
+        if scheme.mode.is_external:
+            self._optional(self.states.monitor["config/mode"])
+
+    def scheme(self, staging: Staging | None) -> Scheme:
+        """Return how the next series is taken.
+
+        Raises
+        ------
+        StateError
+            With what to change, if it cannot be.
+        """
+        if staging is not None and staging.flown is not None:
+            return staging.flown
+        try:
+            return scheme_of_steps(
+                require_value(self.detector.trigger_mode),
+                int(require_value(self.detector.nimages)),
+                int(require_value(self.detector.ntrigger)),
+                self._triggers_a_point(),
+            )
+        except ValueError as error:
+            raise StateError(f"{self.name}: {error}") from None
+
+    def points_show_late(self, scheme: Scheme) -> str:
+        """Return why the end of a point would not be seen before its series is over, if so."""
+        if not scheme.mode.is_external or scheme.points == 1:
+            return ""
+        per_file = int(require_value(self.filewriter.nimages_per_file))
+        if per_file and scheme.images % per_file == 0:
+            return ""
+        if self.states.monitor.mode.last == "enabled":
+            return ""
+        return (
+            f"{self.name}: in trigger_mode {scheme.mode.value!r} no file is complete with each "
+            f"point (nimages_per_file is {per_file}, a point has {scheme.images} images) and the "
+            "monitor is off: a point may be known to be done only when the whole series of "
+            f"{scheme.points} points is over. To see each: "
+            f"{self.name}.monitor.mode.set('enabled'), or nimages_per_file {scheme.images}, or "
+            f"ntrigger {scheme.triggers}"
+        )
+
+    def arm(self, staging: Staging) -> Series:
+        """Arm a series.
+
+        Raises
+        ------
+        StateError, PromiseError, DcuError
+            Nothing is left armed then.
+        """
+        scheme = self.scheme(staging)
+        series_id = self._send_arm()
+        try:
+            if series_id is None:
+                series_id = self._id_from_files(staging)
+            self.promise = promise = self._kept_promise(scheme.images)
+        except Exception:
+            self.ending.disarm_after_failure()
+            raise
+        delivery = Delivery(
+            basename=f"{staging.stem}_{series_id}",
+            directory=staging.directory,
+            images=scheme.total,
+            images_per_file=int(require_value(self.filewriter.nimages_per_file)),
+            shape=promise.shape,
+            dtype=promise.dtype,
+        )
+        return Series(series_id, delivery, promise, scheme)
+
+    def _send_arm(self) -> int | None:
+        """Send arm, and leave nothing armed if that fails; return the sequence id if it came."""
+        try:
+            return self.detector.arm.send()
+        except LostReplyError as error:
+            self.states.confirm_ready(error)
+            return None
+        except RefusedError as error:
+            if error.status >= SERVER_FAULT:
+                self.ending.disarm_after_failure()
+                raise
+            # Not carried out. If another client was faster, the state has better advice.
+            self.states.require_idle()
+            raise
+        except DcuError:
+            self.ending.disarm_after_failure()
+            raise
+
+    def _kept_promise(self, images: int) -> Promise:
+        """Return what the images of the series just armed will be, as the run was told it."""
+        detector = self.detector
+        bits = int(detector.bit_depth_image.get())
+        shape = (
+            int(require_value(detector.y_pixels_in_detector)),
+            int(require_value(detector.x_pixels_in_detector)),
+        )
+        promise = Promise(images, shape, np.dtype(f"<u{bits // 8}"))
+        if self.promise_given and promise != self.promise:
+            raise PromiseError(
+                f"{self.name}: the next images would be {promise}, but the run was told "
+                f"{self.promise}; give each such setting a run of its own (bit_depth_image follows "
+                "count_time)"
+            )
+        return promise
+
+    def _id_from_files(self, staging: Staging) -> int:
+        """Return the id of the series that was just armed from its master file's name."""
+        start = f"{staging.stem}_"
+        client = self.states.link.client
+        ids = [
+            int(number)
+            for name in client.files()
+            if name.startswith(start)
+            and name.endswith(MASTER_ENDING)
+            and (number := name[len(start) : -len(MASTER_ENDING)]).isdigit()
+        ]
+        if not ids:
+            raise ReplyError(
+                f"{self.name}: arm answered no sequence id, and no master file tells it",
+                request=f"PUT {client.url} command/arm",
+            )
+        return max(ids)
+
+    def _check_thresholds(self) -> None:
+        modes = {key: self._optional(self.detector[f"config/{key}"]) for key in THRESHOLD_MODES}
+        enabled = [key for key, mode in modes.items() if mode == "enabled"]
+        if len(enabled) > 1:
+            raise StateError(
+                f"{self.name}: {', '.join(enabled)} are 'enabled', so that each exposure gives "
+                f"{len(enabled)} images, which the documents of a run cannot describe yet; "
+                f"disable all but one: {self.name}.detector['config/{enabled[-1]}'].set('disabled')"
+            )
+
+    def _check_format(self) -> None:
+        found = self._optional(self.filewriter[f"config/{FILE_FORMAT}"])
+        if isinstance(found, str) and UNKNOWN_FORMAT in found:
+            raise StateError(
+                f"{self.name}: the file writer's format is {found!r}, whose images of four "
+                "dimensions the documents of a run cannot describe yet; set "
+                f"{self.name}.filewriter['config/{FILE_FORMAT}'] to a legacy format"
+            )
+
+    def _optional(self, signal: object) -> object:
+        if not isinstance(signal, EigerSignal) or signal.served is False:
+            return None
+        try:
+            return signal.get()
+        except NotServedError:
+            return None
+
+    def _signal(self, dotted: str) -> EigerSignal:
+        subsystem, attribute = dotted.split(".")
+        return getattr(getattr(self.states, subsystem), attribute)

@@ -1,0 +1,89 @@
+"""Ends series: after the last trigger, or early, by the mildest command that is quick enough."""
+
+import logging
+
+from ophyd_eiger.errors import EigerError, LostReplyError, RefusedError
+from ophyd_eiger.points import Exposure, Series
+from ophyd_eiger.signals import EigerCommand, require_value
+from ophyd_eiger.states import States
+from ophyd_eiger.transfer import Transfer
+
+logger = logging.getLogger(__name__)
+
+# A series that holds finished points is ended by cancel, which keeps them but waits for the image
+# that is being exposed; with nothing to keep, abort ends it at once. Beyond this frame time plain
+# disarm ends an EIGER1's exposure and keeps what is finished; on EIGER2 it ends no exposure.
+LONGEST_CANCEL_S = 5.0
+
+
+class Ending:
+    """Ends the series of one detector.
+
+    Parameters
+    ----------
+    states : States
+        Asks the detector.
+    transfer : Transfer
+        Is told that a series' files are on the DCU.
+    """
+
+    def __init__(self, states: States, transfer: Transfer) -> None:
+        self.states = states
+        self.detector = states.detector
+        self.transfer = transfer
+
+    def end(self, series: Series) -> None:
+        """Disarm after the last trigger; the DCU has done so by itself, and accepts it again."""
+        self.send(self.detector.disarm)
+        series.ended = True
+        self.transfer.end(series.delivery, cut_short=False)
+
+    def end_early(self, series: Series, exposure: Exposure | None) -> None:
+        """End a series that still waits for triggers or exposes, and keep its finished points.
+
+        Parameters
+        ----------
+        series : Series
+            The series.
+        exposure : Exposure or None
+            What is or was exposed last.
+        """
+        if series.ended:
+            return
+        series.ended = True
+        if series.triggered and not series.over and not (series.used_up and not series.failed):
+            self._end_exposure(series, exposure)
+        self.send(self.detector.disarm)
+        if series.triggered:
+            self.states.wait_for_files_closed()
+            self.transfer.end(
+                series.delivery,
+                cut_short=True,
+                interrupted=series.interrupted or series.failed,
+            )
+
+    def _end_exposure(self, series: Series, exposure: Exposure | None) -> None:
+        frame_time = float(require_value(self.detector.frame_time))
+        if series.points == 0 and not (exposure and exposure.by == "cancel"):
+            self.send(self.detector.abort)
+        elif frame_time <= LONGEST_CANCEL_S or self.states.needs_more_than_disarm():
+            self.send(self.detector.cancel, margin=frame_time)
+
+    def disarm_after_failure(self) -> None:
+        """Disarm what may be armed; nothing was exposed, so there is no more to end."""
+        try:
+            self.send(self.detector.disarm)
+        except EigerError as error:
+            logger.warning("%s: not disarmed: %s", self.states.name, error)
+
+    def send(self, command: EigerCommand, *, margin: float = 0.0) -> None:
+        """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""
+        try:
+            command.send(timeout=command.seconds + margin)
+        except RefusedError as error:
+            # A detector that went into an error, or was initialized by somebody, refuses it.
+            if not self.states.is_over():
+                raise
+            logger.warning("%s: %s; the series is over all the same", self.states.name, error)
+        except LostReplyError as error:
+            self.states.confirm_idle(error)

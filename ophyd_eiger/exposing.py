@@ -1,0 +1,266 @@
+"""Exposes the images of a point, or of a fly scan, in each trigger mode.
+
+In `ints` and `inte` it sends the triggers; in `exts` and `exte` signals at the detector's input
+come from elsewhere, and it watches what the wire shows of them: files that are published, the
+monitor's image numbers where the monitor is on, and the state, which shows each exposure that
+lasts longer than the time between two questions, and the series' end.
+"""
+
+import logging
+import time
+from collections.abc import Callable, Sequence
+
+from ophyd.utils.errors import WaitTimeoutError
+
+from ophyd_eiger.errors import LostReplyError, RefusedError, SignalTimeoutError
+from ophyd_eiger.points import Exposure, Flight, Series
+from ophyd_eiger.progress import ImageCount
+from ophyd_eiger.signals import require_value
+from ophyd_eiger.states import STATE_PERIOD_S, States
+from ophyd_eiger.transfer import Transfer
+from ophyd_eiger.triggering import TriggerMode
+from ophyd_eiger.worker import EigerStatus, Worker
+
+logger = logging.getLogger(__name__)
+
+
+class Exposing:
+    """Exposes with one detector.
+
+    Parameters
+    ----------
+    states : States
+        Asks the detector.
+    transfer : Transfer
+        Brings the files home, and sees them published.
+    newest_in_monitor : callable
+        Returns the number of a series' newest image that the monitor listed, or None.
+    """
+
+    def __init__(
+        self,
+        states: States,
+        transfer: Transfer,
+        newest_in_monitor: Callable[[int], int | None],
+    ) -> None:
+        self.states = states
+        self.name = states.name
+        self.detector = states.detector
+        self.transfer = transfer
+        self._newest_in_monitor = newest_in_monitor
+        self._caller = Worker(f"{self.name} trigger")
+
+    def close(self) -> None:
+        """Let the thread that sends triggers end."""
+        self._caller.close()
+
+    # ---- a point of a step scan ----
+
+    def expose(self, series: Series, exposure: Exposure, seconds: Sequence[float]) -> bool:
+        """Take one point; return False if it was interrupted.
+
+        Parameters
+        ----------
+        series : Series
+            Armed; this is its next point.
+        exposure : Exposure
+            The call of `trigger`.
+        seconds : sequence of float
+            In trigger mode inte the exposure of each of the point's images in s.
+
+        Raises
+        ------
+        EigerError
+            If the images were not all taken.
+        """
+        if exposure.interrupted:
+            return False
+        self._begin(series)
+        if series.scheme.mode.is_external:
+            return self._await_point(series, exposure)
+        return self._trigger_point(series, exposure, seconds)
+
+    def wait_for_reply(self, call: EigerStatus | None) -> None:
+        """Wait for the reply of a trigger whose series was ended; what it says does not matter."""
+        if call is None:
+            return
+        try:
+            call.exception(timeout=self.states.link.client.timeouts.end)
+        except WaitTimeoutError:
+            logger.warning("%s: the DCU did not answer a trigger whose series ended", self.name)
+            self._caller = Worker(f"{self.name} trigger")
+
+    def _begin(self, series: Series) -> None:
+        if not series.triggered:
+            series.triggered = True
+            self.transfer.add(series.delivery, seen_by_files=series.scheme.mode.is_external)
+
+    def _trigger_point(self, series: Series, exposure: Exposure, seconds: Sequence[float]) -> bool:
+        scheme = series.scheme
+        each = [self._seconds(series, given) for given in seconds or [None] * scheme.triggers]
+        count = ImageCount(scheme.images, sum(each))
+        self.states.link.client.ledger.exposed(sum(each))
+        exposure.status.follow(count)
+        # The request blocks until the images are exposed. Another thread waits for it, so that
+        # this one can end the exposure when it is told to.
+        call = EigerStatus(f"{self.name}: trigger request")
+        call.add_callback(lambda _: exposure.wake.set())
+        count.begin()
+        self._caller.submit(lambda: self._send_triggers(series, exposure, each, count), call)
+        exposure.call = call
+        exposure.wake.wait()
+        if exposure.interrupted:
+            return False
+        call.wait(timeout=0)
+        return True
+
+    def _seconds(self, series: Series, given: float | None) -> float:
+        """Return how long one trigger takes, in s."""
+        if given is not None:
+            return float(given)
+        if series.scheme.mode is TriggerMode.INTE:
+            return float(require_value(self.detector.count_time))
+        return series.scheme.nimages * float(require_value(self.detector.frame_time))
+
+    def _send_triggers(
+        self, series: Series, exposure: Exposure, each: Sequence[float], count: ImageCount
+    ) -> None:
+        sent = series.points * series.scheme.triggers
+        for number, seconds in enumerate(each, start=1):
+            if exposure.interrupted:
+                return
+            self._send_trigger(series, seconds, last=sent + number == series.scheme.ntrigger)
+            count.count(number * series.scheme.nimages, "trigger reply")
+
+    def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> None:
+        timeout = seconds + self.states.link.client.timeouts.trigger_margin
+        sends_exposure = series.scheme.mode is TriggerMode.INTE
+        began = time.monotonic()
+        try:
+            self.detector.soft_trigger.send(
+                value=seconds if sends_exposure else None, timeout=timeout
+            )
+        except LostReplyError as error:
+            self.states.confirm_trigger(last, seconds, began, error)
+        except RefusedError as error:
+            raise self.states.refused_trigger(error) from error
+        if sends_exposure:
+            self.states.wait_out(seconds, timeout)
+        elif last:
+            self.states.wait_for_exposure_to_end(timeout)
+
+    def _await_point(self, series: Series, exposure: Exposure) -> bool:
+        wanted = series.images_taken + series.scheme.images
+        count = ImageCount(series.scheme.images, 0.0)
+        exposure.status.follow(count)
+        watch = _Patience(self.states.link.client.timeouts.signal)
+        while True:
+            images, evidence = self.images_seen(series)
+            count.count(images - series.images_taken, evidence)
+            if images >= wanted:
+                return True
+            if watch.is_over(images):
+                raise self._no_signal(series, images, wanted, watch.patience)
+            if exposure.wake.wait(STATE_PERIOD_S):
+                return False
+
+    def _no_signal(
+        self, series: Series, images: int, wanted: int, patience: float
+    ) -> SignalTimeoutError:
+        return SignalTimeoutError(
+            f"{self.name}: image {wanted} of series {series.series_id} was not taken within "
+            f"{patience:g} s of the last news; {images} are known to be taken. Do the signals "
+            f"reach the detector's trigger input, in trigger_mode {series.scheme.mode.value!r}? "
+            "Give Timeouts(signal=...) if they may take longer"
+        )
+
+    def images_seen(self, series: Series) -> tuple[int, str]:
+        """Return how many images of a series are known to be taken, and what shows it.
+
+        Raises
+        ------
+        StateError
+            If the detector is in a state in which none is taken any more.
+        """
+        scheme = series.scheme
+        seen = [(series.delivery.published, "files")]
+        if self.states.monitor.mode.last == "enabled":
+            seen.append((self._newest_in_monitor(series.series_id) or 0, "monitor"))
+        seen.append((self._images_by_state(series), "state"))
+        images, evidence = max(seen)
+        return min(images, scheme.total), evidence
+
+    def _images_by_state(self, series: Series) -> int:
+        before, series.state = series.state, self.states.ask_unless_lost()
+        # (Before API 1.6 an initialized detector is "ready", armed or not: that tells nothing.)
+        if series.state == "idle":
+            # The detector disarms by itself when it has all images.
+            series.over = True
+            return series.scheme.total
+        if before == "acquire" and series.state == "ready":
+            series.triggers_seen += 1
+        return series.triggers_seen * series.scheme.nimages
+
+    # ---- a fly scan ----
+
+    def take_off(self, series: Series, flight: Flight) -> None:
+        """Begin a fly scan: send its trigger, or wait for the first signal."""
+        scheme = series.scheme
+        self._begin(series)
+        seconds = scheme.total * float(require_value(self.detector.frame_time))
+        flight.count = ImageCount(
+            flight.events * scheme.images, 0.0 if scheme.mode.is_external else seconds
+        )
+        if scheme.mode.is_external:
+            return
+        each = [self._seconds(series, None)] * scheme.ntrigger
+        call = EigerStatus(f"{self.name}: trigger request")
+        call.add_callback(lambda _: flight.wake.set())
+        flight.count.begin()
+        flight.call = call
+        self._caller.submit(lambda: self._send_triggers(series, flight, each, flight.count), call)
+
+    def fly(self, series: Series, flight: Flight) -> bool:
+        """Wait until the images of a fly scan are taken; return False if it was interrupted.
+
+        Raises
+        ------
+        EigerError
+            If they were not all taken.
+        """
+        wanted = flight.events * series.scheme.images
+        watch = _Patience(self.states.link.client.timeouts.signal)
+        while not flight.interrupted:
+            if flight.call is not None and flight.call.done:
+                flight.call.wait(timeout=0)
+                series.over = not flight.finishing
+                images = series.scheme.total if series.over else series.delivery.published
+            elif flight.call is not None:
+                images = series.delivery.published
+                flight.count.count(images, "files")
+            else:
+                images, evidence = self.images_seen(series)
+                flight.count.count(images, evidence)
+                if images < wanted and watch.is_over(images):
+                    raise self._no_signal(series, images, wanted, watch.patience)
+            flight.points = min(images // series.scheme.images, flight.events)
+            flight.time = time.time()
+            if flight.points >= flight.events or flight.finishing:
+                return True
+            flight.wake.wait(STATE_PERIOD_S)
+        return False
+
+
+class _Patience:
+    """Says when nothing has come for too long."""
+
+    def __init__(self, patience: float) -> None:
+        self.patience = patience
+        self._count = 0
+        self._since = time.monotonic()
+
+    def is_over(self, count: int) -> bool:
+        now = time.monotonic()
+        if count > self._count:
+            self._count, self._since = count, now
+        return now - self._since > self.patience

@@ -1,0 +1,174 @@
+"""Which documents name which images: one view file a series, one entry in it an event.
+
+A device is not told which run it is read in. What it sees is that `describe` is asked once by each
+stream of each run, after the first `read` and before that event's documents are asked for; so a
+new view begins there, and every view holds the images of one stream alone. That a pause dropped an
+event is seen by the RunEngine not having filled in the fields that are its own.
+"""
+
+import uuid
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from typing import Any
+
+from ophyd_eiger import documents
+from ophyd_eiger.deliveries import View
+from ophyd_eiger.points import Point, Series
+
+Documents = list[tuple[str, dict[str, Any]]]
+
+
+class Naming(ABC):
+    """Names the images of points in documents.
+
+    Parameters
+    ----------
+    data_key : str
+        The images' key in events and descriptors.
+    """
+
+    external = ""
+
+    def __init__(self, data_key: str) -> None:
+        self.data_key = data_key
+        self._views: dict[int, View] = {}
+        self._of_view: dict[str, Any] = {}
+        self._series: Series | None = None
+        self._asked: list[tuple[str, Point]] = []
+        self._new_stream = True
+        self._look_back = False
+
+    def note_described(self) -> None:
+        """Note that a stream of a run asked what the images are: its first event is this one."""
+        self._new_stream = True
+
+    def note_pause(self) -> None:
+        """Note that the RunEngine paused, and may have dropped an event that was read."""
+        self._look_back = True
+
+    def ask(self, *points: Point) -> list[str]:
+        """Note that these points were read; return the ids by which events may name them."""
+        self._asked = [(str(uuid.uuid4()), point) for point in points]
+        return [name for name, _ in self._asked]
+
+    def answer(self) -> Iterator[tuple[str, dict[str, Any]]]:
+        """Give the documents of what was read, each once."""
+        asked, self._asked = self._asked, []
+        if self._look_back and asked:
+            self._look_back = False
+            self._forget_dropped()
+        while asked:
+            series = asked[0][1].series
+            together = [entry for entry in asked if entry[1].series is series]
+            asked = [entry for entry in asked if entry[1].series is not series]
+            yield from self._name(self._view_of(series), series, together)
+
+    def _view_of(self, series: Series) -> View:
+        if self._new_stream or series is not self._series:
+            number = len(series.delivery.views)
+            ending = "_view.h5" if number == 0 else f"_view_{number + 1}.h5"
+            view = View(series.delivery.basename + ending, series.promise.images)
+            series.delivery.views.append(view)
+            self._begin_view(view, series, new_stream=self._new_stream)
+            self._series, self._new_stream = series, False
+        return series.delivery.views[-1]
+
+    @abstractmethod
+    def _begin_view(self, view: View, series: Series, *, new_stream: bool) -> None: ...
+
+    @abstractmethod
+    def _name(self, view: View, series: Series, asked: list[tuple[str, Point]]) -> Documents: ...
+
+    @abstractmethod
+    def _forget_dropped(self) -> None: ...
+
+
+class DatumNaming(Naming):
+    """Resource and Datum, one Resource a view; events hold the Datum's id, for databroker."""
+
+    external = "FILESTORE:"
+
+    def __init__(self, data_key: str) -> None:
+        super().__init__(data_key)
+        self._resource: dict[str, Any] | None = None
+        self._given = False
+
+    def _begin_view(self, view: View, series: Series, *, new_stream: bool) -> None:
+        delivery = series.delivery
+        self._resource = documents.resource(delivery.directory, view.file, series.promise)
+        self._given = False
+
+    def _name(self, view: View, series: Series, asked: list[tuple[str, Point]]) -> Documents:
+        if self._resource is None:
+            raise AssertionError("a view without a Resource")
+        found: Documents = []
+        if not self._given:
+            found.append(("resource", self._resource))
+            self._given = True
+        for datum_id, point in asked:
+            first = len(view.firsts) * view.images
+            view.firsts.append(point.first)
+            found.append(
+                ("datum", documents.datum(datum_id, self._resource, first, series.promise))
+            )
+        return found
+
+    def _forget_dropped(self) -> None:
+        # Of a Datum nothing tells whether it was emitted; one that was not names an image too many
+        # in the view, and no other wrong. Without its Resource none was.
+        if self._given and self._resource is not None and "run_start" not in self._resource:
+            self._given = False
+            if self._series is not None:
+                self._series.delivery.views[-1].firsts.clear()
+
+
+class StreamNaming(Naming):
+    """StreamResource and StreamDatum, one StreamResource a view; events hold nothing of them."""
+
+    external = "STREAM:"
+
+    def __init__(self, data_key: str) -> None:
+        super().__init__(data_key)
+        self._resource: dict[str, Any] | None = None
+        self._resource_given = False
+        self._events = 0
+        self._last: list[dict[str, Any]] = []
+
+    @property
+    def events(self) -> int:
+        """Events that were named since the stream began."""
+        return self._events
+
+    def _begin_view(self, view: View, series: Series, *, new_stream: bool) -> None:
+        delivery = series.delivery
+        self._resource = documents.stream_resource(
+            delivery.directory, view.file, self.data_key, series.promise
+        )
+        self._resource_given = False
+        self._last = []
+        if new_stream:
+            self._events = 0
+
+    def _name(self, view: View, series: Series, asked: list[tuple[str, Point]]) -> Documents:
+        if self._resource is None:
+            raise AssertionError("a view without a StreamResource")
+        found: Documents = []
+        if not self._resource_given:
+            found.append(("stream_resource", self._resource))
+            self._resource_given = True
+        before = len(view.firsts)
+        view.firsts.extend(point.first for _, point in asked)
+        start, self._events = self._events, self._events + len(asked)
+        last = documents.stream_datum(self._resource, before, start, self._events)
+        self._last = [last]
+        return [*found, ("stream_datum", last)]
+
+    def _forget_dropped(self) -> None:
+        if self._resource is not None and "run_start" not in self._resource:
+            self._resource_given = False
+        for dropped in (doc for doc in self._last if not doc["descriptor"]):
+            count = dropped["indices"]["stop"] - dropped["indices"]["start"]
+            self._events -= count
+            if self._series is not None:
+                del self._series.delivery.views[-1].firsts[-count:]
+        self._last = []

@@ -1,0 +1,114 @@
+"""How far a piece of work is, and how that is known. Pure: no requests, no threads.
+
+The SIMPLON API has no counter of images. What is counted is counted where the wire shows it: by
+the reply of a blocking trigger, by files that are published, by the monitor's image numbers, by
+the detector's state. In between only time can say how far it should be; that is marked as an
+estimate.
+"""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+
+# What an estimate may reach at most before something is known for sure.
+_NEVER_DONE = 0.99
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a piece of work is.
+
+    Attributes
+    ----------
+    current, target : float
+        In `unit`.
+    unit : str
+        As in "images" or "s".
+    evidence : str
+        What tells it: "trigger reply", "files", "monitor", "state" or "time".
+    """
+
+    current: float
+    target: float
+    unit: str
+    evidence: str
+
+    @property
+    def is_estimate(self) -> bool:
+        """Whether nothing but time tells it."""
+        return self.evidence == "time"
+
+    @property
+    def remaining(self) -> float:
+        """The fraction that is to come, as bluesky's progress bars want it."""
+        return 1 - min(self.current / self.target, 1.0) if self.target else 0.0
+
+    def __str__(self) -> str:
+        by = "an estimate from time" if self.is_estimate else f"by {self.evidence}"
+        return f"{self.current:g} of {self.target:g} {self.unit}, {by}"
+
+
+class ImageCount:
+    """Counts the images of an exposure as far as evidence goes, and estimates the rest.
+
+    Parameters
+    ----------
+    images : int
+        How many are to come.
+    seconds : float
+        How long they take together; 0 where nobody knows, as with external triggers.
+    clock : callable
+        Gives the time in s.
+    """
+
+    def __init__(
+        self, images: int, seconds: float, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self.images = images
+        self.seconds = seconds
+        self.counted = 0
+        self.evidence = "time"
+        self._clock = clock
+        self._began: float | None = None
+
+    def begin(self) -> None:
+        """Note that the exposure begins now."""
+        self._began = self._clock()
+
+    def count(self, images: int, evidence: str) -> None:
+        """Note that so many images are there, and what shows it."""
+        if images > self.counted:
+            self.counted = min(images, self.images)
+            self.evidence = evidence
+
+    def __call__(self) -> Progress:
+        """Return how far it is now."""
+        estimate = 0.0
+        if self._began is not None and self.seconds > 0:
+            passed = (self._clock() - self._began) / self.seconds
+            estimate = float(int(min(passed, _NEVER_DONE) * self.images))
+        if self.counted >= estimate and self.counted:
+            return Progress(self.counted, self.images, "images", self.evidence)
+        return Progress(estimate, self.images, "images", "time")
+
+
+class Countdown:
+    """Estimates by time how far a request is that says nothing until its end.
+
+    Parameters
+    ----------
+    seconds : float
+        How long it is expected to take.
+    clock : callable
+        Gives the time in s.
+    """
+
+    def __init__(self, seconds: float, clock: Callable[[], float] = time.monotonic) -> None:
+        self.seconds = seconds
+        self._clock = clock
+        self._began = clock()
+
+    def __call__(self) -> Progress:
+        """Return how far it should be now."""
+        passed = min(self._clock() - self._began, _NEVER_DONE * self.seconds)
+        return Progress(round(passed, 1), self.seconds, "s", "time")

@@ -1,0 +1,103 @@
+"""What a point is told beside the detector's own settings: exposures, triggers, folder, prefix."""
+
+import contextlib
+from datetime import datetime
+
+import bluesky.plans as bp
+import numpy as np
+import pytest
+from catalogs import recorded
+
+import sim_dcu
+from ophyd_eiger import EigerDetector
+from ophyd_eiger.signals import LimitError
+
+
+@pytest.fixture(params=["eiger-500k", "eiger2-500k"])
+def inte(request, tmp_path):
+    with (
+        sim_dcu.serve(request.param, seed=3, initialized=True) as dcu,
+        contextlib.ExitStack() as stack,
+    ):
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "data")
+        stack.callback(eiger.destroy)
+        eiger.connect()
+        eiger.detector.nimages.set(1).wait(10)
+        eiger.detector.trigger_mode.set("inte").wait(10)
+        yield dcu, eiger
+
+
+def test_an_exposure_a_point(RE, catalog, inte):
+    dcu, eiger = inte
+    (uid,) = RE(bp.scan([eiger], eiger.exposure, 0.001, 0.004, 4))
+    dataset = catalog[uid].primary.read()
+    assert list(np.asarray(dataset["eiger_exposure"])) == pytest.approx(
+        [0.001, 0.002, 0.003, 0.004]
+    )
+    found = np.asarray(dataset["eiger_image"])
+    assert np.array_equal(found[:, 0], [dcu.image(series, 1) for series in (1, 2, 3, 4)])
+
+
+def test_a_list_of_exposures_a_point(RE, catalog, inte):
+    dcu, eiger = inte
+    eiger.exposure.set([0.001, 0.002, 0.003]).wait(10)
+    eiger.detector.ntrigger.set(6).wait(10)
+    with recorded(RE) as documents:
+        (uid,) = RE(bp.count([eiger], 2))
+    events = [doc for name, doc in documents if name == "event"]
+    assert [event["data"]["eiger_exposure"] for event in events] == [[0.001, 0.002, 0.003]] * 2
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    assert np.array_equal(found[1], [dcu.image(1, number) for number in (4, 5, 6)])
+
+
+@pytest.mark.parametrize("value", [0, -1.0, "long", [], [0.1, "x"], float("nan"), True])
+def test_no_exposure(inte, value):
+    _, eiger = inte
+    with pytest.raises(LimitError, match="eiger_exposure"):
+        eiger.exposure.set(value)
+
+
+def test_an_exposure_outside_the_detectors_limits(inte):
+    _, eiger = inte
+    with pytest.raises(LimitError, match=r"5000\.0 s is outside .* config/count_time"):
+        eiger.exposure.set(5000.0)
+
+
+@pytest.mark.parametrize("value", [0, -1, 1.5, True, "2"])
+def test_no_number_of_triggers(inte, value):
+    _, eiger = inte
+    with pytest.raises(LimitError, match="eiger_triggers_per_point"):
+        eiger.triggers_per_point.set(value)
+
+
+def test_directory_from_a_template_and_a_function(RE, eiger, tmp_path):
+    eiger.directory = tmp_path / "%Y" / "%m-%d"
+    before = datetime.now().astimezone()
+    with recorded(RE) as documents:
+        RE(bp.count([eiger]))
+    expected = {
+        tmp_path / f"{day:%Y}" / f"{day:%m-%d}" for day in (before, datetime.now().astimezone())
+    }
+    assert eiger.fetched[0].path.parent in expected
+    descriptor = next(doc for name, doc in documents if name == "descriptor")
+    told = descriptor["configuration"]["eiger"]["data"]
+    assert told["eiger_directory"] == str(eiger.fetched[0].path.parent)
+    assert told["eiger_file_prefix"] == "eiger"
+
+    folders = iter(["first", "second"])
+    eiger.directory = lambda: tmp_path / next(folders)
+    for name in ("first", "second"):
+        RE(bp.count([eiger]))
+        assert {file.path.parent for file in eiger.fetched} == {tmp_path / name}
+
+
+def test_a_function_that_returns_no_path(eiger):
+    eiger.directory = lambda: 7
+    with pytest.raises(ValueError, match="7, which is no path"):
+        eiger.stage()
+    eiger.directory = "data"
+
+
+def test_unknown_documents(dcu):
+    with pytest.raises(ValueError, match="'tiled' is not one of datum, stream"):
+        EigerDetector(dcu.url, name="eiger", documents="tiled")
