@@ -292,5 +292,6 @@ def _watch(reference: "weakref.ref[LiveImage]", closed: threading.Event) -> None
         image = reference()
         if image is None or image.leave_if_unwanted():
             return
-        pause = image.look_once()
+        with image.owner.link.client.ledger.background("monitor"):
+            pause = image.look_once()
         del image
