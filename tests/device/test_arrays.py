@@ -1,0 +1,311 @@
+"""Flat fields and masks: numpy in, numpy out, over the wire in the shortest form there is."""
+
+import base64
+import io
+import logging
+import re
+
+import fabio
+import numpy as np
+import pytest
+import requests
+import tifffile
+from fabio.tifimage import TifImage
+from ophyd.utils.errors import LimitError as OphydLimitError
+
+import sim_dcu
+from ophyd_eiger import EigerDetector, arrays
+from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError
+from ophyd_eiger.signals import LimitError
+
+MODELS = {"eiger-500k": ("1.6.0", (514, 1030)), "eiger2-500k": ("1.8.0", (512, 1028))}
+
+
+class Case:
+    """A device, and the DCU that it is connected to."""
+
+    def __init__(self, model, dcu, eiger):
+        self.version, self.shape = MODELS[model]
+        self.url, self.dcu, self.eiger = dcu.url, dcu, eiger
+
+    def path(self, key):
+        return f"{self.url}/detector/api/{self.version}/config/{key}"
+
+    def ask(self, key):
+        """Return an array as a plain client is told it, in JSON."""
+        form = requests.get(self.path(key), timeout=30).json()["value"]
+        return np.frombuffer(base64.b64decode(form["data"]), form["type"]).reshape(form["shape"])
+
+    def arrays(self):
+        twins = [f"threshold/{n}/" for n in (1, 2)] if self.version == "1.8.0" else []
+        return [f"{place}{name}" for place in ["", *twins] for name in ("flatfield", "pixel_mask")]
+
+    def signal(self, key):
+        return getattr(self.eiger.detector, key.replace("/", "_"))
+
+
+@pytest.fixture(params=list(MODELS))
+def case(request, tmp_path):
+    with sim_dcu.serve(request.param, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        eiger.connect()
+        yield Case(request.param, dcu, eiger)
+        eiger.destroy()
+
+
+def connected(tmp_path):
+    with sim_dcu.serve("eiger-500k", seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        eiger.connect()
+        yield Case("eiger-500k", dcu, eiger)
+        eiger.destroy()
+
+
+@pytest.fixture
+def eiger1(tmp_path):
+    yield from connected(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def quiet_eiger1(tmp_path_factory):
+    """For all tests that change nothing."""
+    yield from connected(tmp_path_factory.mktemp("quiet"))
+
+
+def test_numpy_in_numpy_out(case):
+    """Every array, and its description, as a plain client of the DCU sees them."""
+    for key in case.arrays():
+        signal = case.signal(key)
+        assert (signal.read(), signal.describe()) == ({}, {})
+        assert "not read yet" in repr(signal)
+        array = signal.get()
+        dtype = np.dtype("float32" if key.endswith("flatfield") else "uint32")
+        assert (array.dtype, array.shape) == (dtype, case.shape)
+        assert np.array_equal(array, case.ask(key))
+        (described,) = signal.describe().values()
+        assert (described["dtype"], described["shape"]) == ("array", list(case.shape))
+        assert described["dtype_numpy"] == dtype.str
+        assert f"{dtype.name} of shape {case.shape}" in repr(signal)
+
+        array[100:110, 200] += 1
+        signal.set(array).wait(20)
+        assert np.array_equal(case.ask(key), array)
+        assert np.array_equal(signal.last, array)
+        # What the caller does to his array afterwards is his own business.
+        array[0, 0] += 1
+        assert not np.array_equal(signal.last, array)
+
+
+def test_arrays_are_in_no_reading_and_no_configuration(case, requests_sent):
+    case.eiger.detector.pixel_mask.get()
+    for key in case.arrays():
+        assert case.signal(key).name not in case.eiger.read_configuration()
+    requests_sent.clear()
+    case.eiger.refresh()
+    asked = [request for request in requests_sent() if request.endswith(("field", "_mask"))]
+    assert asked == []
+
+
+def test_the_shortest_form_is_used(eiger1, requests_sent):
+    """TIFF there and back; as small as any of the three forms that the DCU has."""
+    sizes = {
+        form: len(requests.get(eiger1.path("pixel_mask"), headers={"Accept": form}).content)
+        for form in ("application/json", "application/tiff", "application/hdf5")
+    }
+    assert min(sizes, key=sizes.__getitem__) == "application/tiff"
+    mask = eiger1.eiger.detector.pixel_mask.get()
+    mask[1, 2] = 4
+    assert len(arrays.encode(mask, arrays.TIFF)) <= sizes["application/tiff"]
+    requests_sent.clear()
+    eiger1.eiger.detector.pixel_mask.set(mask).wait(20)
+    assert requests_sent() == [
+        "PUT detector config/pixel_mask",
+        "GET detector config/pixel_mask",
+        "GET detector config/number_of_excluded_pixels",
+    ]
+
+
+@pytest.mark.parametrize("status", [400, 406, 415, 500])
+def test_json_where_a_dcu_has_no_tiff(eiger1, requests_sent, status):
+    signal = eiger1.eiger.detector.flatfield
+    eiger1.dcu.faults.set("refuse", path="GET */flatfield", status=status, times=1)
+    array = signal.get()
+    assert np.array_equal(array, eiger1.ask("flatfield"))
+    array[3, 4] = 0.5
+    eiger1.dcu.faults.set("refuse", path="PUT */flatfield", status=status, times=2)
+    requests_sent.clear()
+    # JSON answered, so JSON is put at once; that it is refused is final.
+    with pytest.raises(RefusedError, match=f"answered {status}"):
+        signal.set(array).wait(20)
+    assert requests_sent() == ["PUT detector config/flatfield"]
+    mask = eiger1.eiger.detector.pixel_mask
+    changed = mask.get()
+    changed[3, 4] = 2
+    eiger1.dcu.faults.set("refuse", path="PUT */pixel_mask", status=status, times=1)
+    mask.set(changed).wait(20)
+    assert np.array_equal(eiger1.ask("pixel_mask"), changed)
+
+
+@pytest.mark.parametrize(
+    ("key", "array", "message"),
+    [
+        ("pixel_mask", np.zeros((1030, 514), "u4"), r"shape \(1030, 514\).*\(514, 1030\)"),
+        ("pixel_mask", np.zeros((514, 1030, 1), "u4"), r"shape \(514, 1030, 1\)"),
+        ("pixel_mask", 0, r"give an array of uint32 of shape \(514, 1030\)"),
+        ("pixel_mask", np.zeros((514, 1030)), "float64 does not fit into uint32 without loss"),
+        ("pixel_mask", np.zeros((514, 1030), "i4"), r"as \.astype\('uint32'\) makes it"),
+        ("flatfield", np.ones((514, 1030)), "float64 does not fit into float32 without loss"),
+        ("flatfield", np.full((514, 1030), np.nan, "f4"), "529420 values are not finite"),
+        ("flatfield", "nothing", "does not fit into float32"),
+    ],
+)
+def test_what_is_no_such_array_is_refused_before_sending(
+    quiet_eiger1, requests_sent, key, array, message
+):
+    requests_sent.clear()
+    with pytest.raises(LimitError, match=f"^eiger_detector_{key}: .*{message}") as caught:
+        quiet_eiger1.signal(key).set(array)
+    assert isinstance(caught.value, OphydLimitError)
+    assert requests_sent() == []
+
+
+def test_smaller_integers_make_a_mask(eiger1):
+    mask = np.zeros(eiger1.shape, bool)
+    mask[7, 8] = True
+    eiger1.eiger.detector.pixel_mask.set(mask).wait(20)
+    assert np.array_equal(eiger1.ask("pixel_mask"), mask)
+    assert eiger1.eiger.detector.number_of_excluded_pixels.last == 1
+
+
+def test_another_array_than_was_put_is_told(eiger1, monkeypatch):
+    """As from a DCU that takes the array and does nothing."""
+    signal = eiger1.eiger.detector.pixel_mask
+    mask = signal.get()
+    mask[10, 20:23] += 1
+    monkeypatch.setattr(signal.link.client, "put_bytes", lambda *_, **__: ["pixel_mask"])
+    message = r"answers another array than was put: 3 pixels, first \[10, 20\]: \d+ instead of \d+"
+    with pytest.raises(ReplyError, match=message):
+        signal.set(mask).wait(20)
+
+
+def test_the_array_tells_what_a_lost_reply_does_not(eiger1, requests_sent):
+    signal = eiger1.eiger.detector.pixel_mask
+    mask = signal.get()
+    mask[10, 20] = 16
+    eiger1.dcu.faults.set("lose", path="PUT */pixel_mask", times=1)
+    requests_sent.clear()
+    signal.set(mask).wait(20)
+    assert requests_sent().count("PUT detector config/pixel_mask") == 1
+    assert np.array_equal(eiger1.ask("pixel_mask"), mask)
+
+
+def test_the_factorys_mask_comes_back(case):
+    detector = case.eiger.detector
+    factory = detector.pixel_mask.get()
+    excluded = detector.number_of_excluded_pixels.get()
+    with pytest.raises(NotServedError, match=r"^eiger_detector_pixel_mask: .*nothing to remove"):
+        detector.pixel_mask.restore_factory().wait(10)
+    mask = factory.copy()
+    mask[mask == 0] = 2
+    detector.pixel_mask.set(mask).wait(20)
+    assert detector.number_of_excluded_pixels.last == mask.size
+    detector.pixel_mask.restore_factory().wait(20)
+    assert np.array_equal(case.ask("pixel_mask"), factory)
+    assert np.array_equal(detector.pixel_mask.last, factory)
+    assert detector.number_of_excluded_pixels.last == excluded
+    with pytest.raises(RefusedError, match=r"405.*flatfield cannot be deleted"):
+        detector.flatfield.restore_factory().wait(10)
+
+
+def test_an_energy_makes_the_flat_field_stale(case, requests_sent):
+    """Megabytes are fetched for who listens, and for nobody else."""
+    flatfield = case.eiger.detector.flatfield
+    before = flatfield.get() + np.float32(0.5)
+    flatfield.set(before).wait(20)
+    requests_sent.clear()
+    # Which brings the factory's back.
+    case.eiger.detector.photon_energy.set(12400).wait(20)
+    assert not [request for request in requests_sent() if request.endswith("flatfield")]
+    assert (flatfield.read(), flatfield.describe(), flatfield.stale) == ({}, {}, True)
+    assert "stale" in repr(flatfield)
+
+    assert np.array_equal(flatfield.get(), case.ask("flatfield"))
+    assert not np.array_equal(flatfield.last, before)
+    heard = []
+    flatfield.subscribe(lambda value, old_value, **_: heard.append((value, old_value)), run=False)
+    old = flatfield.last
+    requests_sent.clear()
+    case.eiger.detector.photon_energy.set(9000).wait(20)
+    assert requests_sent().count("GET detector config/flatfield") == 1
+    ((value, old_value),) = heard
+    assert np.array_equal(value, case.ask("flatfield"))
+    assert np.array_equal(old_value, old)
+
+
+def test_a_point_reads_it_anew(case, RE):
+    """`trigger` asks, without holding up the event loop; then `read` has it."""
+    import bluesky.plan_stubs as bps
+
+    signal = case.eiger.detector.pixel_mask
+    read = []
+
+    def plan():
+        yield from bps.open_run()
+        yield from bps.trigger(signal, wait=True)
+        read.append((yield from bps.rd(signal)))
+        yield from bps.close_run()
+
+    RE(plan())
+    assert np.array_equal(read[0], case.ask("pixel_mask"))
+
+
+def test_the_table_of_count_rates_is_an_array_too(case):
+    table = case.eiger.detector.countrate_correction_table.get()
+    assert table.size > 100
+    assert np.array_equal(table, case.ask("countrate_correction_table"))
+
+
+# ---- the forms themselves, against other programs
+
+
+@pytest.mark.parametrize("dtype", ["uint32", "float32"])
+def test_tiff_as_others_read_and_write_it(dtype, tmp_path):
+    array = (np.arange(35 * 17).reshape(35, 17) * 7.25).astype(dtype)
+    body = arrays.encode(array, arrays.TIFF)
+    assert np.array_equal(tifffile.imread(io.BytesIO(body)), array)
+    (tmp_path / "ours.tif").write_bytes(body)
+    with fabio.open(tmp_path / "ours.tif") as image:
+        assert np.array_equal(image.data, array)
+    TifImage(data=array).write(tmp_path / "fabio.tif")
+    stripped = io.BytesIO()
+    tifffile.imwrite(stripped, array, rowsperstrip=4)
+    for theirs in ((tmp_path / "fabio.tif").read_bytes(), stripped.getvalue()):
+        found, form = arrays.decode(theirs)
+        assert (form, found.dtype) == (arrays.TIFF, array.dtype)
+        assert np.array_equal(found, array)
+
+
+def test_what_is_no_array_is_told():
+    array = np.ones((5, 7), "f4")
+    whole = arrays.encode(array, arrays.TIFF)
+    packed = io.BytesIO()
+    tifffile.imwrite(packed, array, compression="zlib")
+    for body, message in (
+        (b"", "0 bytes that begin with b''"),
+        (b"<html>", "neither TIFF nor JSON"),
+        (b'{"value": 3}', "'3' is no array in base64"),
+        (b"[1, 2]", "no array in base64"),
+        (arrays.encode(array, arrays.JSON).replace(b"[5, 7]", b"[5, 8]"), "cannot be read"),
+        (whole[:-1], "with 139 bytes of them"),
+        (whole[:20], "without the fields"),
+        (packed.getvalue(), "packed"),
+    ):
+        with pytest.raises(ValueError, match=re.escape(message)):
+            arrays.decode(body)
+
+
+def test_an_answer_that_is_no_array_is_one_clear_error(eiger1, caplog):
+    caplog.set_level(logging.ERROR)
+    eiger1.dcu.faults.set("refuse", path="GET */pixel_mask", status=200, text="busy", times=1)
+    with pytest.raises(ReplyError, match=r"^GET http\S+/config/pixel_mask: 4 bytes"):
+        eiger1.eiger.detector.pixel_mask.get()
