@@ -74,13 +74,11 @@ class EigerArray(EigerSignal):
         NotServedError, ReplyError, DcuError
             As of `EigerSignal.get`.
         """
-        self.ask()
-        return self._readback.copy()
+        return super().get(**kwargs).copy()
 
-    def ask(self) -> None:
-        """Ask the DCU and tell the subscribers; errors as of `get`."""
+    def _fetch(self) -> dict[str, Any]:
         try:
-            body = self._fetched(self._form)
+            body = self._body(self._form)
         except RefusedError as error:
             raise self.refusal(error) from error
         request = f"GET {self.source}"
@@ -97,9 +95,9 @@ class EigerArray(EigerSignal):
         array = array.astype(self.dtype, copy=False)
         array.flags.writeable = False
         self.stale = False
-        self._keep(array, Metadata(value_type="float" if self.dtype.kind == "f" else "uint"))
+        return self._keep(array, Metadata(value_type="float" if self.dtype.kind == "f" else "uint"))
 
-    def _fetched(self, form: str) -> memoryview:
+    def _body(self, form: str) -> memoryview:
         client = self.link.client
         try:
             return client.get_bytes(self.subsystem, self.resource, accept=form)

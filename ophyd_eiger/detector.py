@@ -302,6 +302,7 @@ class EigerDetector(Device):
         self._acquisition.close()
         self.link.worker.close()
         self.link.reader.close()
+        self.link.teller.close()
         self.link.client.close()
         super().destroy()
 

@@ -47,6 +47,8 @@ class Link:
         What was set since the detector was staged: a scan over it wants its values in the events.
     reader : Worker
         The thread that asks the DCU for one value where no order matters.
+    teller : Worker
+        The thread that tells subscribers what `get` found.
     """
 
     client: DcuClient
@@ -60,6 +62,7 @@ class Link:
     changed: Callable[[str, Iterable[str]], None] = field(default=lambda subsystem, keys: None)
     scanned: list[Any] = field(default_factory=list)
     reader: Worker = field(default_factory=lambda: Worker("eiger reader"))
+    teller: Worker = field(default_factory=lambda: Worker("eiger teller"))
 
     def not_served(self, name: str, what: str, error: RefusedError) -> NotServedError:
         """Return what to tell of a signal or command of this name that the DCU does not have."""

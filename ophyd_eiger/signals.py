@@ -7,6 +7,7 @@ that is as the last was.
 """
 
 import logging
+import threading
 import time
 from collections import OrderedDict
 from collections.abc import Iterable
@@ -48,6 +49,8 @@ FROZEN_BY_ARM = ("detector", "filewriter")
 FAULT_STATES = ("na", "error")
 # An EIGER 500K answers 500 for the links that it does not have.
 NOT_FITTED = 500
+# How long `get` waits for subscribers: plenty for a callback, little where one cannot run yet.
+MOMENT_S = 0.05
 
 
 class EigerSignal(Signal):
@@ -103,16 +106,37 @@ class EigerSignal(Signal):
         DcuError
             If it cannot be asked.
         """
-        self.ask()
+        self._tell_aside(self._fetch())
         return self._readback
 
     def ask(self) -> None:
-        """Ask the DCU and tell the subscribers; errors as of `get`."""
+        """Ask the DCU and tell the subscribers from the caller's thread; errors as of `get`."""
+        self._run_subs(**self._fetch())
+
+    def _fetch(self) -> dict[str, Any]:
+        """Ask the DCU, remember the answer, and return what subscribers are told."""
         try:
             reply = self.link.client.get(self.subsystem, self.resource)
         except RefusedError as error:
             raise self.refusal(error) from error
-        self._take(reply)
+        return self._take(reply)
+
+    def _tell_aside(self, news: dict[str, Any]) -> None:
+        """Tell the subscribers from a thread of its own, and give it a moment for that.
+
+        bluesky's suspenders call `get` while they hold the lock that their callback needs.
+        """
+        if not self._callbacks[self.SUB_VALUE] or self.link.teller.in_worker():
+            self._run_subs(**news)
+            return
+        told = threading.Event()
+
+        def tell() -> None:
+            self._run_subs(**news)
+            told.set()
+
+        self.link.teller.submit(tell, EigerStatus(f"{self.name}: tell"))
+        told.wait(MOMENT_S)
 
     def note_changed(self) -> None:
         """Ask anew: a PUT changed it."""
@@ -147,7 +171,7 @@ class EigerSignal(Signal):
         """Ask the DCU anew; done when it answered, so that `bp.count` records a fresh value."""
         return self.link.reader.submit(self.ask, EigerStatus(f"{self.name}: read"))
 
-    def _take(self, reply: Any) -> None:
+    def _take(self, reply: Any) -> dict[str, Any]:
         if not isinstance(reply, dict) or "value" not in reply:
             request = f"GET {self.source}"
             raise ReplyError(f"{request}: {reply!r} holds no value", request=request)
@@ -156,21 +180,21 @@ class EigerSignal(Signal):
         value = reply["value"]
         if isinstance(value, dict) and "__darray__" in value:
             value = from_darray(value)
-        self._keep(value, Metadata.of(reply, self.section))
+        return self._keep(value, Metadata.of(reply, self.section))
 
-    def _keep(self, value: Any, metadata: Metadata) -> None:
-        """Remember an answer and tell the subscribers, whether or not it is a new one."""
+    def _keep(self, value: Any, metadata: Metadata) -> dict[str, Any]:
+        """Remember an answer and return what subscribers are told, new or as the last one."""
         self.served = True
         self.dcu_metadata = metadata
         self._metadata["write_access"] = metadata.writable
         old, self._readback = self._readback, value
         self._metadata["timestamp"] = time.time()
-        self._run_subs(
-            sub_type=self.SUB_VALUE,
-            old_value=old,
-            value=value,
-            timestamp=self._metadata["timestamp"],
-        )
+        return {
+            "sub_type": self.SUB_VALUE,
+            "old_value": old,
+            "value": value,
+            "timestamp": self._metadata["timestamp"],
+        }
 
     def check_value(self, value: Any) -> Any:
         """Return the value as the wire takes it, or refuse it.

@@ -179,6 +179,9 @@ def refresh(subsystems: Iterable[Subsystem]) -> None:
         If the DCU cannot be asked at all; what came before has its new value.
     """
     subsystems = tuple(subsystems)
+    if subsystems:
+        # Once, and not once in each thread.
+        subsystems[0].link.client.api_version  # noqa: B018 - asked of the DCU
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="eiger refresh") as threads:
         lists = tuple(threads.map(Subsystem.to_refresh, subsystems))
         signals = [signal for chosen in lists for signal in chosen]

@@ -53,13 +53,23 @@ def case(request, tmp_path):
         eiger.destroy()
 
 
-@pytest.fixture
-def eiger1(tmp_path):
+def connected(tmp_path):
     with sim_dcu.serve("eiger-500k", seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
         eiger.connect()
         yield Case("eiger-500k", dcu, eiger)
         eiger.destroy()
+
+
+@pytest.fixture
+def eiger1(tmp_path):
+    yield from connected(tmp_path)
+
+
+@pytest.fixture(scope="module")
+def quiet_eiger1(tmp_path_factory):
+    """For all tests that change nothing."""
+    yield from connected(tmp_path_factory.mktemp("quiet"))
 
 
 def test_numpy_in_numpy_out(case):
@@ -150,11 +160,11 @@ def test_json_where_a_dcu_has_no_tiff(eiger1, requests_sent, status):
     ],
 )
 def test_what_is_no_such_array_is_refused_before_sending(
-    eiger1, requests_sent, key, array, message
+    quiet_eiger1, requests_sent, key, array, message
 ):
     requests_sent.clear()
     with pytest.raises(LimitError, match=f"^eiger_detector_{key}: .*{message}") as caught:
-        eiger1.signal(key).set(array)
+        quiet_eiger1.signal(key).set(array)
     assert isinstance(caught.value, OphydLimitError)
     assert requests_sent() == []
 
@@ -193,7 +203,7 @@ def test_the_factorys_mask_comes_back(case):
     detector = case.eiger.detector
     factory = detector.pixel_mask.get()
     excluded = detector.number_of_excluded_pixels.get()
-    with pytest.raises(NotServedError, match="^eiger_detector_pixel_mask: .*nothing to remove"):
+    with pytest.raises(NotServedError, match=r"^eiger_detector_pixel_mask: .*nothing to remove"):
         detector.pixel_mask.restore_factory().wait(10)
     mask = factory.copy()
     mask[mask == 0] = 2

@@ -63,6 +63,12 @@ def eiger2(tmp_path):
     yield from connected("eiger2-500k", tmp_path)
 
 
+@pytest.fixture(scope="module")
+def quiet_eiger2(tmp_path_factory):
+    """For all tests that change nothing."""
+    yield from connected("eiger2-500k", tmp_path_factory.mktemp("quiet"))
+
+
 def config_signals(case):
     return {signal.key: signal for signal in case.detector.signals if signal.section == "config"}
 
@@ -239,14 +245,13 @@ def test_alarms_where_the_dcu_says_nothing_of_them(eiger2):
     ],
 )
 def test_severity_follows_the_state_and_else_the_limits(
-    eiger1, monkeypatch, state, value, severity
+    quiet_eiger2, monkeypatch, state, value, severity
 ):
-    reply = {"value": value, "value_type": "float", "critical_limits": [15.0, None]}
-    reply["critical_limits"] = [None, 37.5]
+    reply = {"value": value, "value_type": "float", "critical_limits": [None, 37.5]}
     if state:
         reply["state"] = state
-    monkeypatch.setattr(eiger1.eiger.link.client, "get", lambda *_: reply)
-    signal = eiger1.detector.board_000_th0_temp
+    monkeypatch.setattr(quiet_eiger2.eiger.link.client, "get", lambda *_: reply)
+    signal = quiet_eiger2.detector.board_000_th0_temp
     signal.get()
     (reading,) = signal.read().values()
     assert reading["alarm_severity"] == severity
@@ -300,10 +305,10 @@ def test_dates_arrive_as_text(eiger1):
     ],
 )
 def test_values_of_a_wrong_type_are_refused_before_sending(
-    eiger2, requests_sent, key, value, message
+    quiet_eiger2, requests_sent, key, value, message
 ):
     requests_sent.clear()
-    signal = getattr(eiger2.detector, key)
+    signal = getattr(quiet_eiger2.detector, key)
     with pytest.raises(LimitError, match=message):
         signal.check_value(value)
     with pytest.raises(LimitError, match=f"config/{key}"):
@@ -446,7 +451,8 @@ def test_connecting_takes_few_connections_and_asks_nothing_twice(
     assert set(again) < set(asked)
     answered = [signal for subsystem in device.subsystems for signal in subsystem.signals]
     answered = [signal for signal in answered if signal.has_value]
-    assert len(again) == len(answered) + 2 * len(device.subsystems)
+    # (This log of requests leaves the list of files out.)
+    assert len(again) == len(answered) - 1 + 2 * len(device.subsystems)
     assert CONNECTIONS <= 5
     assert len(device.link.client._sessions) <= CONNECTIONS + 1
     device.destroy()
