@@ -17,6 +17,7 @@ from ophyd_eiger.errors import (
     NotServedError,
     RefusedError,
     ReplyError,
+    TiffError,
 )
 from ophyd_eiger.link import LimitError
 from ophyd_eiger.metadata import Metadata
@@ -77,13 +78,11 @@ class EigerArray(EigerSignal):
         return super().get(**kwargs).copy()
 
     def _fetch(self) -> dict[str, Any]:
-        try:
-            body = self._body(self._form)
-        except RefusedError as error:
-            raise self.refusal(error) from error
         request = f"GET {self.source}"
         try:
-            array, self._form = arrays.decode(body)
+            array, self._form = self._decoded(self._form)
+        except RefusedError as error:
+            raise self.refusal(error) from error
         except ValueError as error:
             raise ReplyError(f"{request}: {error}", request=request) from error
         if array.ndim != 2 or array.dtype.kind != self.dtype.kind:
@@ -97,15 +96,17 @@ class EigerArray(EigerSignal):
         self.stale = False
         return self._keep(array, Metadata(value_type="float" if self.dtype.kind == "f" else "uint"))
 
-    def _body(self, form: str) -> memoryview:
-        client = self.link.client
+    def _decoded(self, form: str) -> tuple[np.ndarray, str]:
+        """Return the array and the form it came in; JSON, where this one is not to be had."""
         try:
-            return client.get_bytes(self.subsystem, self.resource, accept=form)
-        except RefusedError as error:
-            if form == arrays.JSON or error.status not in NO_SUCH_FORM:
+            body = self.link.client.get_bytes(self.subsystem, self.resource, accept=form)
+            return arrays.decode(body)
+        except (RefusedError, TiffError) as error:
+            has_form = isinstance(error, RefusedError) and error.status not in NO_SUCH_FORM
+            if form == arrays.JSON or has_form:
                 raise
             logger.debug("%s; asked for JSON", error)
-            return client.get_bytes(self.subsystem, self.resource, accept=arrays.JSON)
+            return self._decoded(arrays.JSON)
 
     def note_changed(self) -> None:
         """Take note that a PUT changed it: ask anew if somebody listens, else it is stale."""

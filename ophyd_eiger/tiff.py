@@ -1,8 +1,8 @@
-"""The TIFF that a DCU answers with: its monitor's images and its pixel mask.
+"""The TIFF of a DCU: its monitor's images, its pixel masks and its flat fields.
 
 One layout, the detector's own: little-endian, one directory, one strip, no compression, unsigned
-pixels of 8, 16 or 32 bits. An EIGER2 adds a directory of its own. Anything else is refused rather
-than guessed at. Knows bytes and arrays; nothing of HTTP.
+pixels of 8, 16 or 32 bits or floats of 32. An EIGER2 adds a directory of its own. Anything else is
+refused rather than guessed at. Knows bytes and arrays; nothing of HTTP.
 
 Source: TIFF 6.0 (Adobe, 1992); SIMPLON API Reference 1.8, table 5.10, for the private directory.
 """
@@ -17,21 +17,32 @@ from ophyd_eiger.errors import TiffError
 WIDTH, HEIGHT = 256, 257
 BITS_PER_SAMPLE = 258
 COMPRESSION = 259
+PHOTOMETRIC = 262
 STRIP_OFFSETS = 273
 SAMPLES_PER_PIXEL = 277
+ROWS_PER_STRIP = 278
 STRIP_BYTES = 279
 SAMPLE_FORMAT = 339
 PRIVATE_DIRECTORY = 51192
 
 _HEADER = b"II*\0"
 _ENTRY_BYTES = 12
+# Behind the ten fields that are written, and the end of their directory.
+_PIXELS_START = 136
 # Hardware writes some fifteen; a damaged count must not make a long loop.
 _MOST_ENTRIES = 200
 _ASCII = 2
 # The struct letter of each numeric type of a field.
 _LETTERS = {1: "B", 3: "H", 4: "I", 6: "b", 8: "h", 9: "i", 11: "f", 12: "d", 13: "I", 16: "Q"}
-_UNSIGNED = 1
-_DTYPES = {8: "<u1", 16: "<u2", 32: "<u4"}
+_SHORT, _LONG = 3, 4
+_UNSIGNED, _FLOAT = 1, 3
+# By sample format and bits.
+_DTYPES: dict[tuple, str] = {
+    (_UNSIGNED, 8): "<u1",
+    (_UNSIGNED, 16): "<u2",
+    (_UNSIGNED, 32): "<u4",
+    (_FLOAT, 32): "<f4",
+}
 
 Fields = dict[int, int | float | str]
 
@@ -42,8 +53,9 @@ class DetectorTiff:
 
     Attributes
     ----------
-    pixels : numpy.ndarray of uint8, uint16 or uint32, shape (y, x)
-        Counts, or the bits of a mask. They are in the memory of the bytes that were decoded.
+    pixels : numpy.ndarray of uint8, uint16, uint32 or float32, shape (y, x)
+        Counts, the bits of a mask, or factors. They are in the memory of the bytes that were
+        decoded.
     private : dict
         The fields of the vendor's own directory by tag number, as they are written; empty on an
         EIGER1. What each number means is in no public document.
@@ -72,6 +84,36 @@ def decode(body: bytes | bytearray | memoryview) -> DetectorTiff:
     return DetectorTiff(pixels, _private(data, fields))
 
 
+def encode(array: np.ndarray) -> bytes:
+    """Return an array as a TIFF in the detector's layout.
+
+    Parameters
+    ----------
+    array : numpy.ndarray of uint8, uint16, uint32 or float32, shape (y, x)
+        Whose bytes are copied.
+    """
+    height, width = array.shape
+    pixels = np.ascontiguousarray(array, array.dtype.newbyteorder("<")).tobytes()
+    sample_format = _FLOAT if array.dtype.kind == "f" else _UNSIGNED
+    fields = (
+        (WIDTH, _LONG, width),
+        (HEIGHT, _LONG, height),
+        (BITS_PER_SAMPLE, _SHORT, 8 * array.dtype.itemsize),
+        (COMPRESSION, _SHORT, 1),
+        (PHOTOMETRIC, _SHORT, 1),
+        (STRIP_OFFSETS, _LONG, _PIXELS_START),
+        (SAMPLES_PER_PIXEL, _SHORT, 1),
+        (ROWS_PER_STRIP, _LONG, height),
+        (STRIP_BYTES, _LONG, len(pixels)),
+        (SAMPLE_FORMAT, _SHORT, sample_format),
+    )
+    # A value stands in the last four bytes of its entry, the lowest byte first.
+    directory = [struct.pack("<HHII", tag, kind, 1, value) for tag, kind, value in fields]
+    start = struct.pack("<IH", len(_HEADER) + 4, len(fields))
+    head = b"".join((_HEADER, start, *directory)).ljust(_PIXELS_START, b"\0")
+    return head + pixels
+
+
 def _pixels(data: memoryview, fields: Fields) -> np.ndarray:
     width, height = _whole(fields, WIDTH), _whole(fields, HEIGHT)
     bits = _whole(fields, BITS_PER_SAMPLE)
@@ -81,10 +123,11 @@ def _pixels(data: memoryview, fields: Fields) -> np.ndarray:
         fields.get(SAMPLES_PER_PIXEL, 1),
         fields.get(SAMPLE_FORMAT, _UNSIGNED),
     )
-    if bits not in _DTYPES or found[1:] != (1, 1, _UNSIGNED):
+    dtype = _DTYPES.get((found[3], bits))
+    if dtype is None or found[1:3] != (1, 1):
         raise TiffError(
-            "TIFF is not one of uncompressed unsigned pixels of 8, 16 or 32 bits: (bits, "
-            f"compression, samples a pixel, sample format) are {found}"
+            "TIFF is not one of uncompressed unsigned pixels of 8, 16 or 32 bits, or floats of 32: "
+            f"(bits, compression, samples a pixel, sample format) are {found}"
         )
     size = width * height * bits // 8
     start = _whole(fields, STRIP_OFFSETS)
@@ -95,7 +138,7 @@ def _pixels(data: memoryview, fields: Fields) -> np.ndarray:
         raise TiffError(
             f"TIFF of {width} x {height} pixels is cut short: {len(data)} of {start + size} bytes"
         )
-    flat = np.frombuffer(data, _DTYPES[bits], count=width * height, offset=start)
+    flat = np.frombuffer(data, dtype, count=width * height, offset=start)
     return flat.reshape(height, width)
 
 

@@ -285,6 +285,18 @@ def test_values_of_every_type_arrive(eiger2, key, value, expected):
     assert type(eiger2.detector[f"config/{key}"].last) is type(expected)
 
 
+def test_a_list_whose_type_is_that_of_its_entries(quiet_eiger2, monkeypatch):
+    """As an EIGER1 has them."""
+    reply = {"value": [1.0, 2.0], "value_type": "float", "access_mode": "rw", "max": 5}
+    monkeypatch.setattr(quiet_eiger2.eiger.link.client, "get", lambda *_: reply)
+    signal = quiet_eiger2.detector["config/some_list"]
+    signal.get()
+    assert signal.check_value((3, np.float32(4))) == [3.0, 4.0]
+    for wrong, message in ((3, "is not a list"), ([1, 6], "with 6 at place 1, which is outside")):
+        with pytest.raises(LimitError, match=message):
+            signal.check_value(wrong)
+
+
 def test_dates_arrive_as_text(eiger1):
     moment = dt.datetime(2026, 3, 4, 5, 6, 7, tzinfo=dt.UTC)
     eiger1.detector.data_collection_date.set(moment).wait(10)
@@ -458,9 +470,10 @@ def test_connecting_takes_few_connections_and_asks_nothing_twice(
     device.destroy()
 
 
-def test_a_dcu_without_lists_of_names(eiger1, tmp_path):
+@pytest.mark.parametrize(("status", "text"), [(404, "no such thing"), (200, "null"), (500, "")])
+def test_a_dcu_without_lists_of_names(eiger1, tmp_path, status, text):
     """As older firmware and other simulators: everything declared is asked for."""
-    eiger1.dcu.faults.set("refuse", path="GET */keys", status=404)
+    eiger1.dcu.faults.set("refuse", path="GET */keys", status=status, text=text)
     device = EigerDetector(eiger1.dcu.url, name="other", directory=tmp_path)
     device.connect()
     found = {

@@ -2,6 +2,7 @@
 
 import io
 
+import fabio
 import numpy as np
 import pytest
 import requests
@@ -9,7 +10,7 @@ import tifffile
 
 import sim_dcu
 from ophyd_eiger.errors import EigerError, TiffError
-from ophyd_eiger.tiff import decode
+from ophyd_eiger.tiff import decode, encode
 
 PIXELS = np.arange(35).reshape(5, 7)
 
@@ -22,14 +23,25 @@ def written(array, **options) -> bytes:
     return buffer.getvalue()
 
 
-@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4"])
+@pytest.mark.parametrize("dtype", ["u1", "<u2", "<u4", "<f4"])
 def test_another_librarys(dtype):
     array = PIXELS.astype(dtype)
-    array[1, 2] = np.iinfo(dtype).max
+    array[1, 2] = 1e30 if dtype == "<f4" else np.iinfo(dtype).max
     found = decode(written(array))
     assert found.pixels.dtype == np.dtype(dtype)
     np.testing.assert_array_equal(found.pixels, array)
     assert found.private == {}
+
+
+@pytest.mark.parametrize("dtype", ["u1", "<u2", ">u4", "<f4", ">f4"])
+def test_others_read_what_is_written(dtype, tmp_path):
+    array = (PIXELS * 7.25).astype(dtype)
+    body = encode(array)
+    np.testing.assert_array_equal(tifffile.imread(io.BytesIO(body)), array)
+    (tmp_path / "ours.tif").write_bytes(body)
+    with fabio.open(tmp_path / "ours.tif") as image:
+        np.testing.assert_array_equal(image.data, array)
+    np.testing.assert_array_equal(decode(body).pixels, array)
 
 
 @pytest.mark.parametrize("model", ["eiger-500k", "eiger2-500k"])
@@ -65,7 +77,7 @@ def test_each_cut_is_noticed():
     [
         (b"", "no TIFF"),
         (b'{"value": null}', "no TIFF"),
-        (written(PIXELS.astype("<f4")), "sample format"),
+        (written(PIXELS.astype("<f8")), "sample format"),
         (written(PIXELS.astype("<i2")), "sample format"),
         (written(PIXELS.astype("<u8")), r"\(64, 1, 1, 1\)"),
         (written(PIXELS.astype("<u2"), compression="zlib"), r"\(16, 8, 1, 1\)"),
