@@ -226,3 +226,44 @@ def test_component_whose_stage_fails(RE, dcu, tmp_path):
         RE(bp.count([station], 2))
     assert RE.state == "idle"
     station.destroy()
+
+
+@pytest.mark.long
+def test_ctrl_c_twice_while_arm_takes_17_s(RE, catalog, dcu, eiger):
+    """The longest arm of the reference: the bar moves, the pause comes at once, nothing is lost."""
+    dcu.faults.set("late:command=arm,seconds=17,count=1")
+    told = []
+    bars = []
+
+    def watch(statuses):
+        for status in statuses or ():
+            status.watch(lambda **kwargs: told.append(kwargs["current"]))
+        bars.append(statuses)
+
+    RE.waiting_hook = watch
+    pause_when(RE, bp.count([eiger], 3), lambda: len(set(told)) > 5)
+    (uid,) = RE.resume()
+    check_run(catalog, dcu, uid, 3)
+
+
+def test_two_detectors_are_armed_at_the_same_time(RE, dcu, eiger, tmp_path):
+    with sim_dcu.serve("eiger2-500k", time_scale=1, seed=4, initialized=True) as second:
+        other = EigerDetector(second.url, name="second", directory=tmp_path)
+        other.connect()
+        together = threading.Event()
+        over = threading.Event()
+
+        def look():
+            asks = [asked_state(dcu, "configure"), asked_state(second, "configure")]
+            while not over.is_set():
+                if all(ask() for ask in asks):
+                    together.set()
+                    return
+
+        looking = threading.Thread(target=look, daemon=True)
+        looking.start()
+        RE(bp.count([eiger, other], 1))
+        over.set()
+        looking.join()
+        assert together.is_set()
+        other.destroy()
