@@ -1,0 +1,100 @@
+"""What a point of an armed-once step scan costs beyond the RunEngine's own time.
+
+    python benchmarks/step_scan.py [--write]
+
+`bp.count` with the device, armed once for all points, one image a point, live numbers and monitor
+off, on a simulated DCU in a process of its own that does not wait (time-scale 0); and the same plan
+with `ophyd.sim.det`, which does nothing, in the same process and in turns. A point's time is that
+between its event and the next. Requests are those of the device's ledger, without the files that
+come home beside them.
+"""
+
+import argparse
+import itertools
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import bluesky.plans as bp
+from bluesky import RunEngine
+from ophyd.sim import det
+
+from ophyd_eiger import EigerDetector
+
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- step_scan -->\n", "<!-- /step_scan -->\n"
+MODELS = ("eiger-500k", "eiger2-500k", "eiger-4m")
+RUNS = 7
+POINTS = 100
+
+
+def points(engine: RunEngine, detector: Any) -> list[float]:
+    """Take a scan; return the seconds from each event to the next."""
+    times: list[float] = []
+    token = engine.subscribe(lambda name, doc: times.append(time.perf_counter()), "event")
+    engine(bp.count([detector], POINTS))
+    engine.unsubscribe(token)
+    return [later - earlier for earlier, later in itertools.pairwise(times)]
+
+
+def measured(engine: RunEngine, model: str) -> tuple[float, float, float]:
+    """Return the medians in s of a point with the device and without, and the requests a point."""
+    command = [sys.executable, "-m", "sim_dcu", "--model", model, "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--initialized", "--time-scale", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        with tempfile.TemporaryDirectory() as folder:
+            eiger = EigerDetector(url, name="eiger", directory=folder)
+            eiger.connect()
+            eiger.configure({"frame_time": 0.005, "count_time": 0.004, "ntrigger": POINTS})
+            ours: list[float] = []
+            floor: list[float] = []
+            requests = 0
+            for _ in range(RUNS):
+                ours += points(engine, eiger)
+                # The last point also disarms.
+                requests = sum(
+                    request.doing.startswith("point ") and request.doing != f"point {POINTS}"
+                    for request in eiger.ledger.requests
+                )
+                floor += points(engine, det)
+            eiger.destroy()
+        return statistics.median(ours), statistics.median(floor), requests / (POINTS - 1)
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the table into the README here")
+    write = parser.parse_args().write
+    engine = RunEngine({})
+    rows = [
+        f"Medians of {RUNS} interleaved scans of {POINTS} points; milliseconds a point.",
+        "",
+        "| model | the device | ophyd.sim.det | beyond it | requests a point |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for model in MODELS:
+        ours, floor, requests = (1e3 * x for x in measured(engine, model))
+        rows.append(
+            f"| {model} | {ours:.2f} | {floor:.2f} | {ours - floor:.2f} | {requests / 1e3:g} |"
+        )
+    table = "\n".join(rows) + "\n"
+    print(table)
+    if write:
+        text = README.read_text()
+        before, _, rest = text.partition(BEGIN)
+        README.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
