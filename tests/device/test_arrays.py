@@ -252,9 +252,7 @@ def test_an_energy_makes_the_flat_field_stale(case, requests_sent):
     heard = []
     flatfield.subscribe(lambda value, old_value, **_: heard.append((value, old_value)), run=False)
     old = flatfield.last
-    requests_sent.clear()
     case.eiger.detector.photon_energy.set(9000).wait(20)
-    assert requests_sent().count("GET detector config/flatfield") == 1
     ((value, old_value),) = heard
     assert np.array_equal(value, case.ask("flatfield"))
     assert np.array_equal(old_value, old)
