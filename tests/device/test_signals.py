@@ -63,10 +63,16 @@ def eiger2(tmp_path):
     yield from connected("eiger2-500k", tmp_path)
 
 
+@pytest.fixture(scope="module", params=list(VERSIONS))
+def shared(request, tmp_path_factory):
+    """For tests that do not mind what was set before."""
+    yield from connected(request.param, tmp_path_factory.mktemp(request.param))
+
+
 @pytest.fixture(scope="module")
-def quiet_eiger2(tmp_path_factory):
-    """For all tests that change nothing."""
-    yield from connected("eiger2-500k", tmp_path_factory.mktemp("quiet"))
+def shared_eiger2(tmp_path_factory):
+    """For tests that do not mind what was set before."""
+    yield from connected("eiger2-500k", tmp_path_factory.mktemp("shared"))
 
 
 def config_signals(case):
@@ -87,7 +93,9 @@ def config_signals(case):
         ("omega_start", 4.5),
     ],
 )
-def test_a_put_refreshes_exactly_what_its_reply_names(case, requests_sent, monkeypatch, key, value):
+def test_a_put_refreshes_exactly_what_its_reply_names(
+    shared, requests_sent, monkeypatch, key, value
+):
     named = set()
     parse = client._parse
 
@@ -98,11 +106,12 @@ def test_a_put_refreshes_exactly_what_its_reply_names(case, requests_sent, monke
 
     monkeypatch.setattr(client, "_parse", noted)
     heard = []
-    for signal in config_signals(case).values():
+    for signal in config_signals(shared).values():
+        signal.unsubscribe_all()
         if not signal.resource.endswith("flatfield"):
             signal.subscribe(lambda obj, **_: heard.append(obj.key), run=False)
     requests_sent.clear()
-    getattr(case.detector, key).set(value).wait(10)
+    getattr(shared.detector, key).set(value).wait(10)
     flatfields = {name for name in named if name.endswith("flatfield")}
     assert key in named
     assert sorted(heard) == sorted(named - flatfields)
@@ -245,13 +254,13 @@ def test_alarms_where_the_dcu_says_nothing_of_them(eiger2):
     ],
 )
 def test_severity_follows_the_state_and_else_the_limits(
-    quiet_eiger2, monkeypatch, state, value, severity
+    shared_eiger2, monkeypatch, state, value, severity
 ):
     reply = {"value": value, "value_type": "float", "critical_limits": [None, 37.5]}
     if state:
         reply["state"] = state
-    monkeypatch.setattr(quiet_eiger2.eiger.link.client, "get", lambda *_: reply)
-    signal = quiet_eiger2.detector.board_000_th0_temp
+    monkeypatch.setattr(shared_eiger2.eiger.link.client, "get", lambda *_: reply)
+    signal = shared_eiger2.detector.board_000_th0_temp
     signal.get()
     (reading,) = signal.read().values()
     assert reading["alarm_severity"] == severity
@@ -279,17 +288,17 @@ class Mode(enum.Enum):
         ("sample_name", np.str_("lysozyme"), "lysozyme"),
     ],
 )
-def test_values_of_every_type_arrive(eiger2, key, value, expected):
-    getattr(eiger2.detector, key).set(value).wait(10)
-    assert eiger2.ask(key) == expected
-    assert type(eiger2.detector[f"config/{key}"].last) is type(expected)
+def test_values_of_every_type_arrive(shared_eiger2, key, value, expected):
+    getattr(shared_eiger2.detector, key).set(value).wait(10)
+    assert shared_eiger2.ask(key) == expected
+    assert type(shared_eiger2.detector[f"config/{key}"].last) is type(expected)
 
 
-def test_a_list_whose_type_is_that_of_its_entries(quiet_eiger2, monkeypatch):
+def test_a_list_whose_type_is_that_of_its_entries(shared_eiger2, monkeypatch):
     """As an EIGER1 has them."""
     reply = {"value": [1.0, 2.0], "value_type": "float", "access_mode": "rw", "max": 5}
-    monkeypatch.setattr(quiet_eiger2.eiger.link.client, "get", lambda *_: reply)
-    signal = quiet_eiger2.detector["config/some_list"]
+    monkeypatch.setattr(shared_eiger2.eiger.link.client, "get", lambda *_: reply)
+    signal = shared_eiger2.detector["config/some_list"]
     signal.get()
     assert signal.check_value((3, np.float32(4))) == [3.0, 4.0]
     for wrong, message in ((3, "is not a list"), ([1, 6], "with 6 at place 1, which is outside")):
@@ -317,10 +326,10 @@ def test_dates_arrive_as_text(eiger1):
     ],
 )
 def test_values_of_a_wrong_type_are_refused_before_sending(
-    quiet_eiger2, requests_sent, key, value, message
+    shared_eiger2, requests_sent, key, value, message
 ):
     requests_sent.clear()
-    signal = getattr(quiet_eiger2.detector, key)
+    signal = getattr(shared_eiger2.detector, key)
     with pytest.raises(LimitError, match=message):
         signal.check_value(value)
     with pytest.raises(LimitError, match=f"config/{key}"):
@@ -328,13 +337,13 @@ def test_values_of_a_wrong_type_are_refused_before_sending(
     assert requests_sent() == []
 
 
-def test_choices_are_at_hand(case):
-    signal = case.detector.trigger_mode
-    url = f"{case.dcu.url}/detector/api/{case.version}/config/trigger_mode"
+def test_choices_are_at_hand(shared):
+    signal = shared.detector.trigger_mode
+    url = f"{shared.dcu.url}/detector/api/{shared.version}/config/trigger_mode"
     stated = requests.get(url, timeout=10).json()["allowed_values"]
     assert list(signal.choices) == list(signal.enum_strs) == stated
-    assert case.detector.count_time.choices == ()
-    assert case.detector.count_time.unit == "s"
+    assert shared.detector.count_time.choices == ()
+    assert shared.detector.count_time.unit == "s"
 
 
 def test_the_repr_says_what_one_looks_for(eiger1):
@@ -350,8 +359,8 @@ def test_the_repr_says_what_one_looks_for(eiger1):
 # ---- as bluesky has it
 
 
-def test_protocols(case):
-    signal = case.detector.count_time
+def test_protocols(shared):
+    signal = shared.detector.count_time
     assert isinstance(signal, Locatable)
     assert isinstance(signal, Readable)
     assert isinstance(signal, Checkable)

@@ -1,0 +1,75 @@
+"""Time to connect a device: every resource of a DCU read, the big arrays left out.
+
+    python benchmarks/connect.py [--write]
+
+A new device each time, on a simulated DCU of the largest size in a process of its own that does not
+wait. The aim is below 1 s for an EIGER2 16M.
+"""
+
+import argparse
+import statistics
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from ophyd_eiger import EigerDetector
+
+README = Path(__file__).parent / "README.md"
+BEGIN, END = "<!-- connect -->\n", "<!-- /connect -->\n"
+MODELS = ("eiger-16m", "eiger2-16m")
+RUNS = 15
+
+
+def measured(model: str) -> tuple[int, list[float], list[float]]:
+    """Return the number of values, and the seconds of each connect and of each refresh."""
+    command = [sys.executable, "-m", "sim_dcu", "--model", model, "--port", "0"]
+    process = subprocess.Popen(
+        [*command, "--initialized", "--time-scale", "0"], stdout=subprocess.PIPE, text=True
+    )
+    try:
+        assert process.stdout is not None
+        url = process.stdout.readline().split()[-1]
+        connects, refreshes, values = [], [], 0
+        for _ in range(RUNS):
+            began = time.perf_counter()
+            device = EigerDetector(url, name="eiger")
+            device.connect()
+            connected = time.perf_counter()
+            device.refresh()
+            refreshes.append(time.perf_counter() - connected)
+            connects.append(connected - began)
+            values = sum(s.has_value for part in device.subsystems for s in part.signals)
+            device.destroy()
+        return values, connects, refreshes
+    finally:
+        process.terminate()
+        process.wait()
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--write", action="store_true", help="put the table into the README here")
+    write = parser.parse_args().write
+    rows = [
+        f"Medians of {RUNS} and the longest; seconds.",
+        "",
+        "| model | values | connect | longest | refresh |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for model in MODELS:
+        values, connects, refreshes = measured(model)
+        rows.append(
+            f"| {model} | {values} | {statistics.median(connects):.2f} | {max(connects):.2f} "
+            f"| {statistics.median(refreshes):.2f} |"
+        )
+    table = "\n".join(rows) + "\n"
+    print(table)
+    if write:
+        text = README.read_text()
+        before, _, rest = text.partition(BEGIN)
+        README.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+
+
+if __name__ == "__main__":
+    main()
