@@ -59,7 +59,8 @@ class Ending:
             self.transfer.end(
                 series.delivery,
                 cut_short=True,
-                interrupted=series.interrupted or series.failed,
+                # Signals from outside may have come for points that nobody asked for.
+                interrupted=(series.interrupted or series.failed or series.scheme.mode.is_external),
             )
 
     def _end_exposure(self, series: Series, exposure: Exposure | None) -> None:

@@ -187,7 +187,8 @@ class Exposing:
         if self.states.monitor.mode.last == "enabled":
             seen.append((self._newest_in_monitor(series.series_id) or 0, "monitor"))
         seen.append((self._images_by_state(series), "state"))
-        images, evidence = max(seen)
+        # The first of equals: files are the surest.
+        images, evidence = max(seen, key=lambda shown: shown[0])
         return min(images, scheme.total), evidence
 
     def _images_by_state(self, series: Series) -> int:

@@ -52,8 +52,8 @@ def test_twice_in_one_folder(tmp_path: Path) -> None:
     first = run(*short, folder=tmp_path)
     assert_demo_went_well(first, tmp_path, points=2, images=2)
     before = content(tmp_path)
-    # Each point is a series with a master and a data file; one picture.
-    assert len(before) == 2 * 2 + 1
+    # Each point is a series with a master, a data file and a view; one picture.
+    assert len(before) == 2 * 3 + 1
     second = run(*short, folder=tmp_path)
     assert_demo_went_well(second, tmp_path, points=2, images=2)
     after = content(tmp_path)

@@ -130,4 +130,5 @@ def test_images_are_the_oracles_and_the_text_names_run_and_files(
     named = [Path(path) for path in re.findall(r"^  (\S+)", printed, re.MULTILINE)]
     # Three data files of 2, 2 and 1 images, and the master.
     assert len(named) == 4
-    assert sorted(named) == sorted((tmp_path / "data").iterdir())
+    (view,) = eiger.views
+    assert sorted([*named, view]) == sorted((tmp_path / "data").iterdir())
