@@ -231,14 +231,12 @@ def test_component_whose_stage_fails(RE, dcu, tmp_path):
 @pytest.mark.long
 def test_ctrl_c_twice_while_arm_takes_17_s(RE, catalog, dcu, eiger):
     """The longest arm of the reference: the bar moves, the pause comes at once, nothing is lost."""
-    dcu.faults.set("late:command=arm,seconds=17,count=1")
+    dcu.faults.set("late:command=arm,seconds=17,times=1")
     told = []
-    bars = []
 
     def watch(statuses):
         for status in statuses or ():
             status.watch(lambda **kwargs: told.append(kwargs["current"]))
-        bars.append(statuses)
 
     RE.waiting_hook = watch
     pause_when(RE, bp.count([eiger], 3), lambda: len(set(told)) > 5)
