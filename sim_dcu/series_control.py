@@ -6,6 +6,7 @@ Between the commands and `acquisition`, which exposes. Knows nothing of HTTP or 
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
+from time import monotonic
 from types import MappingProxyType
 from typing import Any
 
@@ -186,10 +187,12 @@ class SeriesControl:
             changed = self._changed_since_arm
             seconds = self._durations.arm if changed else self._durations.arm_again
         try:
-            self._require_closed()
+            # One bound for all that an arm waits for: it stays within a client's time-out.
+            deadline = monotonic() + LONGEST_CLOSING
+            self._require_closed(LONGEST_CLOSING)
             if not self.machine.clock.wait(seconds, interrupt):
                 raise RefusedError("arm was interrupted by another command")
-            series_id = self._open_series()
+            series_id = self._open_series(max(0.0, deadline - monotonic()))
         except (RefusedError, ValueError) as error:
             # Nothing is broken: the configuration cannot be armed, or another client said no.
             # (Unless the series before failed meanwhile: that is for initialize to mend.)
@@ -203,18 +206,18 @@ class SeriesControl:
             raise RefusedError(f"arm failed: {error}") from error
         return {"sequence id": series_id}
 
-    def _require_closed(self) -> None:
-        """Wait for the files of the series before."""
+    def _require_closed(self, timeout: float) -> None:
+        """Wait for the files of the series before, for at most `timeout` s."""
         before = self.acquisition
         if before is None:
             return
-        wait([before.closed], timeout=LONGEST_CLOSING)
+        wait([before.closed], timeout)
         if before.failure:
             raise RefusedError(before.failure)
         if not before.closed.done():
             raise RefusedError("arm: the images of the series before are still being written")
 
-    def _open_series(self) -> int:
+    def _open_series(self, timeout: float) -> int:
         with self.machine.lock:
             self._settings.settle()
             self._config.update({"data_collection_date": self.machine.firmware.stamp()})
@@ -229,7 +232,7 @@ class SeriesControl:
         source = ImageSource(series) if writes else None
         if source is not None:
             # Those of a large detector take seconds to be ready; a DCU's arm takes as long.
-            wait([source.ready], timeout=LONGEST_CLOSING)
+            wait([source.ready], timeout)
         sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
         for taker in self.takers:
             if (sink := taker.open_series(series)) is not None:

@@ -10,7 +10,7 @@ import math
 import socket
 import tempfile
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -126,10 +126,11 @@ class Server:
         """End what the DCU does and the server with it, within 2 s; a second call does nothing."""
         self.dcu.close()
         self._stopped = True
-        self._server.should_exit = True
         if self._thread.is_alive():
-            self._thread.join(LAST_READING)
             with contextlib.suppress(RuntimeError):  # the loop has just ended by itself
+                self._loop.call_soon_threadsafe(self._accept_no_more, self._exit)
+            self._thread.join(LAST_READING)
+            with contextlib.suppress(RuntimeError):
                 self._loop.call_soon_threadsafe(self._give_up)
             self._thread.join()
         self._socket.close()
@@ -173,6 +174,20 @@ class Server:
         finally:
             self._listening.set()
 
+    def _accept_no_more(self, then: Callable[[], None]) -> None:
+        """Let nobody in, and call `then` when all who were accepted are connected.
+
+        asyncio makes a connection in the two turns after it accepted one; where the listener is
+        closed by then it never closes that connection, and its client waits for ever.
+        """
+        for listener in self._server.servers:
+            for accepting in listener.sockets:
+                self._loop.remove_reader(accepting)
+        self._loop.call_soon(self._loop.call_soon, then)
+
+    def _exit(self) -> None:
+        self._server.should_exit = True
+
     def _give_up(self) -> None:
         # A client that does not read its reply would keep the server for ever.
         self._drop_connections()
@@ -207,6 +222,9 @@ class Server:
             return
         self._death = fault
         self._died_at = self._loop.time()
+        self._accept_no_more(self._go_down)
+
+    def _go_down(self) -> None:
         self._server.should_exit = self._server.force_exit = True
         address, family = self._socket.getsockname(), self._socket.family
         for listener in self._server.servers:

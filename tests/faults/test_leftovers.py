@@ -1,9 +1,12 @@
 """What a fault, a death or a kill must not leave, and what it must not take."""
 
+import contextlib
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import h5py
@@ -175,3 +178,20 @@ def test_the_way_out_of_error_is_named(dcu):
     dcu.faults.set("error:image=1")
     take(dcu)
     assert "initialize first" in put(dcu, f"{API}/config/nimages", 3).text
+
+
+def test_connections_made_as_the_dcu_dies_are_closed(dcu):
+    loop, held = dcu._loop, threading.Event()
+    loop.call_soon_threadsafe(held.wait)
+    address = dcu.url.removeprefix("http://").split(":")
+    with contextlib.ExitStack() as stack:
+        # Accepted in the turn of the event loop that begins the death, made in the one it comes in.
+        clients = [
+            stack.enter_context(socket.create_connection((address[0], int(address[1])), timeout=20))
+            for _ in range(5)
+        ]
+        loop.call_soon_threadsafe(lambda: dcu.faults.set("die", back=0))
+        held.set()
+        for client in clients:
+            with contextlib.suppress(ConnectionResetError):
+                assert client.recv(1) == b""
