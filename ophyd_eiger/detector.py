@@ -5,52 +5,28 @@ their configuration and collect twins, `collect_asset_docs`, `pause`, `resume` a
 nothing themselves.
 """
 
-import itertools
-import logging
-import os
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
-from ophyd import Component, Device, Kind
 from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
-from ophyd_eiger import configuration_files
-from ophyd_eiger.client import DcuClient, Timeouts
-from ophyd_eiger.configuration import Configuration
-from ophyd_eiger.deliveries import FetchedFile
+from ophyd_eiger.containing import forward_asset_docs
 from ophyd_eiger.destination import Destination
+from ophyd_eiger.device import EigerDevice
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import NotStagedError
-from ophyd_eiger.ledger import Ledger
-from ophyd_eiger.live import Live
 from ophyd_eiger.naming import DatumNaming, Naming, StreamNaming
-from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.points import Point
-from ophyd_eiger.series import Acquisition
-from ophyd_eiger.settings import Differences, Report
-from ophyd_eiger.signals import EigerSignal, Link
-from ophyd_eiger.states import States
-from ophyd_eiger.subsystems import (
-    Detector,
-    Filewriter,
-    Monitor,
-    Stream,
-    Subsystem,
-    System,
-    refresh,
-)
+from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.triggering import TriggerInfo, TriggerMode
-from ophyd_eiger.worker import EigerStatus, Worker
-
-logger = logging.getLogger(__name__)
+from ophyd_eiger.worker import EigerStatus
 
 # The stream that a plain fly scan, such as bp.fly, records in.
 FLY_STREAM = "primary"
 
 
-class EigerDetector(Device):
+class EigerDetector(EigerDevice):
     """A DECTRIS EIGER detector, driven over its DCU's SIMPLON API.
 
     Each event records `<name>_series_id` and has the images `<name>_image`, shaped (images a
@@ -87,22 +63,6 @@ class EigerDetector(Device):
     >>> RE(bp.count([eiger], num=5))
     """
 
-    detector = Component(Detector, "")
-    filewriter = Component(Filewriter, "")
-    monitor = Component(Monitor, "")
-    stream = Component(Stream, "")
-    system = Component(System, "")
-    live = Component(Live, "")
-    triggers_per_point = Component(
-        TriggersPerPoint, value=1, kind=Kind.config, doc="Triggers that a point takes"
-    )
-    exposure = Component(
-        PointExposure,
-        value=None,
-        kind=Kind.omitted,
-        doc="Exposure of a point's images in mode inte [s]",
-    )
-
     naming_class: type[Naming] = DatumNaming
 
     def __new__(cls, *_args: Any, documents: str = "datum", **_kwargs: Any) -> "EigerDetector":
@@ -110,203 +70,13 @@ class EigerDetector(Device):
         made: Any = _class_for(cls, documents)
         return super().__new__(made)
 
-    def __init__(
-        self,
-        address: str,
-        *,
-        name: str,
-        directory: "str | os.PathLike | Callable[[], str | os.PathLike]" = ".",
-        prefix: str | None = None,
-        documents: str = "datum",
-        api_version: str | None = None,
-        timeouts: Timeouts | None = None,
-        live: bool = False,
-        parent: Device | None = None,
-        **kwargs: Any,
-    ) -> None:
-        # As a Component the parent's own prefix stands before the address.
-        start = max(address.rfind("http://"), address.rfind("https://"), 0)
-        client = DcuClient(address[start:], api_version=api_version, timeouts=timeouts)
-        self.link = Link(client, Worker(f"{name} worker"))
-        self.directory = directory
-        self.file_prefix = prefix
-        self._destination: Destination | None = None
-        self._connected = False
+    def __init__(self, address: str, *, name: str, documents: str = "datum", **kwargs: Any) -> None:
         self._recorded: list[EigerSignal] | None = None
         self._collected: list[tuple[str, Point]] = []
         self._staged_itself = False
-        super().__init__(client.url, name=name, parent=parent, **kwargs)
-        self.live.enabled = live
+        super().__init__(address, name=name, **kwargs)
         self._naming = self.naming_class(self._image_key)
-        states = States(self.name, self.detector, self.filewriter, self.monitor, self.link)
-        self._acquisition = Acquisition(
-            states, self.link, self._connect_once, self._triggers_a_point, self.live
-        )
-        self.link.make_way = self._acquisition.make_way
-        self.link.interrupt = self._acquisition.interrupt
-        self.link.refuse_while_staged = self._acquisition.refuse_while_staged
-        self.link.after_command = self._after_command
-        self.configuration = Configuration(
-            self.name,
-            self.subsystems,
-            self.link,
-            connect=self._connect_once,
-            read=self.read_configuration,
-            is_staged=lambda: self._staged != Staged.no,
-        )
-        _forward_asset_docs(self)
-
-    # ---- at the prompt ----
-
-    @property
-    def subsystems(self) -> tuple[Subsystem, ...]:
-        """The subsystems of the SIMPLON API."""
-        return self.detector, self.filewriter, self.monitor, self.stream, self.system
-
-    @property
-    def address(self) -> str:
-        """The URL of the DCU."""
-        return self.link.client.url
-
-    def connect(self) -> None:
-        """Read every resource but the big arrays from the DCU.
-
-        Raises
-        ------
-        DcuError
-            If the DCU cannot be asked.
-        """
-        self.refresh()
-
-    def refresh(self) -> None:
-        """Read every resource but the big arrays anew from the DCU.
-
-        Raises
-        ------
-        DcuError
-            If the DCU cannot be asked.
-        """
-        refresh(self.subsystems)
-        self._connected = True
-
-    def wait_for_connection(self, all_signals: bool = False, timeout: Any = None) -> None:
-        """Connect, as ophyd calls it; the DCU's own timeouts apply."""
-        self.connect()
-
-    def initialize(self) -> EigerStatus:
-        """Set the detector up and wait until it is; energy, threshold and times become defaults.
-
-        Raises
-        ------
-        DcuError
-            If the detector could not be initialized.
-        """
-        status = self.detector.initialize.set(1)
-        status.wait()
-        return status
-
-    @property
-    def fetched(self) -> list[FetchedFile]:
-        """The files that came home since the last `stage`."""
-        deliveries = self._acquisition.deliveries
-        # Copied first: the files' thread may be adding to it.
-        return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
-
-    @property
-    def views(self) -> list[Path]:
-        """The view files written since the last `stage`, which have what events name."""
-        views = [view for delivery in self._acquisition.deliveries for view in delivery.views]
-        return [view.path for view in views if view.path is not None]
-
-    def configure(self, d: Mapping[Any, Any]) -> Any:
-        """Set up in one call: what is not so already, in the order the hardware needs.
-
-        Parameters
-        ----------
-        d : mapping
-            Value by name: "count_time" for the detector's settings, "filewriter.nimages_per_file"
-            for those of another subsystem; ophyd names of signals, too.
-
-        Returns
-        -------
-        before, after : dict
-            The readings of the configuration. `last_configuration` tells what was put, skipped
-            and changed by itself. A RunEngine gets what `configuration.Configuring` says.
-
-        Raises
-        ------
-        UnknownSettingError, LimitError, ReadOnlyError
-            Before anything is put.
-        """
-        return self.configuration.configure(d)
-
-    @property
-    def last_configuration(self) -> Report | None:
-        """What the last `configure` put, skipped, and what the detector changed by itself."""
-        return self.configuration.last
-
-    def save_configuration(self, path: str | os.PathLike) -> Path:
-        """Write every setting but the big arrays to a new JSON file and return its path.
-
-        Raises
-        ------
-        ConfigurationFileError
-            If the file exists, or cannot be written.
-        StateError
-            While it is staged, or in a plan.
-        """
-        return configuration_files.save(self.configuration, path)
-
-    def restore_configuration(
-        self, path: str | os.PathLike, *, other_detector: bool = False
-    ) -> Report:
-        """Put what differs from a saved configuration, in a safe order.
-
-        Parameters
-        ----------
-        path : path
-            A file of `save_configuration`.
-        other_detector : bool
-            Whether a file of another model or generation is taken, as far as it fits.
-
-        Raises
-        ------
-        ConfigurationFileError
-            If it cannot be read, or is another model's or generation's; nothing is put.
-        """
-        return configuration_files.restore(self.configuration, path, other_detector=other_detector)
-
-    def diff_configuration(self, other: str | os.PathLike | Mapping[Any, Any]) -> Differences:
-        """Ask the DCU and return what differs from a saved configuration, or from a dict.
-
-        Returns
-        -------
-        Differences
-            A list of (name, here, there, unit) that prints as a table.
-
-        Raises
-        ------
-        ConfigurationFileError
-            If the file cannot be used.
-        """
-        return configuration_files.differences(self.configuration, other)
-
-    @property
-    def ledger(self) -> Ledger:
-        """Where the time went since the last `stage`: print(eiger.ledger.table())."""
-        return self.link.client.ledger
-
-    def destroy(self) -> None:
-        """End what runs, the device's threads and its connections; files stay on the DCU."""
-        self.live.close()
-        self._acquisition.close()
-        self.link.worker.close()
-        self.link.reader.close()
-        self.link.teller.close()
-        self.link.client.close()
-        super().destroy()
-
-    # ---- bluesky's verbs ----
+        forward_asset_docs(self)
 
     def stage(self) -> EigerStatus:
         """Check, set up and arm; done when the detector waits for its first trigger.
@@ -443,49 +213,11 @@ class EigerDetector(Device):
         yield from list(self._naming.answer())
         self._unstage_if_flown()
 
-    def read_configuration(self) -> Any:
-        """Return the settings, and where the files go.
-
-        In a RunEngine's loop, while settings are put, it is a promise of them.
-        """
-        return self.configuration.when_done(self._read_configuration)
-
-    def _read_configuration(self) -> dict[str, Any]:
-        readings = cast("dict[str, Any]", super().read_configuration())
-        if self._destination is not None:
-            readings.update(self._destination.readings())
-        return readings
-
-    def describe_configuration(self) -> dict[str, Any]:
-        """Return the data keys of the settings."""
-        keys = cast("dict[str, Any]", super().describe_configuration())
-        if self._destination is not None:
-            keys.update(self._destination.describe())
-        return keys
-
     # ---- inside ----
 
     @property
     def _image_key(self) -> str:
         return f"{self.name}_image"
-
-    def _triggers_a_point(self) -> int:
-        """Return how many triggers a point takes.
-
-        Raises
-        ------
-        ValueError
-            If two settings contradict each other.
-        """
-        triggers = int(self.triggers_per_point.get())  # pyright: ignore[reportArgumentType]
-        listed = len(self.exposure.seconds)
-        if self.detector.trigger_mode.last != TriggerMode.INTE or listed <= 1:
-            return triggers
-        if triggers not in (1, listed):
-            raise ValueError(
-                f"exposure lists {listed} exposures a point, triggers_per_point is {triggers}"
-            )
-        return listed
 
     def _readings(self, point: Point, image_id: str | None) -> dict[str, Any]:
         readings = cast("dict[str, Any]", super().read())
@@ -562,23 +294,8 @@ class EigerDetector(Device):
             self._recorded = [signal for signal in always + scanned if signal.has_value]
         return self._recorded
 
-    def _connect_once(self) -> None:
-        if not self._connected:
-            self.refresh()
-
     def _note_not_staged(self) -> None:
         self._staged = Staged.no
-
-    def _after_command(self, subsystem: str, command: str) -> None:
-        if command in ("initialize", "restart"):
-            self.configuration.note_initialized(f"nothing was skipped: {command} was sent since")
-        if command == "initialize":
-            self.refresh()
-            self.live.note_initialized()
-        if (subsystem, command) == ("system", "restart"):
-            self._connected = False
-        if subsystem == "detector" and command in ("cancel", "abort"):
-            self._acquisition.note_ended()
 
 
 class EigerStreamDetector(EigerDetector):
@@ -650,25 +367,3 @@ def _class_for(cls: type[EigerDetector], documents: str) -> type[EigerDetector]:
         return wanted
     # A beamline's own subclass.
     return type(f"{cls.__name__}Stream", (EigerStreamDetector, cls), {})
-
-
-def _forward_asset_docs(detector: EigerDetector) -> None:
-    """Let devices that contain the detector pass its documents on.
-
-    The RunEngine asks the device that it reads, and a plain ophyd Device does not ask its
-    components: without this, events of a parent would name images that no document describes.
-    """
-    ancestor = detector.parent
-    while ancestor is not None:
-        if not hasattr(type(ancestor), "collect_asset_docs"):
-            before = ancestor.__dict__.get("collect_asset_docs")
-            ancestor.__dict__["collect_asset_docs"] = _chained(before, detector.collect_asset_docs)
-        ancestor = ancestor.parent
-
-
-def _chained(
-    before: Callable[[], Iterator] | None, after: Callable[[], Iterator]
-) -> Callable[[], Iterator]:
-    if before is None:
-        return after
-    return lambda: itertools.chain(before(), after())

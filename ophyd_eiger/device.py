@@ -1,0 +1,301 @@
+"""What an EIGER is at the prompt: its resources, and what one does with them outside scans."""
+
+import os
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, cast
+
+from ophyd import Component, Device, Kind
+from ophyd.device import Staged
+
+from ophyd_eiger import configuration_files
+from ophyd_eiger.client import DcuClient, Timeouts
+from ophyd_eiger.configuration import Configuration
+from ophyd_eiger.deliveries import FetchedFile
+from ophyd_eiger.destination import Destination
+from ophyd_eiger.ledger import Ledger
+from ophyd_eiger.live import Live
+from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
+from ophyd_eiger.series import Acquisition
+from ophyd_eiger.settings import Differences, Report
+from ophyd_eiger.signals import Link
+from ophyd_eiger.states import States
+from ophyd_eiger.subsystems import (
+    Detector,
+    Filewriter,
+    Monitor,
+    Stream,
+    Subsystem,
+    System,
+    refresh,
+)
+from ophyd_eiger.triggering import TriggerMode
+from ophyd_eiger.worker import EigerStatus, Worker
+
+
+class EigerDevice(Device):
+    """An EIGER's resources as components, and what is asked of it outside scans.
+
+    `EigerDetector` adds the verbs of scans; its parameters are described there.
+    """
+
+    detector = Component(Detector, "")
+    filewriter = Component(Filewriter, "")
+    monitor = Component(Monitor, "")
+    stream = Component(Stream, "")
+    system = Component(System, "")
+    live = Component(Live, "")
+    triggers_per_point = Component(
+        TriggersPerPoint, value=1, kind=Kind.config, doc="Triggers that a point takes"
+    )
+    exposure = Component(
+        PointExposure,
+        value=None,
+        kind=Kind.omitted,
+        doc="Exposure of a point's images in mode inte [s]",
+    )
+
+    def __init__(
+        self,
+        address: str,
+        *,
+        name: str,
+        directory: "str | os.PathLike | Callable[[], str | os.PathLike]" = ".",
+        prefix: str | None = None,
+        api_version: str | None = None,
+        timeouts: Timeouts | None = None,
+        live: bool = False,
+        parent: Device | None = None,
+        **kwargs: Any,
+    ) -> None:
+        # As a Component the parent's own prefix stands before the address.
+        start = max(address.rfind("http://"), address.rfind("https://"), 0)
+        client = DcuClient(address[start:], api_version=api_version, timeouts=timeouts)
+        self.link = Link(client, Worker(f"{name} worker"))
+        self.directory = directory
+        self.file_prefix = prefix
+        self._destination: Destination | None = None
+        self._connected = False
+        super().__init__(client.url, name=name, parent=parent, **kwargs)
+        self.live.enabled = live
+        states = States(self.name, self.detector, self.filewriter, self.monitor, self.link)
+        self._acquisition = Acquisition(
+            states, self.link, self._connect_once, self._triggers_a_point, self.live
+        )
+        self.link.make_way = self._acquisition.make_way
+        self.link.interrupt = self._acquisition.interrupt
+        self.link.refuse_while_staged = self._acquisition.refuse_while_staged
+        self.link.after_command = self._after_command
+        self.configuration = Configuration(
+            self.name,
+            self.subsystems,
+            self.link,
+            connect=self._connect_once,
+            read=self.read_configuration,
+            is_staged=lambda: self._staged != Staged.no,
+        )
+
+    # ---- at the prompt ----
+
+    @property
+    def subsystems(self) -> tuple[Subsystem, ...]:
+        """The subsystems of the SIMPLON API."""
+        return self.detector, self.filewriter, self.monitor, self.stream, self.system
+
+    @property
+    def address(self) -> str:
+        """The URL of the DCU."""
+        return self.link.client.url
+
+    def connect(self) -> None:
+        """Read every resource but the big arrays from the DCU.
+
+        Raises
+        ------
+        DcuError
+            If the DCU cannot be asked.
+        """
+        self.refresh()
+
+    def refresh(self) -> None:
+        """Read every resource but the big arrays anew from the DCU.
+
+        Raises
+        ------
+        DcuError
+            If the DCU cannot be asked.
+        """
+        refresh(self.subsystems)
+        self._connected = True
+
+    def wait_for_connection(self, all_signals: bool = False, timeout: Any = None) -> None:
+        """Connect, as ophyd calls it; the DCU's own timeouts apply."""
+        self.connect()
+
+    def initialize(self) -> EigerStatus:
+        """Set the detector up and wait until it is; energy, threshold and times become defaults.
+
+        Raises
+        ------
+        DcuError
+            If the detector could not be initialized.
+        """
+        status = self.detector.initialize.set(1)
+        status.wait()
+        return status
+
+    @property
+    def fetched(self) -> list[FetchedFile]:
+        """The files that came home since the last `stage`."""
+        deliveries = self._acquisition.deliveries
+        # Copied first: the files' thread may be adding to it.
+        return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
+
+    @property
+    def views(self) -> list[Path]:
+        """The view files written since the last `stage`, which have what events name."""
+        views = [view for delivery in self._acquisition.deliveries for view in delivery.views]
+        return [view.path for view in views if view.path is not None]
+
+    def configure(self, d: Mapping[Any, Any]) -> Any:
+        """Set up in one call: what is not so already, in the order the hardware needs.
+
+        Parameters
+        ----------
+        d : mapping
+            Value by name: "count_time" for the detector's settings, "filewriter.nimages_per_file"
+            for those of another subsystem; ophyd names of signals, too.
+
+        Returns
+        -------
+        before, after : dict
+            The readings of the configuration. `last_configuration` tells what was put, skipped
+            and changed by itself. A RunEngine gets what `configuration.Configuring` says.
+
+        Raises
+        ------
+        UnknownSettingError, LimitError, ReadOnlyError
+            Before anything is put.
+        """
+        return self.configuration.configure(d)
+
+    @property
+    def last_configuration(self) -> Report | None:
+        """What the last `configure` put, skipped, and what the detector changed by itself."""
+        return self.configuration.last
+
+    def save_configuration(self, path: str | os.PathLike) -> Path:
+        """Write every setting but the big arrays to a new JSON file and return its path.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If the file exists, or cannot be written.
+        StateError
+            While it is staged, or in a plan.
+        """
+        return configuration_files.save(self.configuration, path)
+
+    def restore_configuration(
+        self, path: str | os.PathLike, *, other_detector: bool = False
+    ) -> Report:
+        """Put what differs from a saved configuration, in a safe order.
+
+        Parameters
+        ----------
+        path : path
+            A file of `save_configuration`.
+        other_detector : bool
+            Whether a file of another model or generation is taken, as far as it fits.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If it cannot be read, or is another model's or generation's; nothing is put.
+        """
+        return configuration_files.restore(self.configuration, path, other_detector=other_detector)
+
+    def diff_configuration(self, other: str | os.PathLike | Mapping[Any, Any]) -> Differences:
+        """Ask the DCU and return what differs from a saved configuration, or from a dict.
+
+        Returns
+        -------
+        Differences
+            A list of (name, here, there, unit) that prints as a table.
+
+        Raises
+        ------
+        ConfigurationFileError
+            If the file cannot be used.
+        """
+        return configuration_files.differences(self.configuration, other)
+
+    @property
+    def ledger(self) -> Ledger:
+        """Where the time went since the last `stage`: print(eiger.ledger.table())."""
+        return self.link.client.ledger
+
+    def destroy(self) -> None:
+        """End what runs, the device's threads and its connections; files stay on the DCU."""
+        self.live.close()
+        self._acquisition.close()
+        self.link.worker.close()
+        self.link.reader.close()
+        self.link.teller.close()
+        self.link.client.close()
+        super().destroy()
+
+    def read_configuration(self) -> Any:
+        """Return the settings, and where the files go.
+
+        In a RunEngine's loop, while settings are put, it is a promise of them.
+        """
+        return self.configuration.when_done(self._read_configuration)
+
+    def _read_configuration(self) -> dict[str, Any]:
+        readings = cast("dict[str, Any]", super().read_configuration())
+        if self._destination is not None:
+            readings.update(self._destination.readings())
+        return readings
+
+    def describe_configuration(self) -> dict[str, Any]:
+        """Return the data keys of the settings."""
+        keys = cast("dict[str, Any]", super().describe_configuration())
+        if self._destination is not None:
+            keys.update(self._destination.describe())
+        return keys
+
+    # ---- inside ----
+
+    def _triggers_a_point(self) -> int:
+        """Return how many triggers a point takes.
+
+        Raises
+        ------
+        ValueError
+            If two settings contradict each other.
+        """
+        triggers = int(self.triggers_per_point.get())  # pyright: ignore[reportArgumentType]
+        listed = len(self.exposure.seconds)
+        if self.detector.trigger_mode.last != TriggerMode.INTE or listed <= 1:
+            return triggers
+        if triggers not in (1, listed):
+            raise ValueError(
+                f"exposure lists {listed} exposures a point, triggers_per_point is {triggers}"
+            )
+        return listed
+
+    def _connect_once(self) -> None:
+        if not self._connected:
+            self.refresh()
+
+    def _after_command(self, subsystem: str, command: str) -> None:
+        if command in ("initialize", "restart"):
+            self.configuration.note_initialized(f"nothing was skipped: {command} was sent since")
+        if command == "initialize":
+            self.refresh()
+            self.live.note_initialized()
+        if (subsystem, command) == ("system", "restart"):
+            self._connected = False
+        if subsystem == "detector" and command in ("cancel", "abort"):
+            self._acquisition.note_ended()
