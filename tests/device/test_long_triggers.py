@@ -39,10 +39,12 @@ def trigger_outcomes(eiger):
 
 
 def check(catalog, dcu, uid, points):
-    images = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    dataset = catalog[uid].primary.read()
+    images = np.asarray(dataset["eiger_image"])
+    (series,) = {int(number) for number in dataset["eiger_series_id"]}
     assert images.shape[:2] == (points, 1)
     for number, (image,) in enumerate(images, start=1):
-        assert np.array_equal(image, dcu.image(1, number))
+        assert np.array_equal(image, dcu.image(series, number))
 
 
 def test_a_step_scan(RE, catalog, dcu, eiger):
