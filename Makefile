@@ -5,8 +5,8 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$p && break; done)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-# Two workers: most of a test's time is waiting.
-PYTEST := $(VENV)/bin/python -m pytest -n 2
+# Three workers, also on two cores: much of a test's time is waiting.
+PYTEST := $(VENV)/bin/python -m pytest -n 3
 
 .PHONY: demo test test-long shell
 

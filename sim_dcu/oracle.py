@@ -55,6 +55,8 @@ def _random_numbers(key: scene.PoolKey, choice: list[int]) -> np.ndarray:
     return np.concatenate(blocks).view("<u2")[: key.shape[0] * key.shape[1]]
 
 
+# A 32-bit one has 3 MB.
+@functools.lru_cache(maxsize=4)
 def _counts(key: scene.PoolKey) -> np.ndarray:
     """Return the count that each random number stands for, a row a level."""
     most = 2**key.bits - 1

@@ -1,10 +1,14 @@
 """What the tests share: the real files, a simulated DCU, a RunEngine and a catalog."""
 
 import os
+import sys
 import warnings
 from pathlib import Path
 
 import pytest
+
+# What tests of several folders share is imported by its own name, whatever pytest's import mode.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture(scope="session")

@@ -6,6 +6,7 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from event_model import DocumentNames, schema_validators
@@ -45,27 +46,22 @@ def tiled_server(folder: Path, data: Path) -> Iterator[str]:
             process.wait(20)
 
 
-def read_through_tiled(documents: list, uri: str, *keys: str) -> list[np.ndarray]:
+def read_through_tiled(documents: list, client: Any, *keys: str) -> list[np.ndarray]:
     """Write a run's documents to a catalog of tiled, and read arrays back from it.
 
     Parameters
     ----------
     documents : list of (name, document)
         Of one run; Resource and Datum or StreamResource and StreamDatum.
-    uri : str
-        The catalog's.
+    client : tiled.client.container.Container
+        Of the catalog.
     *keys : str
         The data keys.
     """
     from bluesky_tiled_plugins import TiledWriter
-    from tiled.client import from_uri
 
-    client = from_uri(uri)
-    try:
-        writer = TiledWriter(client, spec_to_mimetype={"EIGER_SIMPLON": "application/x-hdf5"})
-        for name, doc in copy.deepcopy(documents):
-            writer(name, doc)
-        primary = client[documents[0][1]["uid"]]["primary"]
-        return [np.asarray(primary[key].read()) for key in keys]
-    finally:
-        client.context.close()
+    writer = TiledWriter(client, spec_to_mimetype={"EIGER_SIMPLON": "application/x-hdf5"})
+    for name, doc in copy.deepcopy(documents):
+        writer(name, doc)
+    primary = client[documents[0][1]["uid"]]["primary"]
+    return [np.asarray(primary[key].read()) for key in keys]

@@ -28,9 +28,13 @@ def dcu():
 
 @pytest.fixture(scope="session")
 def tiled(tmp_path_factory):
-    """The address of a tiled server that may read what tests write."""
+    """A client of a tiled server that may read what tests write."""
+    from tiled.client import from_uri
+
     with tiled_server(tmp_path_factory.mktemp("tiled"), tmp_path_factory.getbasetemp()) as uri:
-        yield uri
+        client = from_uri(uri)
+        yield client
+        client.context.close()
 
 
 @pytest.fixture

@@ -117,7 +117,14 @@ def test_ctrl_c_twice_in_unstage(RE, catalog, dcu, eiger, monkeypatch):
     assert eiger.detector.state.get() == "idle"
 
 
-@pytest.mark.parametrize("end", ["abort", "stop", "halt"])
+@pytest.mark.parametrize(
+    "end",
+    [
+        "abort",
+        pytest.param("stop", marks=pytest.mark.long),
+        pytest.param("halt", marks=pytest.mark.long),
+    ],
+)
 def test_pause_in_an_exposure_then_end(RE, catalog, dcu, eiger, end):
     eiger.detector.frame_time.set(30).wait(10)
     eiger.detector.count_time.set(29).wait(10)

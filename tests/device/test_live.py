@@ -451,10 +451,15 @@ def test_disabled_by_another_client_in_mid_scan(RE, dcu, plain, eiger, events, c
     "fault",
     [
         "refuse:path=GET monitor/*/images/*",
-        "refuse:path=PUT monitor/*,status=500",
-        "refuse:path=GET monitor/*/config/mode,status=404",
-        "refuse:path=GET detector/*/pixel_mask",
-        "drop:path=GET monitor/*/images/*,when=body",
+        *(
+            pytest.param(fault, marks=pytest.mark.long)
+            for fault in (
+                "refuse:path=PUT monitor/*,status=500",
+                "refuse:path=GET monitor/*/config/mode,status=404",
+                "refuse:path=GET detector/*/pixel_mask",
+                "drop:path=GET monitor/*/images/*,when=body",
+            )
+        ),
         "hang:path=GET monitor/*/images/*",
     ],
 )

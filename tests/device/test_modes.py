@@ -12,6 +12,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from catalogs import read_through_tiled, recorded
+from pairs import every_pair_once
 from signals_at_the_input import signals
 
 import sim_dcu
@@ -25,24 +26,6 @@ ALL = list(
         ("eiger-500k", "eiger2-500k"), WAYS, (1, 7), (1, 3, 1000), ("datum", "stream")
     )
 )
-
-
-def pairs_of(case):
-    return {
-        (place, other, case[place], case[other])
-        for place, other in itertools.combinations(range(len(case)), 2)
-    }
-
-
-def every_pair_once(cases):
-    """Choose cases, the same each time, until every pair of values has occurred."""
-    left = set().union(*map(pairs_of, cases))
-    chosen = []
-    while left:
-        best = max(cases, key=lambda case: len(pairs_of(case) & left))
-        chosen.append(best)
-        left -= pairs_of(best)
-    return chosen
 
 
 SHORT = every_pair_once(ALL)

@@ -12,6 +12,7 @@ from pathlib import Path
 import event_model
 import numpy as np
 import pytest
+from pairs import every_pair_once
 
 from ophyd_eiger.view import Part, write_view
 
@@ -201,34 +202,35 @@ def datum_documents(series, images):
 KINDS = {"stream": stream_documents, "datum": datum_documents}
 
 
-def every_case():
-    """Return images a point, images a file, and whether the files come after the stop document."""
-    for images, per_file, late in itertools.product(SERIES, PER_FILE, (False, True)):
-        # The short run has each of the files, half of them early and half of them late.
-        short = late == ((images == 7) == (per_file == 3))
-        name = f"{images} a point, {per_file} a file, {'late' if late else 'early'}"
-        marks = () if short else pytest.mark.long
-        yield pytest.param((images, per_file, late), id=name, marks=marks)
+# Images a point, images a file, when the files come home, and the kind of documents.
+ALL = list(itertools.product(SERIES, PER_FILE, ("early", "late"), KINDS))
+SHORT = every_pair_once(ALL)
 
 
-@pytest.fixture(params=every_case())
+def marked(cases):
+    for case in cases:
+        marks = () if case in SHORT else pytest.mark.long
+        yield pytest.param(case, id="-".join(map(str, case)), marks=marks)
+
+
+@pytest.fixture
 def case(request, take):
-    """Return three series, images a point, and what brings their files home at the due document."""
-    images, per_file, late = request.param
+    """Return three series, images a point, what brings their files home, kind of documents."""
+    images, per_file, when, kind = request.param
     series = take(images, per_file)
 
     def bring_home(document):
-        if document == ("stop" if late else "start"):
+        if document == ("stop" if when == "late" else "start"):
             for taken in series:
                 taken.bring_home()
 
-    return series, images, bring_home
+    return series, images, bring_home, kind
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_tiled_reads_a_run_of_several_series(case, write_to_tiled, kind):
+@pytest.mark.parametrize("case", list(marked(ALL)), indirect=True)
+def test_tiled_reads_a_run_of_several_series(case, write_to_tiled):
     """Whole, by point and by image; by a writer as it comes, and by one that writes at once."""
-    series, images, bring_home = case
+    series, images, bring_home, kind = case
     documents = KINDS[kind](series, images)
     bring_home("start")
     node = write_to_tiled(documents, batch_size=1 if kind == "datum" else 10_000)
@@ -240,8 +242,11 @@ def test_tiled_reads_a_run_of_several_series(case, write_to_tiled, kind):
     assert np.array_equal(node[-1, -1, 2:4], expected[-1, -1, 2:4])
 
 
+@pytest.mark.parametrize(
+    "case", list(marked(case for case in ALL if case[-1] == "datum")), indirect=True
+)
 def test_databroker_reads_the_same_views(case, catalog):
-    series, images, bring_home = case
+    series, images, bring_home, _ = case
     documents = datum_documents(series, images)
     bring_home("start")
     for name, document in documents:
