@@ -8,6 +8,7 @@ nothing themselves.
 from collections.abc import Iterator, Mapping
 from typing import Any, cast
 
+from ophyd import Device, Kind
 from ophyd.device import Staged
 from ophyd.utils.errors import RedundantStaging
 
@@ -72,6 +73,7 @@ class EigerDetector(EigerDevice):
 
     def __init__(self, address: str, *, name: str, documents: str = "datum", **kwargs: Any) -> None:
         self._recorded: list[EigerSignal] | None = None
+        self._always_read: tuple[Any, ...] | None = None
         self._collected: list[tuple[str, Point]] = []
         self._staged_itself = False
         super().__init__(address, name=name, **kwargs)
@@ -92,7 +94,7 @@ class EigerDetector(EigerDevice):
         if self._staged != Staged.no:
             raise RedundantStaging(f"{self.name} is staged already; unstage it first")
         self._destination = Destination.of(self.name, self.directory, self.file_prefix)
-        self._recorded = None
+        self._recorded = self._always_read = None
         self._collected = []
         self._naming = self.naming_class(self._image_key)
         self.link.scanned.clear()
@@ -178,6 +180,8 @@ class EigerDetector(EigerDevice):
         NotStagedError
             If it was not armed yet.
         """
+        # Whose kind was changed since stage counts from here on.
+        self._always_read = None
         keys = cast("dict[str, Any]", super().describe())
         keys.update(self._described())
         return keys
@@ -220,9 +224,11 @@ class EigerDetector(EigerDevice):
         return f"{self.name}_image"
 
     def _readings(self, point: Point, image_id: str | None) -> dict[str, Any]:
-        readings = cast("dict[str, Any]", super().read())
-        for signal in self._signals_of_events():
-            readings.update(signal.read())
+        if self._always_read is None:
+            self._always_read = tuple(_read_with(self))
+        readings: dict[str, Any] = {}
+        for part in (*self._always_read, *self._signals_of_events()):
+            readings.update(part.read())
         if point.exposures:
             value = self.exposure.reading(point.exposures)
             readings[self.exposure.name] = {"value": value, "timestamp": point.time}
@@ -345,6 +351,20 @@ class EigerStreamDetector(EigerDetector):
             self._naming.ask(*points)
         yield from list(self._naming.answer())
         self._unstage_if_flown()
+
+
+def _read_with(device: Device) -> Iterator[Any]:
+    """Give the parts whose readings make up those of a device.
+
+    ophyd looks through all components, here some 200, whenever it reads a device.
+    """
+    for part in (getattr(device, name) for name in device.component_names):
+        if Kind.normal not in part.kind:
+            continue
+        if isinstance(part, Device) and type(part).read is Device.read:
+            yield from _read_with(part)
+        else:
+            yield part
 
 
 DOCUMENTS = {"datum": EigerDetector, "stream": EigerStreamDetector}

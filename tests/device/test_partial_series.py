@@ -1,0 +1,154 @@
+"""Series that are not as they were planned: ended early, taken again, longer than their events.
+
+Each is read through tiled, and through databroker where the documents are for it.
+"""
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+import pytest
+from bluesky.utils import RunEngineInterrupted
+from catalogs import read_through_tiled, recorded
+from pairs import every_pair_once
+
+import sim_dcu
+from ophyd_eiger import EigerDetector
+
+POINTS = 4
+# Model, images a point, images a file, documents.
+ALL = [
+    (model, images, per_file, documents)
+    for model in ("eiger-500k", "eiger2-500k")
+    for images in (1, 7)
+    for per_file in (1, 3, 1000)
+    for documents in ("datum", "stream")
+]
+SHORT = every_pair_once(ALL)
+CASES = [pytest.param(*case, marks=() if case in SHORT else pytest.mark.long) for case in ALL]
+every_case = pytest.mark.parametrize(("model", "images", "per_file", "documents"), CASES)
+
+
+@pytest.fixture
+def dcu(model):
+    with sim_dcu.serve(model, seed=3, initialized=True) as server:
+        yield server
+
+
+@pytest.fixture
+def eiger(dcu, tmp_path, images, per_file, documents):
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents=documents)
+    device.configure(
+        {
+            # 16-bit images.
+            "frame_time": 0.006,
+            "count_time": 0.004,
+            "nimages": images,
+            "filewriter.nimages_per_file": per_file,
+        }
+    )
+    yield device
+    device.destroy()
+
+
+def read_back(documents, catalog, tiled):
+    """Return what tiled has; it is what databroker has, if the documents are for databroker."""
+    (found,) = read_through_tiled(documents, tiled, "eiger_image")
+    if any(name == "resource" for name, _ in documents):
+        uid = documents[0][1]["uid"]
+        assert np.array_equal(np.asarray(catalog[uid].primary.read()["eiger_image"]), found)
+    return found
+
+
+def taken(dcu, series, images, points):
+    """Return what the oracle says that the points of a series hold, counted from 0."""
+    return np.array(
+        [[dcu.image(series, point * images + n + 1) for n in range(images)] for point in points]
+    )
+
+
+def place_of(dcu, stack, series, points):
+    """Return which point of a series has these images, by the oracle."""
+    places = [
+        point
+        for point in range(points)
+        if np.array_equal(stack, taken(dcu, series, len(stack), [point])[0])
+    ]
+    assert len(places) == 1
+    return places[0]
+
+
+@every_case
+def test_armed_for_more_points_than_the_scan_has(RE, catalog, tiled, dcu, eiger, images):
+    eiger.detector.ntrigger.set(POINTS + 3).wait(20)
+    with recorded(RE) as documents:
+        RE(bp.count([eiger], POINTS))
+    found = read_back(documents, catalog, tiled)
+    assert np.array_equal(found, taken(dcu, 1, images, range(POINTS)))
+    assert eiger.detector.state.get() == "idle"
+
+
+@every_case
+def test_armed_for_fewer_points_than_the_scan_has(RE, catalog, tiled, dcu, eiger, images):
+    eiger.detector.ntrigger.set(3).wait(20)
+    with recorded(RE) as documents:
+        RE(bp.count([eiger], POINTS))
+    found = read_back(documents, catalog, tiled)
+    first, second = taken(dcu, 1, images, range(3)), taken(dcu, 2, images, range(POINTS - 3))
+    assert np.array_equal(found, np.concatenate([first, second]))
+
+
+@every_case
+def test_a_point_taken_again(RE, catalog, tiled, dcu, eiger, images):
+    """A pause in the exposure of a point that was armed for with the others."""
+    eiger.detector.ntrigger.set(POINTS + 2).wait(20)
+    paused = []
+
+    @bpp.stage_decorator([eiger])
+    @bpp.run_decorator()
+    def plan():
+        for point in range(POINTS):
+            yield from bps.checkpoint()
+            yield from bps.trigger(eiger, group="exposure")
+            if point == 1 and not paused:
+                paused.append(point)
+                yield from bps.pause()
+            yield from bps.wait("exposure")
+            yield from bps.create("primary")
+            yield from bps.read(eiger)
+            yield from bps.save()
+
+    with recorded(RE) as documents:
+        with pytest.raises(RunEngineInterrupted):
+            RE(plan())
+        RE.resume()
+    found = read_back(documents, catalog, tiled)
+    series = [doc["data"]["eiger_series_id"] for name, doc in documents if name == "event"]
+    assert found.shape[:2] == (POINTS, images)
+    places = [
+        (number, place_of(dcu, stack, number, POINTS + 2))
+        for stack, number in zip(found, series, strict=True)
+    ]
+    # Each image once, in the order in which they were taken.
+    assert places == sorted(set(places))
+
+
+@every_case
+def test_a_point_that_nobody_reads(RE, catalog, tiled, dcu, eiger, images):
+    """Its images are in the files, beside those that events name."""
+    eiger.detector.ntrigger.set(POINTS).wait(20)
+
+    @bpp.stage_decorator([eiger])
+    @bpp.run_decorator()
+    def plan():
+        for point in range(POINTS):
+            yield from bps.trigger(eiger, wait=True)
+            if point != 1:
+                yield from bps.create("primary")
+                yield from bps.read(eiger)
+                yield from bps.save()
+
+    with recorded(RE) as documents:
+        RE(plan())
+    found = read_back(documents, catalog, tiled)
+    assert np.array_equal(found, taken(dcu, 1, images, [0, 2, 3]))
