@@ -16,14 +16,11 @@ import tempfile
 import threading
 import time
 from multiprocessing.connection import Connection
-from pathlib import Path
 from typing import Any
 
 import requests
+import results
 
-HERE = Path(__file__).parent
-README = HERE / "README.md"
-BEGIN, END = "<!-- api_while_writing -->\n", "<!-- /api_while_writing -->\n"
 # What is wanted, in s.
 BOUND = 0.010
 IDLE_SECONDS = 5.0
@@ -163,14 +160,9 @@ def measure() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    results.add_flag(parser)
     chosen = parser.parse_args()
-    result = measure()
-    print(result)
-    if chosen.write:
-        before, _, rest = README.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        README.write_text(f"{before}{BEGIN}{result}{END}{after}")
+    results.show(measure(), "api_while_writing", write=chosen.write)
 
 
 if __name__ == "__main__":

@@ -22,10 +22,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import requests
+import results
 
 HERE = Path(__file__).parent
-README = HERE / "README.md"
-BEGIN, END = "<!-- config_get -->\n", "<!-- /config_get -->\n"
 START_LIMIT = 60.0
 
 
@@ -162,16 +161,12 @@ def main() -> None:
     parser.add_argument("--peers", type=Path, default=HERE / ".peers")
     parser.add_argument("--runs", type=int, default=7)
     parser.add_argument("--requests", type=int, default=1000)
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    results.add_flag(parser)
     chosen = parser.parse_args()
     result = table(
         measure(chosen.peers, chosen.runs, chosen.requests), chosen.runs, chosen.requests
     )
-    print(result)
-    if chosen.write:
-        before, _, rest = README.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        README.write_text(f"{before}{BEGIN}{result}{END}{after}")
+    results.show(result, "config_get", write=chosen.write)
 
 
 if __name__ == "__main__":

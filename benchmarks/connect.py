@@ -11,12 +11,11 @@ import statistics
 import subprocess
 import sys
 import time
-from pathlib import Path
+
+import results
 
 from ophyd_eiger import EigerDetector
 
-README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- connect -->\n", "<!-- /connect -->\n"
 MODELS = ("eiger-16m", "eiger2-16m")
 RUNS = 15
 
@@ -49,7 +48,7 @@ def measured(model: str) -> tuple[int, list[float], list[float]]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="put the table into the README here")
+    results.add_flag(parser)
     write = parser.parse_args().write
     rows = [
         f"Medians of {RUNS} and the longest; seconds.",
@@ -64,11 +63,7 @@ def main() -> None:
             f"| {statistics.median(refreshes):.2f} |"
         )
     table = "\n".join(rows) + "\n"
-    print(table)
-    if write:
-        text = README.read_text()
-        before, _, rest = text.partition(BEGIN)
-        README.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+    results.show(table, "connect", write=write)
 
 
 if __name__ == "__main__":

@@ -18,20 +18,17 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any
 
 import bluesky.plans as bp
 import requests
+import results
 from bluesky import RunEngine
 
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.regions import Regions
 from ophyd_eiger.tiff import decode
 
-HERE = Path(__file__).parent
-README = HERE / "README.md"
-BEGIN, END = "<!-- live -->\n", "<!-- /live -->\n"
 MODELS = ("eiger-1m", "eiger-4m", "eiger2-1m", "eiger2-4m")
 PEAK = {"peak": (500, 500, 100, 100)}
 RUNS = 5
@@ -137,14 +134,9 @@ def measure() -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="put the table into README.md")
+    results.add_flag(parser)
     chosen = parser.parse_args()
-    result = measure()
-    print(result)
-    if chosen.write:
-        before, _, rest = README.read_text().partition(BEGIN)
-        _, _, after = rest.partition(END)
-        README.write_text(f"{before}{BEGIN}{result}{END}{after}")
+    results.show(measure(), "live", write=chosen.write)
 
 
 if __name__ == "__main__":

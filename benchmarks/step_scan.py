@@ -16,17 +16,15 @@ import subprocess
 import sys
 import tempfile
 import time
-from pathlib import Path
 from typing import Any
 
 import bluesky.plans as bp
+import results
 from bluesky import RunEngine
 from ophyd.sim import det
 
 from ophyd_eiger import EigerDetector
 
-README = Path(__file__).parent / "README.md"
-BEGIN, END = "<!-- step_scan -->\n", "<!-- /step_scan -->\n"
 MODELS = ("eiger-500k", "eiger2-500k", "eiger-4m")
 RUNS = 7
 POINTS = 100
@@ -74,7 +72,7 @@ def measured(engine: RunEngine, model: str) -> tuple[float, float, float]:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--write", action="store_true", help="put the table into the README here")
+    results.add_flag(parser)
     write = parser.parse_args().write
     engine = RunEngine({})
     rows = [
@@ -89,11 +87,7 @@ def main() -> None:
             f"| {model} | {ours:.2f} | {floor:.2f} | {ours - floor:.2f} | {requests / 1e3:g} |"
         )
     table = "\n".join(rows) + "\n"
-    print(table)
-    if write:
-        text = README.read_text()
-        before, _, rest = text.partition(BEGIN)
-        README.write_text(before + BEGIN + table + END + rest.partition(END)[2])
+    results.show(table, "step_scan", write=write)
 
 
 if __name__ == "__main__":
