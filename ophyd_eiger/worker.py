@@ -153,26 +153,31 @@ class Worker:
 
     def __init__(self, name: str) -> None:
         self.name = name
-        self._jobs: queue.SimpleQueue = queue.SimpleQueue()
+        # Of each thread its own.
+        self._jobs: list[queue.SimpleQueue] = []
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._unseen: list[tuple[EigerStatus, Exception]] = []
-        self._finalizer = weakref.finalize(self, self._jobs.put, None)
+        self._finalizer = weakref.finalize(self, _end, self._jobs)
         self._finalizer.atexit = False
 
     def submit(self, function: Callable[[], Any], status: EigerStatus) -> EigerStatus:
         """Do `function` after all that was submitted before; its end is the Status' end."""
         with self._lock:
             if self._thread is None or not self._thread.is_alive():
+                # One whose start was cut short by Ctrl-C may come to life yet: it shall end.
+                _end(self._jobs)
+                self._jobs[:] = [queue.SimpleQueue()]
                 self._thread = threading.Thread(
-                    target=_work, args=(self._jobs,), name=self.name, daemon=True
+                    target=_work, args=tuple(self._jobs), name=self.name, daemon=True
                 )
                 self._thread.start()
+            (jobs,) = self._jobs
         # The thread holds no reference to the worker while it waits, so that a detector that
         # nobody uses any more is collected and its thread ends.
         # In the caller's context, so that a request is known to belong to the work it is part of.
         context = contextvars.copy_context()
-        self._jobs.put((self, lambda: context.run(function), status))
+        jobs.put((self, lambda: context.run(function), status))
         return status
 
     def in_worker(self) -> bool:
@@ -197,10 +202,9 @@ class Worker:
         """Let the thread end after the work that is queued."""
         with self._lock:
             thread, self._thread = self._thread, None
-        if thread is not None:
-            self._jobs.put(None)
-            if threading.current_thread() is not thread:
-                thread.join()
+            _end(self._jobs)
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
+            thread.join()
 
     def finish(self, function: Callable[[], Any], status: EigerStatus) -> None:
         """Do `function` here and now, and end the Status with it."""
@@ -227,6 +231,12 @@ class Worker:
     def _forget(self, status: EigerStatus) -> None:
         with self._lock:
             self._unseen = [entry for entry in self._unseen if entry[0] is not status]
+
+
+def _end(jobs: list[queue.SimpleQueue]) -> None:
+    """Let the threads end that work through these queues."""
+    for queued in jobs:
+        queued.put(None)
 
 
 def _work(jobs: queue.SimpleQueue) -> None:

@@ -3,6 +3,7 @@
 import gc
 import logging
 import re
+import sys
 import threading
 import weakref
 
@@ -123,6 +124,39 @@ def test_a_worker_nobody_uses_ends_its_thread():
     thread.join(5)
     assert gone() is None
     assert not thread.is_alive()
+
+
+def test_ctrl_c_as_a_worker_starts_its_thread(monkeypatch):
+    """It may come while the new thread has not run yet: nothing after it is lost or hangs."""
+    worker, done = Worker("cut short"), []
+    wait, interrupted = threading.Event.wait, []
+
+    def wait_once_interrupted(event, timeout=None):
+        if not interrupted:
+            interrupted.append(event)
+            raise KeyboardInterrupt
+        return wait(event, timeout)
+
+    monkeypatch.setattr(threading.Event, "wait", wait_once_interrupted)
+    # No other thread runs until this one waits.
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(60)
+    try:
+        with pytest.raises(KeyboardInterrupt):
+            worker.submit(lambda: done.append("first"), EigerStatus("first"))
+        status = worker.submit(lambda: done.append("second"), EigerStatus("second"))
+        closing = threading.Thread(target=worker.close, daemon=True)
+        closing.start()
+    finally:
+        sys.setswitchinterval(before)
+    status.wait(5)
+    closing.join(5)
+    assert not closing.is_alive()
+    assert done == ["second"]
+    threads = [thread for thread in threading.enumerate() if thread.name == "cut short"]
+    for thread in threads:
+        thread.join(5)
+        assert not thread.is_alive()
 
 
 def test_a_status_tells_what_failed():
