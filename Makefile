@@ -6,7 +6,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 # Three workers, also on two cores: much of a test's time is waiting.
-PYTEST := $(VENV)/bin/python -m pytest -n 3
+PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadgroup
 
 .PHONY: demo test test-long shell
 

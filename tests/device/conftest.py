@@ -16,6 +16,14 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 from catalogs import tiled_server
 
+
+def pytest_collection_modifyitems(items):
+    """Have one worker of xdist take all that need a tiled server, which takes 10 s to start."""
+    for item in items:
+        if "tiled" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("tiled"))
+
+
 # Short enough for a test to see them pass, long enough for a busy machine.
 TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
 

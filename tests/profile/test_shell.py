@@ -86,6 +86,7 @@ def test_on_a_simulator_of_its_own(open_shell, tmp_path):
         assert connection.recv(1) == b""
 
 
+@pytest.mark.long
 def test_on_a_dcu_that_is_named(open_shell, tmp_path):
     with sim_dcu.serve(model="eiger-500k", initialized=True) as dcu:
         shell = open_shell(DCU_URL=dcu.url, EIGER_DATA=str(tmp_path / "elsewhere"))
@@ -95,14 +96,19 @@ def test_on_a_dcu_that_is_named(open_shell, tmp_path):
     assert len(list((tmp_path / "elsewhere").glob("*_master.h5"))) == 1
 
 
-def test_a_dcu_that_is_off_costs_one_line(open_shell):
+def test_a_dcu_that_is_off_costs_one_line_and_serves_when_it_is_on(open_shell, tmp_path):
     with socket.create_server(("127.0.0.1", 0)) as free:
-        url = f"http://127.0.0.1:{free.getsockname()[1]}"
-    shell = open_shell(DCU_URL=url)
+        port = free.getsockname()[1]
+    url = f"http://127.0.0.1:{port}"
+    shell = open_shell(DCU_URL=url, EIGER_DATA=str(tmp_path / "elsewhere"))
     told = [line for line in shell.greeting.splitlines() if "not connected" in line]
     assert len(told) == 1
     assert "cannot be reached" in told[0]
     assert "Traceback" not in shell.greeting
     assert "EigerDetector" in shell("type(eiger)")
     assert "DcuUnreachableError" in shell("eiger.connect()")
-    shell.exit()
+    with sim_dcu.serve(model="eiger-500k", initialized=True, port=port):
+        assert "Error" not in shell("eiger.connect()")
+        assert "seq_num" in shell("uids = RE(bp.count([eiger]))")
+        shell.exit()
+    assert len(list((tmp_path / "elsewhere").glob("*_master.h5"))) == 1
