@@ -9,6 +9,7 @@ from ophyd_eiger.documents import Promise
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
     DcuError,
+    DcuTimeoutError,
     LostReplyError,
     NotServedError,
     PromiseError,
@@ -18,7 +19,8 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.points import Series, Staging
-from ophyd_eiger.signals import EigerSignal, require_value
+from ophyd_eiger.required import require_number, require_value, require_whole
+from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.states import States
 from ophyd_eiger.triggering import Scheme, scheme_of_steps
 
@@ -40,6 +42,24 @@ RELIED_ON = (
     "filewriter.mode",
     "filewriter.name_pattern",
 )
+# Of these, what documents say only if there is something to say.
+WHERE_SERVED = (
+    "detector.photon_energy",
+    "detector.threshold_energy",
+    "detector.beam_center_x",
+    "detector.beam_center_y",
+    "detector.detector_distance",
+)
+# The least that these must be for a series to have images, or for its files to be known.
+NUMBERS = {
+    "detector.nimages": 1,
+    "detector.ntrigger": 1,
+    "detector.x_pixels_in_detector": 1,
+    "detector.y_pixels_in_detector": 1,
+    "filewriter.nimages_per_file": 0,
+}
+TIMES = ("detector.count_time", "detector.frame_time")
+DEPTHS = (8, 16, 32)
 # What EIGER2 has beside it, and what the documents can describe of it; a detector without them has
 # one image an exposure, in files of one layout.
 THRESHOLD_MODES = ("threshold/1/mode", "threshold/2/mode", "threshold/difference/mode")
@@ -87,10 +107,12 @@ class Arming:
         ------
         StateError
             With what to change.
+        NotServedError, ReplyError
+            If the DCU does not have it, or answers what is no such value.
         DcuError
         """
         for dotted in RELIED_ON:
-            self._signal(dotted).get()
+            self._read(dotted)
         if self.states.needs_more_than_disarm():
             self._check_thresholds()
             self._check_format()
@@ -111,10 +133,12 @@ class Arming:
         try:
             return scheme_of_steps(
                 require_value(self.detector.trigger_mode),
-                int(require_value(self.detector.nimages)),
-                int(require_value(self.detector.ntrigger)),
+                require_whole(self.detector.nimages, 1),
+                require_whole(self.detector.ntrigger, 1),
                 self._triggers_a_point(),
             )
+        except ReplyError:
+            raise
         except ValueError as error:
             raise StateError(f"{self.name}: {error}") from None
 
@@ -122,7 +146,7 @@ class Arming:
         """Return why the end of a point would not be seen before its series is over, if so."""
         if not scheme.mode.is_external or scheme.points == 1:
             return ""
-        per_file = int(require_value(self.filewriter.nimages_per_file))
+        per_file = require_whole(self.filewriter.nimages_per_file)
         if per_file and scheme.images % per_file == 0:
             return ""
         if self.states.monitor.mode.last == "enabled":
@@ -150,17 +174,17 @@ class Arming:
             if series_id is None:
                 series_id = self._id_from_files(staging)
             self.promise = promise = self._kept_promise(scheme.images)
+            delivery = Delivery(
+                basename=f"{staging.stem}_{series_id}",
+                directory=staging.directory,
+                images=scheme.total,
+                images_per_file=require_whole(self.filewriter.nimages_per_file),
+                shape=promise.shape,
+                dtype=promise.dtype,
+            )
         except Exception:
             self.ending.disarm_after_failure()
             raise
-        delivery = Delivery(
-            basename=f"{staging.stem}_{series_id}",
-            directory=staging.directory,
-            images=scheme.total,
-            images_per_file=int(require_value(self.filewriter.nimages_per_file)),
-            shape=promise.shape,
-            dtype=promise.dtype,
-        )
         return Series(series_id, delivery, promise, scheme)
 
     def _send_arm(self) -> int | None:
@@ -177,6 +201,13 @@ class Arming:
             # Not carried out. If another client was faster, the state has better advice.
             self.states.require_idle()
             raise
+        except DcuTimeoutError as error:
+            self.ending.disarm_after_failure()
+            raise DcuTimeoutError(
+                f"{self.name}: {error}; it was disarmed again. If this DCU needs longer to arm, "
+                "give Timeouts(arm=...)",
+                request=error.request,
+            ) from error
         except DcuError:
             self.ending.disarm_after_failure()
             raise
@@ -184,10 +215,17 @@ class Arming:
     def _kept_promise(self, images: int) -> Promise:
         """Return what the images of the series just armed will be, as the run was told it."""
         detector = self.detector
-        bits = int(detector.bit_depth_image.get())
+        detector.bit_depth_image.get()
+        bits = require_whole(detector.bit_depth_image, 1)
+        if bits not in DEPTHS:
+            raise ReplyError(
+                f"{self.name}: the DCU says that its images have {bits} bits a pixel, and files "
+                f"have one of {', '.join(map(str, DEPTHS))}; other times may make it one of them",
+                request=f"GET {detector.bit_depth_image.source}",
+            )
         shape = (
-            int(require_value(detector.y_pixels_in_detector)),
-            int(require_value(detector.x_pixels_in_detector)),
+            require_whole(detector.y_pixels_in_detector, 1),
+            require_whole(detector.x_pixels_in_detector, 1),
         )
         promise = Promise(images, shape, np.dtype(f"<u{bits // 8}"))
         if self.promise_given and promise != self.promise:
@@ -211,7 +249,9 @@ class Arming:
         ]
         if not ids:
             raise ReplyError(
-                f"{self.name}: arm answered no sequence id, and no master file tells it",
+                f"{self.name}: arm answered no sequence id, and no master file tells it, so that "
+                "nobody knows how the files will be named; the series was disarmed. An id is in "
+                "the reply of every DECTRIS DCU: does something stand between?",
                 request=f"PUT {client.url} command/arm",
             )
         return max(ids)
@@ -242,6 +282,26 @@ class Arming:
             return signal.get()
         except NotServedError:
             return None
+
+    def _read(self, dotted: str) -> None:
+        """Ask for what a series depends on, and see that it is of a kind that can be relied on."""
+        signal = self._signal(dotted)
+        try:
+            signal.get()
+        except NotServedError as error:
+            if dotted in WHERE_SERVED:
+                return
+            raise NotServedError(
+                f"{self.name}: no data can be taken with this DCU, because a series depends on "
+                f"{signal.subsystem}/{signal.resource}: {error}",
+                request=error.request,
+                status=error.status,
+                text=error.text,
+            ) from error
+        if dotted in NUMBERS:
+            require_whole(signal, NUMBERS[dotted])
+        if dotted in TIMES:
+            require_number(signal)
 
     def _signal(self, dotted: str) -> EigerSignal:
         subsystem, attribute = dotted.split(".")

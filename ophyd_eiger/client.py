@@ -32,11 +32,14 @@ from ophyd_eiger.errors import (
     ReplyError,
 )
 from ophyd_eiger.ledger import Ledger
+from ophyd_eiger.replies import shown
 
 logger = logging.getLogger(__name__)
 
-# The version in the URLs of the SIMPLON API Reference V1.3, which knows no `version` resource.
-OLDEST_API = "1.0.0"
+# Tried in this order where a DCU does not say its version. First that of the SIMPLON API Reference
+# V1.3, which knows no `version` resource; firmware of that age answers to every version, so that
+# another one would take an EIGER for an EIGER2.
+KNOWN_APIS = ("1.0.0", "1.5.0", "1.6.0", "1.8.0")
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
 
@@ -142,18 +145,32 @@ class DcuClient:
         return self._api_version
 
     def _ask_version(self) -> str:
+        asked = f"{self.url}/detector/api/version"
         try:
-            reply = self._get_json(f"{self.url}/detector/api/version")
-        except NotServedError:
-            return OLDEST_API
-        version = reply.get("value") if isinstance(reply, dict) else reply
-        if not isinstance(version, str) or not version:
-            raise ReplyError(
-                f"{self.url}/detector/api/version answered {reply!r}, which is no version; "
-                "give api_version= if this is a DCU",
-                request=f"GET {self.url}/detector/api/version",
-            )
-        return version
+            reply = self._get_json(asked)
+        except NotServedError as error:
+            answered = f"answered {error.status}"
+        else:
+            version = reply.get("value") if isinstance(reply, dict) else reply
+            if isinstance(version, str) and version:
+                return version
+            answered = f"answered {shown(reply)}, which is no version"
+        return self._try_versions(asked, answered)
+
+    def _try_versions(self, asked: str, answered: str) -> str:
+        """Return the version under which the detector's state is found."""
+        for version in KNOWN_APIS:
+            try:
+                self._get_json(f"{self.url}/detector/api/{version}/status/state")
+            except NotServedError:
+                continue
+            return version
+        raise ReplyError(
+            f"GET {asked} {answered}, and there is no status/state under any of the versions "
+            f"{', '.join(KNOWN_APIS)}: is {self.url} the address of a DCU? If it is, give "
+            "api_version=",
+            request=f"GET {asked}",
+        )
 
     def resource_url(self, subsystem: str, resource: str) -> str:
         """Return the URL of a resource, as in `resource_url("detector", "config/count_time")`."""
@@ -260,7 +277,7 @@ class DcuClient:
             return []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
             request = f"GET {self.resource_url('filewriter', 'files')}"
-            raise ReplyError(f"{request}: {reply!r} is no list of file names", request=request)
+            raise ReplyError(f"{request}: {shown(reply)} is no list of file names", request=request)
         return names
 
     @contextmanager
@@ -457,13 +474,16 @@ def _check_status(method: str, url: str, response: requests.Response) -> None:
 def _parse(method: str, url: str, response: requests.Response) -> Any:
     if not response.content.strip():
         return None
-    if "json" not in response.headers.get("Content-Type", "json"):
-        return None
     try:
         return json.loads(response.content, parse_constant=_not_a_number)
     except ValueError as error:
+        content_type = response.headers.get("Content-Type", "json")
+        if method != "GET" and "json" not in content_type:
+            # It was done, and what is said of it is for people.
+            return None
         raise ReplyError(
-            f"{method} {url}: the answer is not JSON: {response.text[:100]!r}",
+            f"{method} {url}: the answer is not JSON: {response.text[:100]!r}; is this a DCU, and "
+            "nothing between that answers for it?",
             request=f"{method} {url}",
         ) from error
 

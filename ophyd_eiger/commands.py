@@ -11,7 +11,7 @@ from ophyd import Signal
 
 from ophyd_eiger.errors import NotServedError
 from ophyd_eiger.link import LimitError, Link
-from ophyd_eiger.replies import sequence_id
+from ophyd_eiger.replies import number_of, sequence_id
 from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
@@ -152,7 +152,8 @@ class TriggerCommand(EigerCommand):
     def seconds(self) -> float:
         """How long the reply may take: the exposures and a margin, in s."""
         detector, margin = self.owner, self.link.client.timeouts.trigger_margin
-        return float(detector.nimages.get()) * float(detector.frame_time.get()) + margin
+        seconds = [number_of(s.get()) or 0.0 for s in (detector.nimages, detector.frame_time)]
+        return seconds[0] * seconds[1] + margin
 
     def argument(self, value: Any) -> float | None:
         """Return the exposure time in s in trigger mode inte, nothing in the others."""

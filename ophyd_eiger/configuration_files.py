@@ -17,8 +17,8 @@ from ophyd_eiger.array_signals import EigerArray
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.errors import (
     ConfigurationFileError,
-    NotServedError,
     RefusedError,
+    ReplyError,
     StateError,
     UnknownSettingError,
 )
@@ -42,7 +42,8 @@ def save(configuration: Configuration, path: str | os.PathLike) -> Path:
     Raises
     ------
     ConfigurationFileError
-        If the file exists, or cannot be written; nothing is left of it then.
+        If the file exists, or cannot be written; nothing is left of it then. Or if the DCU has no
+        settings.
     StateError
         While the device is staged, when the file writer's settings are those of the run.
     """
@@ -55,6 +56,15 @@ def save(configuration: Configuration, path: str | os.PathLike) -> Path:
     target = Path(path).expanduser()
     if target.exists():
         raise ConfigurationFileError(f"{target} exists and is not overwritten; give another name")
+    found = {
+        name: {signal.key: _entry(signal) for signal in _settings_of(subsystem)}
+        for name, subsystem in configuration.subsystems.items()
+    }
+    if not found["detector"]:
+        raise ConfigurationFileError(
+            f"{target}: nothing to save: {configuration.device} gave none of its settings; is it "
+            f"initialized, and is {configuration.link.client.url} a DCU?"
+        )
     document = {
         "format": FORMAT,
         "format_version": FORMAT_VERSION,
@@ -62,10 +72,7 @@ def save(configuration: Configuration, path: str | os.PathLike) -> Path:
         "device": configuration.device,
         "address": configuration.link.client.url,
         **_identity(configuration),
-        "settings": {
-            name: {signal.key: _entry(signal) for signal in _settings_of(subsystem)}
-            for name, subsystem in configuration.subsystems.items()
-        },
+        "settings": found,
     }
     _write(target, json.dumps(document, indent=2) + "\n")
     return target
@@ -146,18 +153,19 @@ def _identity(configuration: Configuration) -> dict[str, Any]:
         signal = getattr(configuration.detector, key)
         try:
             found[key] = signal.get()
-        except NotServedError:
+        except (RefusedError, ReplyError):
             found[key] = None
     return found
 
 
 def _settings_of(subsystem: Subsystem) -> Iterator[EigerSignal]:
     try:
-        undeclared = [subsystem[name] for name in subsystem.undeclared()]
+        undeclared = [subsystem[n] for n in subsystem.undeclared() if n.startswith("config/")]
     except RefusedError:
-        # No lists of keys: an old DCU, or a subsystem that it does not have.
+        # A subsystem that the DCU does not have.
         undeclared = []
-    for signal in (*subsystem.signals, *undeclared):
+    unreadable: dict[str, ReplyError] = {}
+    for signal in dict.fromkeys((*subsystem.signals, *undeclared)):
         if not isinstance(signal, EigerSignal) or signal.section != "config":
             continue
         if isinstance(signal, EigerArray) or signal.key in NOT_SETTINGS:
@@ -166,9 +174,17 @@ def _settings_of(subsystem: Subsystem) -> Iterator[EigerSignal]:
             value = signal.get()
         except RefusedError:
             continue
+        except ReplyError as error:
+            unreadable[signal.name] = error
+            continue
         writable = signal.dcu_metadata is not None and signal.dcu_metadata.writable
         if writable and settings.is_plain(value):
             yield signal
+    if unreadable:
+        name, error = next(iter(unreadable.items()))
+        logger.warning(
+            "%s: %d settings not saved, as %s: %s", subsystem.name, len(unreadable), name, error
+        )
 
 
 def _entry(signal: EigerSignal) -> dict[str, Any]:

@@ -2,9 +2,16 @@
 
 import logging
 
-from ophyd_eiger.errors import EigerError, LostReplyError, RefusedError
+from ophyd_eiger.errors import (
+    DcuTimeoutError,
+    EigerError,
+    LostReplyError,
+    NotServedError,
+    RefusedError,
+)
 from ophyd_eiger.points import Exposure, Series
-from ophyd_eiger.signals import EigerCommand, require_value
+from ophyd_eiger.replies import number_of
+from ophyd_eiger.signals import EigerCommand
 from ophyd_eiger.states import States
 from ophyd_eiger.transfer import Transfer
 
@@ -64,11 +71,19 @@ class Ending:
             )
 
     def _end_exposure(self, series: Series, exposure: Exposure | None) -> None:
-        frame_time = float(require_value(self.detector.frame_time))
+        # A DCU that says nothing of it is taken for one that exposes shortly.
+        frame_time = number_of(self.detector.frame_time.last) or 0.0
         if series.points == 0 and not (exposure and exposure.by == "cancel"):
-            self.send(self.detector.abort)
+            self._send_if_served(self.detector.abort)
         elif frame_time <= LONGEST_CANCEL_S or self.states.needs_more_than_disarm():
-            self.send(self.detector.cancel, margin=frame_time)
+            self._send_if_served(self.detector.cancel, margin=frame_time)
+
+    def _send_if_served(self, command: EigerCommand, *, margin: float = 0.0) -> None:
+        """Send cancel or abort; a DCU that has no such command is left with disarm."""
+        try:
+            self.send(command, margin=margin)
+        except NotServedError as error:
+            logger.warning("%s: %s; disarm is sent alone", self.states.name, error)
 
     def disarm_after_failure(self) -> None:
         """Disarm what may be armed; nothing was exposed, so there is no more to end."""
@@ -86,5 +101,5 @@ class Ending:
             if not self.states.is_over():
                 raise
             logger.warning("%s: %s; the series is over all the same", self.states.name, error)
-        except LostReplyError as error:
+        except (LostReplyError, DcuTimeoutError) as error:
             self.states.confirm_idle(error)

@@ -12,10 +12,15 @@ from collections.abc import Callable, Sequence
 
 from ophyd.utils.errors import WaitTimeoutError
 
-from ophyd_eiger.errors import LostReplyError, RefusedError, SignalTimeoutError
+from ophyd_eiger.errors import (
+    DcuTimeoutError,
+    LostReplyError,
+    RefusedError,
+    SignalTimeoutError,
+)
 from ophyd_eiger.points import Exposure, Flight, Series
 from ophyd_eiger.progress import ImageCount
-from ophyd_eiger.signals import require_value
+from ophyd_eiger.required import require_number
 from ophyd_eiger.states import STATE_PERIOD_S, States
 from ophyd_eiger.transfer import Transfer
 from ophyd_eiger.triggering import TriggerMode
@@ -119,8 +124,8 @@ class Exposing:
         if given is not None:
             return float(given)
         if series.scheme.mode is TriggerMode.INTE:
-            return float(require_value(self.detector.count_time))
-        return series.scheme.nimages * float(require_value(self.detector.frame_time))
+            return require_number(self.detector.count_time)
+        return series.scheme.nimages * require_number(self.detector.frame_time)
 
     def _send_triggers(
         self, series: Series, exposure: Exposure, each: Sequence[float], count: ImageCount
@@ -140,7 +145,7 @@ class Exposing:
             self.detector.soft_trigger.send(
                 value=seconds if sends_exposure else None, timeout=timeout
             )
-        except LostReplyError as error:
+        except (LostReplyError, DcuTimeoutError) as error:
             self.states.confirm_trigger(last, seconds, began, error)
         except RefusedError as error:
             raise self.states.refused_trigger(error) from error
@@ -208,7 +213,7 @@ class Exposing:
         """Begin a fly scan: send its trigger, or wait for the first signal."""
         scheme = series.scheme
         self._begin(series)
-        seconds = scheme.total * float(require_value(self.detector.frame_time))
+        seconds = scheme.total * require_number(self.detector.frame_time)
         flight.count = ImageCount(
             flight.events * scheme.images, 0.0 if scheme.mode.is_external else seconds
         )

@@ -36,22 +36,21 @@ class Metadata:
     @classmethod
     def of(cls, reply: dict, section: str) -> "Metadata":
         """Take the metadata out of a reply; `access_mode` is rw for config if it is missing."""
-        allowed = reply.get("allowed_values") or ()
-        # Models without ROI answer a bare string where others answer a list.
-        allowed = (allowed,) if isinstance(allowed, str) else tuple(allowed)
-        access = reply.get("access_mode") or ("rw" if section == "config" else "r")
+        access = reply.get("access_mode")
+        if not access or not isinstance(access, str):
+            access = "rw" if section == "config" else "r"
         limits = reply.get("critical_limits")
-        limits = tuple(limits) if isinstance(limits, list) and len(limits) == 2 else (None, None)
+        limits = limits if isinstance(limits, list) and len(limits) == 2 else (None, None)
         return cls(
-            value_type=str(reply.get("value_type", "")),
+            value_type=str(reply.get("value_type") or ""),
             unit=str(reply.get("unit") or ""),
-            minimum=reply.get("min"),
-            maximum=reply.get("max"),
-            allowed=allowed,
+            minimum=_bound(reply.get("min")),
+            maximum=_bound(reply.get("max")),
+            allowed=_choices(reply.get("allowed_values")),
             writable="w" in access,
             state=str(reply.get("state") or ""),
-            critical_limits=limits,
-            critical_values=tuple(reply.get("critical_values") or ()),
+            critical_limits=(_bound(limits[0]), _bound(limits[1])),
+            critical_values=_choices(reply.get("critical_values")),
         )
 
     @property
@@ -174,6 +173,21 @@ class Metadata:
         if value != math.floor(value):
             raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
         return int(value)
+
+
+def _bound(value: Any) -> float | None:
+    """Return a limit; None for what is no number, which is no limit."""
+    return value if isinstance(value, (int, float)) and not isinstance(value, bool) else None
+
+
+def _choices(values: Any) -> tuple:
+    """Return the values that a reply lists; none for what is no list of plain values."""
+    # Models without ROI answer a bare string where others answer a list.
+    if isinstance(values, str):
+        return (values,) if values else ()
+    if not isinstance(values, list):
+        return ()
+    return tuple(value for value in values if isinstance(value, (str, int, float)))
 
 
 def _plain(value: Any) -> Any:

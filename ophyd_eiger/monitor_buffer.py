@@ -16,6 +16,7 @@ import numpy as np
 
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError
+from ophyd_eiger.required import require_whole
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.subsystems import Monitor
 from ophyd_eiger.tiff import DetectorTiff, decode
@@ -158,7 +159,8 @@ class MonitorBuffer:
         self._users.add(user)
         self._change(self._monitor.mode, "enabled")
         self.drops_new = self._asks_to_drop_new()
-        self.size = int(self._monitor.buffer_size.get())
+        self._monitor.buffer_size.get()
+        self.size = require_whole(self._monitor.buffer_size)
         wanted = min(images, MOST_BUFFERED)
         if self.size < wanted:
             self._change(self._monitor.buffer_size, wanted)
@@ -263,7 +265,8 @@ class MonitorBuffer:
         if not self.drops_new:
             # What it drops are old ones, and it may drop them all the time.
             return ""
-        dropped, before = int(self._monitor.dropped.get()), self._dropped
+        self._monitor.dropped.get()
+        dropped, before = require_whole(self._monitor.dropped), self._dropped
         self._dropped = dropped
         return "the monitor dropped it" if dropped > before else ""
 

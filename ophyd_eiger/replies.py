@@ -1,6 +1,10 @@
 """What the replies of PUTs say, in the forms met on hardware. Pure: no requests."""
 
+import math
 from typing import Any
+
+# In characters: of an answer that is not what it should be, a message shows so much.
+LONGEST_SHOWN = 200
 
 
 def names_in(reply: Any) -> list[str]:
@@ -23,10 +27,28 @@ def sequence_id(reply: Any) -> int | None:
     return None
 
 
+def names_listed(reply: Any) -> list[str] | None:
+    """Return the names in a list of resources, bare or as `value`; None if it is no such list."""
+    names = reply.get("value") if isinstance(reply, dict) else reply
+    return [name for name in names if isinstance(name, str)] if isinstance(names, list) else None
+
+
+def number_of(value: Any) -> float | None:
+    """Return a number, also one that came as text; None for whatever is none."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, str)):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
 def shown(value: Any) -> str:
     """Return a value in an error message, of whatever size."""
     try:
-        return repr(value)
+        text = repr(value)
     except ValueError:
         # Python does not print integers of thousands of digits.
         return "a huge integer"
+    return text if len(text) <= LONGEST_SHOWN else f"{text[:LONGEST_SHOWN]}..."

@@ -42,6 +42,7 @@ from ophyd_eiger.errors import (
     DcuUnreachableError,
     EigerError,
     LostReplyError,
+    NotServedError,
     NotStagedError,
     StateError,
     StoppedError,
@@ -51,7 +52,8 @@ from ophyd_eiger.flying import Flying
 from ophyd_eiger.live import Live
 from ophyd_eiger.points import Exposure, Point, Series, Staging
 from ophyd_eiger.progress import Countdown
-from ophyd_eiger.signals import EigerSignal, Link, require_value
+from ophyd_eiger.required import require_value
+from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.states import States
 from ophyd_eiger.transfer import Transfer, prepare_directory
 from ophyd_eiger.worker import EigerStatus
@@ -259,11 +261,17 @@ class Acquisition:
             if late := self.arming.points_show_late(self.arming.scheme(None)):
                 logger.warning("%s", late)
             self.arm(staging)
-            self.detector.data_collection_date.get()
+            self._read_date()
         except Exception:
             self._put_back_after_failure(staging)
             raise
         self.staging = staging
+
+    def _read_date(self) -> None:
+        try:
+            self.detector.data_collection_date.get()
+        except NotServedError as error:
+            logger.debug("%s; documents go without it", error)
 
     def _take_point(self, exposure: Exposure, seconds: Sequence[float]) -> None:
         if exposure.stopped:
@@ -294,7 +302,7 @@ class Acquisition:
         self.begin(series)
         try:
             taken = self.exposing.expose(series, exposure, seconds)
-        except EigerError:
+        except Exception:
             series.failed = True
             raise
         if not taken and series.triggered:

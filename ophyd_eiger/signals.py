@@ -24,7 +24,6 @@ from ophyd_eiger.errors import (
     NotServedError,
     RefusedError,
     ReplyError,
-    StateError,
 )
 from ophyd_eiger.link import LimitError, Link, ReadOnlyError
 from ophyd_eiger.metadata import ALARM, OK, Metadata, same
@@ -38,7 +37,6 @@ __all__ = [
     "Link",
     "ReadOnlyError",
     "TriggerCommand",
-    "require_value",
 ]
 
 logger = logging.getLogger(__name__)
@@ -172,14 +170,21 @@ class EigerSignal(Signal):
         return self.link.reader.submit(self.ask, EigerStatus(f"{self.name}: read"))
 
     def _take(self, reply: Any) -> dict[str, Any]:
+        request = f"GET {self.source}"
         if not isinstance(reply, dict) or "value" not in reply:
-            request = f"GET {self.source}"
-            raise ReplyError(f"{request}: {reply!r} holds no value", request=request)
+            raise ReplyError(
+                f"{self.name}: {request}: {shown(reply)} holds no value; is this a DCU with API "
+                f"{self.link.client.api_version}?",
+                request=request,
+            )
         if self.resource == "status/state" and not same(reply["value"], self._readback):
             logger.info("%s: %s -> %s", self.name, self._readback, reply["value"])
         value = reply["value"]
         if isinstance(value, dict) and "__darray__" in value:
-            value = from_darray(value)
+            try:
+                value = from_darray(value)
+            except ValueError as error:
+                raise ReplyError(f"{self.name}: {request}: {error}", request=request) from error
         return self._keep(value, Metadata.of(reply, self.section))
 
     def _keep(self, value: Any, metadata: Metadata) -> dict[str, Any]:
@@ -346,16 +351,3 @@ class EigerSignal(Signal):
 
     def _shown_value(self) -> Any:
         return self._readback
-
-
-def require_value(signal: EigerSignal) -> Any:
-    """Return the DCU's last answer.
-
-    Raises
-    ------
-    StateError
-        If it never answered.
-    """
-    if not signal.has_value:
-        raise StateError(f"{signal.name}: {signal.subsystem}/{signal.resource} was never read")
-    return signal.last

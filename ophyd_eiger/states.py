@@ -5,10 +5,21 @@ A command is never sent twice. When its reply is lost, the state tells whether i
 
 import time
 from collections.abc import Callable
+from typing import Any
 
-from ophyd_eiger.errors import DcuError, LostReplyError, RefusedError, StateError
+from ophyd_eiger.errors import (
+    DcuError,
+    DcuTimeoutError,
+    LostReplyError,
+    NotServedError,
+    RefusedError,
+    StateError,
+)
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor
+
+# A request that may have been carried out, though no reply says so.
+Unanswered = LostReplyError | DcuTimeoutError
 
 STATE_PERIOD_S = 0.05
 # A reply that is lost after so long an exposure is lost because the DCU closes connections that
@@ -71,7 +82,7 @@ class States:
         }
         raise StateError(
             f"{self.name}: the detector at {self.link.client.url} is in state {state!r}, not "
-            f"'idle'; {advice.get(state, 'look at status/error')}"
+            f"'idle'; {advice.get(str(state), 'look at status/error')}"
         )
 
     def is_idle(self, state: str) -> bool:
@@ -88,10 +99,12 @@ class States:
 
     def refused_trigger(self, error: RefusedError) -> StateError:
         """Return what to tell of a trigger that the detector refused."""
-        return StateError(
-            f"{error}; the state is {self.detector.state.get()!r}: somebody may have ended the "
-            "series, and the next trigger arms a new one"
-        )
+        state = self.detector.state.get()
+        if isinstance(error, NotServedError):
+            hint = f"external signals are left: {self.name}.detector.trigger_mode.set('exts')"
+        else:
+            hint = "somebody may have ended the series, and the next trigger arms a new one"
+        return StateError(f"{error}; the state is {state!r}: {hint}")
 
     def wait_for_exposure_to_end(self, timeout: float) -> str:
         """Wait until the detector does not expose any more, and return its state.
@@ -162,7 +175,7 @@ class States:
         StateError
         """
         deadline = time.monotonic() + self.link.client.timeouts.end
-        while self.filewriter.state.get() == "acquire":
+        while _if_served(self.filewriter.state) == "acquire":
             if time.monotonic() > deadline:
                 raise StateError(f"{self.name}: the file writer still writes after disarm")
             time.sleep(STATE_PERIOD_S)
@@ -177,26 +190,24 @@ class States:
         """
         self._confirm(lost, "ready", lambda state: state == "ready")
 
-    def confirm_idle(self, lost: LostReplyError) -> None:
+    def confirm_idle(self, lost: Unanswered) -> None:
         """Wait until the state shows that disarm, cancel or abort without reply was carried out.
 
         Raises
         ------
-        LostReplyError
+        LostReplyError, DcuTimeoutError
             If it does not, or if it cannot be asked.
         """
         self._confirm(lost, "idle", self.is_idle)
 
-    def _confirm(self, lost: LostReplyError, wanted: str, reached: Callable[[str], bool]) -> None:
+    def _confirm(self, lost: Unanswered, wanted: str, reached: Callable[[str], bool]) -> None:
         deadline = time.monotonic() + self.link.client.timeouts.end
         while not reached(state := self._after(lost)):
             if time.monotonic() > deadline or state not in ("configure", "acquire"):
-                raise _still_lost(lost, f"the state is {state!r}, not {wanted!r}")
+                raise self._still_lost(lost, f"the state is {state!r}, not {wanted!r}")
             time.sleep(STATE_PERIOD_S)
 
-    def confirm_trigger(
-        self, last: bool, seconds: float, began: float, lost: LostReplyError
-    ) -> None:
+    def confirm_trigger(self, last: bool, seconds: float, began: float, lost: Unanswered) -> None:
         """Wait out an exposure whose trigger had no reply, if it was carried out.
 
         Parameters
@@ -207,32 +218,43 @@ class States:
             The exposure that was asked for.
         began : float
             When the trigger was sent, on the monotonic clock.
-        lost : LostReplyError
-            How the reply was lost.
+        lost : LostReplyError or DcuTimeoutError
+            How the reply was lost, or that none came.
 
         Raises
         ------
-        LostReplyError
+        LostReplyError, DcuTimeoutError
             If nothing shows that it was: a detector that is ready may be so still or again.
         """
         passed = time.monotonic() - began
         seen = self._after(lost) == "acquire"
         timeout = seconds + self.link.client.timeouts.trigger_margin
         state = self.wait_for_exposure_to_end(timeout)
-        outlasted = seconds >= LONG_EXPOSURE_S and passed >= seconds - EARLY_S
+        # A connection that was never broken tells nothing of how long the exposure took.
+        broken = isinstance(lost, LostReplyError)
+        outlasted = broken and seconds >= LONG_EXPOSURE_S and passed >= seconds - EARLY_S
         if not (seen or outlasted or (last and self.is_idle(state))):
-            raise _still_lost(lost, f"the state is {state!r}: the images may not have been taken")
+            raise self._still_lost(
+                lost, f"the state is {state!r}: the images may not have been taken"
+            )
 
     def is_over(self) -> bool:
         """Return whether there is nothing to end: no series is armed, or the detector is lost."""
         state = self.detector.state.get()
         return self.is_idle(state) or state in ("error", "na")
 
-    def _after(self, lost: LostReplyError) -> str:
+    def _after(self, lost: Unanswered) -> str:
         try:
             return self.detector.state.get()
         except DcuError as error:
-            raise _still_lost(lost, f"and then the state could not be asked: {error}") from error
+            found = f"and then the state could not be asked: {error}"
+            raise self._still_lost(lost, found) from error
+
+    def _still_lost(self, lost: Unanswered, found: str) -> Unanswered:
+        advice = ""
+        if isinstance(lost, DcuTimeoutError):
+            advice = f"; {self.name}.initialize() brings back a detector that does not react"
+        return type(lost)(f"{self.name}: {lost}; {found}{advice}", request=lost.request)
 
 
 def _faults_of(signal: EigerSignal) -> list[str]:
@@ -243,5 +265,8 @@ def _faults_of(signal: EigerSignal) -> list[str]:
     return [str(fault) for fault in found] if isinstance(found, list) else []
 
 
-def _still_lost(lost: LostReplyError, found: str) -> LostReplyError:
-    return LostReplyError(f"{lost}; {found}", request=lost.request)
+def _if_served(signal: EigerSignal) -> Any:
+    try:
+        return signal.get()
+    except NotServedError:
+        return None

@@ -1,7 +1,7 @@
 """What the subsystems of the SIMPLON API have in common: their signals, asked and asked again."""
 
 import logging
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -9,8 +9,9 @@ from ophyd import Device
 
 from ophyd_eiger.array_signals import EigerArray
 from ophyd_eiger.commands import EigerCommand
-from ophyd_eiger.errors import NotServedError, RefusedError
+from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError
 from ophyd_eiger.link import Link
+from ophyd_eiger.replies import names_listed
 from ophyd_eiger.signals import EigerSignal
 
 logger = logging.getLogger(__name__)
@@ -103,6 +104,8 @@ class Subsystem(Device):
     def undeclared(self) -> list[str]:
         """Ask the DCU which resources it lists that have no attribute here.
 
+        A DCU without such lists has none.
+
         Returns
         -------
         list of str
@@ -116,8 +119,7 @@ class Subsystem(Device):
         declared = {getattr(self, name).resource for name in self.component_names}
         listed = []
         for section in SECTIONS:
-            keys = self.link.client.get(self.subsystem, f"{section}/keys")
-            listed += [f"{section}/{key}" for key in keys if isinstance(key, str)]
+            listed += [f"{section}/{key}" for key in sorted(self._listed(section) or ())]
         return [resource for resource in listed if resource not in declared]
 
     def read_again(self, keys: Iterable[str], signal: EigerSignal) -> None:
@@ -144,7 +146,7 @@ class Subsystem(Device):
         lists_less = _numbers(self.link.client.api_version) >= FIRST_API_THAT_LISTS_LESS
         chosen = []
         for signal in self.signals:
-            if isinstance(signal, EigerArray):
+            if isinstance(signal, EigerArray) or signal.section not in listed:
                 continue
             keys = listed[signal.section]
             is_new = signal.served is None and (lists_less or signal.resource in UNLISTED)
@@ -157,11 +159,10 @@ class Subsystem(Device):
     def _listed(self, section: str) -> set[str] | None:
         """Return the names that the DCU lists; None if it has no such list."""
         try:
-            keys = self.link.client.get(self.subsystem, f"{section}/keys")
-        except RefusedError:
+            keys = names_listed(self.link.client.get(self.subsystem, f"{section}/keys"))
+        except (RefusedError, ReplyError):
             return None
-        keys = keys.get("value") if isinstance(keys, dict) else keys
-        return {key for key in keys if isinstance(key, str)} if keys else None
+        return set(keys) if keys else None
 
     def stage(self) -> list:
         """Do nothing: the detector stages itself as a whole."""
@@ -185,10 +186,38 @@ def refresh(subsystems: Iterable[Subsystem]) -> None:
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="eiger refresh") as threads:
         lists = tuple(threads.map(Subsystem.to_refresh, subsystems))
         signals = [signal for chosen in lists for signal in chosen]
-        answers = tuple(threads.map(lambda signal: _answers(signal.ask, signal), signals))
-    absent = [s.name for s, answered in zip(signals, answers, strict=True) if not answered]
+        errors = tuple(threads.map(_error_of_asking, signals))
+    failed = {s: error for s, error in zip(signals, errors, strict=True) if error is not None}
+    absent = [s.name for s, error in failed.items() if isinstance(error, NotServedError)]
     if absent:
         logger.info("not served by this DCU now: %s", ", ".join(absent))
+    _report([signal for signal in failed if signal.name not in absent], failed, len(signals))
+
+
+def _report(
+    unreadable: list[EigerSignal], errors: Mapping[EigerSignal, Exception], asked: int
+) -> None:
+    """Tell of resources that the DCU has and does not give; raise if it gives none, or no state."""
+    if not unreadable:
+        return
+    for signal in unreadable:
+        if signal.resource == "status/state" or len(unreadable) == asked:
+            raise errors[signal]
+    names = ", ".join(signal.name for signal in unreadable[:5])
+    more = f" and {len(unreadable) - 5} more" if unreadable[5:] else ""
+    logger.warning(
+        "left out, because the DCU did not give them: %s%s: %s", names, more, errors[unreadable[0]]
+    )
+
+
+def _error_of_asking(signal: EigerSignal) -> Exception | None:
+    """Ask for a value; return what was wrong with this one, if it was this one alone."""
+    try:
+        signal.ask()
+    except (RefusedError, ReplyError) as error:
+        signal.served = False
+        return error
+    return None
 
 
 def _answers(ask: Callable[[], None], signal: EigerSignal) -> bool:

@@ -15,7 +15,7 @@ from pathlib import Path
 from ophyd_eiger.check import check_data_file, check_master_file
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
+from ophyd_eiger.errors import DcuError, EigerError, FileError, NotServedError, TransferError
 from ophyd_eiger.master import HDF5_ERRORS
 from ophyd_eiger.view import Part, give_name, write_view
 
@@ -52,6 +52,10 @@ class Transfer:
         self._dcu_error: DcuError | None = None
         self._thread: threading.Thread | None = None
         self._wrong: list[str] = []
+        self._newest = ""
+        # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
+        self._lists: bool | None = None
+        self._told = False
         self._period = POLL_PERIOD_S
 
     def add(self, delivery: Delivery, *, seen_by_files: bool = False) -> None:
@@ -65,6 +69,16 @@ class Transfer:
             Whether somebody waits for files to be published, so that the list is asked for often.
         """
         with self._state:
+            if delivery.basename == self._newest:
+                self._wrong.append(
+                    f"{delivery.basename}: arm answered the sequence id of the series before, so "
+                    "that the files of both have one name; take all points in one series: set "
+                    "ntrigger to their number"
+                )
+            self._newest = delivery.basename
+            if self._lists is False:
+                # It may have one by now.
+                self._lists = None
             self._open.append(delivery)
             self._period = WATCHED_PERIOD_S if seen_by_files else POLL_PERIOD_S
             if self._thread is None:
@@ -146,7 +160,13 @@ class Transfer:
 
     def _wait_for_progress(self, patience: float) -> bool:
         before = self._progress
-        return self._state.wait_for(lambda: self._progress != before or not self._open, patience)
+        # A DCU without the list of its files will have none in a while either.
+        return (
+            self._state.wait_for(
+                lambda: self._progress != before or not self._open or self._lists is False, patience
+            )
+            and self._lists is not False
+        )
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
         wanted = [delivery for delivery in given_up if delivery.needed()]
@@ -162,7 +182,15 @@ class Transfer:
             raise self._missing(wanted, patience)
 
     def _missing(self, wanted: list[Delivery], patience: float) -> TransferError:
-        missing = [name for delivery in wanted for name in delivery.needed()]
+        missing = list(dict.fromkeys(name for d in wanted for name in d.needed()))
+        if self._lists is False:
+            error = TransferError(
+                f"{self.name}: {_some(missing)} cannot be fetched, because this DCU has no list "
+                f"of its files ({self._dcu_error}); the images were taken, and what is on the DCU "
+                "is still there"
+            )
+            error.__cause__ = self._dcu_error
+            return error
         reasons = [error for delivery in wanted for error in delivery.errors.values()]
         reason = reasons[-1] if reasons else self._dcu_error
         on_the_way = [
@@ -172,9 +200,8 @@ class Transfer:
             if name not in delivery.home
         ]
         said = reason or "; ".join(on_the_way) or "the DCU does not list them"
-        named = ", ".join(missing[:5]) + (f" and {len(missing) - 5} more" if missing[5:] else "")
         error = TransferError(
-            f"{self.name}: {named} did not come home to {wanted[0].directory} within "
+            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
             f"{patience:g} s of the last byte ({said}); what is "
             "on the DCU is still there"
         )
@@ -222,8 +249,10 @@ class Transfer:
         except DcuError as error:
             self._dcu_error = error
             logger.debug("%s: %s", self.name, error)
+            if isinstance(error, NotServedError) and self._lists is None:
+                self._note_no_list(error)
             return
-        self._dcu_error = None
+        self._dcu_error, self._lists, self._told = None, True, False
         for delivery in deliveries:
             delivery.listed = {name for name in listed if name.startswith(delivery.basename)}
             for name in delivery.due(listed):
@@ -233,6 +262,18 @@ class Transfer:
                 if delivery.is_complete(listed) and not delivery.is_home:
                     delivery.is_home = True
                     self._note_progress()
+
+    def _note_no_list(self, error: NotServedError) -> None:
+        with self._state:
+            self._lists = False
+            self._state.notify_all()
+        level, self._told = logging.DEBUG if self._told else logging.WARNING, True
+        logger.log(
+            level,
+            "%s: this DCU has no list of its files, so no image will come home: %s",
+            self.name,
+            error,
+        )
 
     def _finish(self, deliveries: list[Delivery]) -> None:
         """Write the views of what is home and named, and be done with it."""
@@ -332,6 +373,10 @@ class Transfer:
         if size is not None and written != size:
             raise FileError(f"{aside}: {written} bytes came, {size} were announced")
         return written
+
+
+def _some(names: list[str]) -> str:
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def _next_piece(piece: int, seconds: float) -> int:
