@@ -84,7 +84,7 @@ class EigerArray(EigerSignal):
         except RefusedError as error:
             raise self.refusal(error) from error
         except ValueError as error:
-            raise ReplyError(f"{request}: {error}", request=request) from error
+            raise ReplyError(f"{self.name}: {request}: {error}", request=request) from error
         if array.ndim != 2 or array.dtype.kind != self.dtype.kind:
             raise ReplyError(
                 f"{request}: an array of {array.dtype} of shape {array.shape}, where one of "

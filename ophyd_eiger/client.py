@@ -161,10 +161,11 @@ class DcuClient:
         """Return the version under which the detector's state is found."""
         for version in KNOWN_APIS:
             try:
-                self._get_json(f"{self.url}/detector/api/{version}/status/state")
+                reply = self._get_json(f"{self.url}/detector/api/{version}/status/state")
             except NotServedError:
                 continue
-            return version
+            if isinstance(reply, dict) and "value" in reply:
+                return version
         raise ReplyError(
             f"GET {asked} {answered}, and there is no status/state under any of the versions "
             f"{', '.join(KNOWN_APIS)}: is {self.url} the address of a DCU? If it is, give "

@@ -16,6 +16,7 @@ import numpy as np
 
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError
+from ophyd_eiger.replies import shown
 from ophyd_eiger.required import require_whole
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.subsystems import Monitor
@@ -205,13 +206,17 @@ class MonitorBuffer:
         ------
         DcuError
         """
-        reply = self._client.get("monitor", "images")
+        try:
+            reply = self._client.get("monitor", "images")
+        except NotServedError as error:
+            what = "does not serve monitor/images"
+            raise self._monitor.link.not_served(self._monitor.name, what, error) from error
         try:
             return {int(series): [int(n) for n in numbers] for series, numbers in reply or []}
         except (TypeError, ValueError) as error:
             request = f"GET {self._client.resource_url('monitor', 'images')}"
             raise ReplyError(
-                f"{request}: {reply!r} is no list of images", request=request
+                f"{request}: {shown(reply)} is no list of images", request=request
             ) from error
 
     def fetch(self, series_id: int, number: int, *, keep: bool) -> MonitorImage | None:

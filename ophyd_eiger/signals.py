@@ -142,7 +142,9 @@ class EigerSignal(Signal):
 
     def refusal(self, error: RefusedError) -> RefusedError:
         """Return what to tell of a refused request; of a missing resource, that it is missing."""
-        not_fitted = self.section == "status" and error.status == NOT_FITTED
+        # (No state is no state: every detector has one.)
+        optional = self.section == "status" and self.resource != "status/state"
+        not_fitted = optional and error.status == NOT_FITTED
         if not (not_fitted or isinstance(error, NotServedError)):
             return error
         self.served = False

@@ -178,8 +178,15 @@ class Transfer:
                     self.name,
                     delivery.basename,
                 )
+        wrong, self._wrong = self._wrong, []
         if wanted:
-            raise self._missing(wanted, patience)
+            missing = self._missing(wanted, patience)
+            if not wrong:
+                raise missing
+            # What may be why they are missing.
+            raise TransferError(f"{self.name}: {'; '.join(wrong)}; {missing}") from missing
+        if wrong:
+            raise TransferError(f"{self.name}: {'; '.join(wrong)}")
 
     def _missing(self, wanted: list[Delivery], patience: float) -> TransferError:
         missing = list(dict.fromkeys(name for d in wanted for name in d.needed()))
