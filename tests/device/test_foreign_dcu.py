@@ -132,7 +132,7 @@ class StuckInAcquire:
             marks=long,
         ),
         pytest.param(
-            answering("GET detector config/sample_name", HTML),
+            answering("GET detector config/description", HTML),
             id="one resource is a page",
             marks=long,
         ),
@@ -162,7 +162,7 @@ class StuckInAcquire:
         pytest.param(missing("GET detector config/*energy*"), id="no energies", marks=long),
         pytest.param(missing("GET filewriter status/*"), id="no file writer state", marks=long),
         pytest.param(
-            with_value("GET detector config/sample_name", {"__darray__": 1}),
+            with_value("GET detector config/description", {"__darray__": 1}),
             id="an array that is none",
             marks=long,
         ),
@@ -431,6 +431,8 @@ SHORT = {
     *("no list of files", "no /data", "no file writer", "state's reply null", "nothing at all"),
     *("frame_time an object", "trigger hangs, nothing taken"),
 }
+# What shows when the detector is armed only, or later; all else is said before.
+SHOWS_LATE = re.compile("list of files|/data|arm|trigger hangs|no trigger$|depth|bits")
 
 
 def check_one_message(RE, eiger, foreign, ask, gap: Gap, error: type[EigerError], text: str):
@@ -466,6 +468,8 @@ def test_one_message(name, foreign, eiger, RE, ask, assert_right):
         eiger.connect()
     before = ask("filewriter config/name_pattern")
     check_one_message(RE, eiger, foreign, ask, *FAILING[name])
+    armed = "PUT detector command/arm" in foreign.requests
+    assert armed == bool(SHOWS_LATE.search(name))
     check_as_if_nothing_had_been(RE, eiger, foreign, assert_right)
     assert ask("filewriter config/name_pattern") == before
 
@@ -485,6 +489,18 @@ def test_a_command_that_is_done_and_never_answers(command, foreign, eiger, RE, a
     foreign.gap = hanging(f"PUT detector command/{command}", done=True)
     (uid,) = RE(bp.count([eiger], 1))
     assert_right(uid, points=1, images=1)
+
+
+@long
+def test_a_series_ended_early_without_a_file_writers_state(foreign, eiger, ask):
+    foreign.gap = missing("GET filewriter status/*")
+    eiger.connect()
+    eiger.detector.ntrigger.set(3).wait(20)
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    eiger.unstage().wait(30)
+    assert [file.images for file in eiger.fetched if "_data_" in file.path.name] == [1]
+    assert ask("detector status/state") == "idle"
 
 
 @long
