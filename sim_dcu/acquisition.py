@@ -332,6 +332,7 @@ class Acquisition:
     # -- the thread that delivers -----------------------------------------------------------------
 
     def _deliver(self) -> None:
+        failure = ""
         try:
             while (number := self._next_number()) is not None:
                 if not self._sinks:
@@ -344,8 +345,12 @@ class Acquisition:
                     self._changed.notify_all()
         except Exception as error:  # noqa: BLE001 - whatever went wrong ends the series, never unseen
             _log_failure(error, f"image {self.delivered + 1} could not be delivered")
-            self._fail(str(error) or type(error).__name__)
-        self._close_sinks()
+            failure = str(error) or type(error).__name__
+        unclosed = self._close_sinks()
+        failure = failure or unclosed
+        if failure:
+            # The state tells it when nothing is written any more.
+            self._fail(failure)
         with self._changed:
             self.closed.set_result(None)
             self._changed.notify_all()
@@ -365,13 +370,16 @@ class Acquisition:
                 return None
             return self.delivered + 1 if self.delivered < self.exposed else None
 
-    def _close_sinks(self) -> None:
+    def _close_sinks(self) -> str:
+        """Close every sink; return what was wrong with the first that could not be."""
+        failure = ""
         for sink in self._sinks:
             try:
                 sink.close()
             except Exception as error:  # noqa: BLE001 - every sink is closed, the first fault told
                 _log_failure(error, "the files of a series could not be closed")
-                self._fail(str(error) or type(error).__name__)
+                failure = failure or str(error) or type(error).__name__
+        return failure
 
     def _fail(self, reason: str) -> None:
         with self._changed:

@@ -329,5 +329,5 @@ def test_a_tiff_of_another_layout_is_asked_for_as_json(eiger1, monkeypatch):
 def test_an_answer_that_is_no_array_is_one_clear_error(eiger1, caplog):
     caplog.set_level(logging.ERROR)
     eiger1.dcu.faults.set("refuse", path="GET */pixel_mask", status=200, text="busy", times=1)
-    with pytest.raises(ReplyError, match=r"^GET http\S+/config/pixel_mask: 4 bytes"):
+    with pytest.raises(ReplyError, match=r"^eiger\S+: GET http\S+/config/pixel_mask: 4 bytes"):
         eiger1.eiger.detector.pixel_mask.get()
