@@ -40,6 +40,7 @@ logger = logging.getLogger(__name__)
 # V1.3, which knows no `version` resource; firmware of that age answers to every version, so that
 # another one would take an EIGER for an EIGER2.
 KNOWN_APIS = ("1.0.0", "1.5.0", "1.6.0", "1.8.0")
+_HEADERS = dict(requests.utils.default_headers())
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
 
@@ -107,7 +108,7 @@ def _is_bare_ipv6(text: str) -> bool:
 
 
 class DcuClient:
-    """Requests to one DCU over kept-alive connections, one session a thread.
+    """Requests to one DCU over kept-alive connections, those of each thread its own.
 
     Parameters
     ----------
@@ -130,7 +131,7 @@ class DcuClient:
         self.timeouts = timeouts or Timeouts()
         self._api_version = api_version
         self._local = threading.local()
-        self._sessions: weakref.WeakSet[requests.Session] = weakref.WeakSet()
+        self._adapters: weakref.WeakSet[HTTPAdapter] = weakref.WeakSet()
         self._lock = threading.Lock()
         self.ledger = Ledger()
 
@@ -315,25 +316,34 @@ class DcuClient:
     def close(self) -> None:
         """Close every connection; the next request opens a new one."""
         with self._lock:
-            sessions, self._sessions = list(self._sessions), weakref.WeakSet()
+            adapters, self._adapters = list(self._adapters), weakref.WeakSet()
         self._local = threading.local()
-        for session in sessions:
-            session.close()
+        for adapter in adapters:
+            adapter.close()
 
-    def _session(self) -> requests.Session:
-        session = getattr(self._local, "session", None)
-        if session is None:
-            session = requests.Session()
-            # No proxies and no .netrc: a DCU is on the beamline's own network, and looking them up
-            # takes a quarter of a small request's time.
-            session.trust_env = False
-            adapter = HTTPAdapter(max_retries=0, pool_maxsize=2)
-            session.mount("http://", adapter)
-            session.mount("https://", adapter)
-            self._local.session = session
+    def _adapter(self) -> HTTPAdapter:
+        adapter = getattr(self._local, "adapter", None)
+        if adapter is None:
+            adapter = self._local.adapter = HTTPAdapter(max_retries=0, pool_maxsize=2)
             with self._lock:
-                self._sessions.add(session)
-        return session
+                self._adapters.add(adapter)
+        return adapter
+
+    def _send(
+        self, method: str, url: str, timeout: float, *, stream: bool = False, **parts: Any
+    ) -> requests.Response:
+        """Send a request and return the reply, whole unless `stream`.
+
+        Without a `requests.Session`, whose proxies, .netrc, cookies and redirects no DCU needs and
+        which takes as long for a small request as the DCU does.
+        """
+        request = requests.PreparedRequest()
+        headers = {**_HEADERS, **parts.pop("headers", {})}
+        request.prepare(method=method, url=url, headers=headers, **parts)
+        response = self._adapter().send(request, timeout=(self.timeouts.connect, timeout))
+        if not stream:
+            response.content  # noqa: B018 - it is kept
+        return response
 
     def _get_json(self, url: str) -> Any:
         try:
@@ -394,9 +404,7 @@ class DcuClient:
         read_timeout = self.timeouts.get if timeout is None else timeout
         began = time.perf_counter()
         try:
-            response = self._session().request(
-                method, url, timeout=(self.timeouts.connect, read_timeout), **kwargs
-            )
+            response = self._send(method, url, read_timeout, **kwargs)
         except requests.RequestException as error:
             seconds = time.perf_counter() - began
             self._note(method, url, began, seconds, 0, type(error).__name__)
@@ -457,8 +465,14 @@ def _reason(error: BaseException) -> str:
 
 
 def _check_status(method: str, url: str, response: requests.Response) -> None:
-    if response.status_code < 400:
+    if response.status_code < 300:
         return
+    if response.is_redirect:
+        raise ReplyError(
+            f"{method} {url}: the answer is {response.status_code} {response.reason}, to ask at "
+            f"{response.headers['location']}; give the address of the DCU itself",
+            request=f"{method} {url}",
+        )
     text = " ".join(response.text.split())[:300]
     kind = NotServedError if response.status_code == 404 else RefusedError
     said = f": {text}" if text else ""

@@ -88,7 +88,7 @@ def test_commands_and_state_changes_are_logged(eiger, caplog):
 def test_a_connection_is_kept(dcu):
     client = DcuClient(dcu.url)
     client.get("detector", "status/state")
-    pool = next(iter(client._session().adapters["http://"].poolmanager.pools._container.values()))
+    pool = next(iter(client._adapter().poolmanager.pools._container.values()))
     for _ in range(5):
         client.get("detector", "status/state")
     assert pool.num_connections == 1
@@ -155,6 +155,8 @@ def test_ctrl_c_as_a_worker_starts_its_thread(monkeypatch):
     assert done == ["second"]
     threads = [thread for thread in threading.enumerate() if thread.name == "cut short"]
     for thread in threads:
+        # The one that was cut short may still be about to begin.
+        assert thread._started.wait(5)
         thread.join(5)
         assert not thread.is_alive()
 

@@ -125,6 +125,10 @@ def test_no_dcu_there(tmp_path):
     eiger.destroy()
 
 
+class Raw(bytes):
+    """A reply with a head of its own."""
+
+
 class ScriptedDcu:
     """A server that reads requests and answers each with the next of some raw replies.
 
@@ -154,7 +158,9 @@ class ScriptedDcu:
             if reply is ...:
                 self._held.append(connection)
                 continue
-            if reply is not None:
+            if isinstance(reply, Raw):
+                connection.sendall(reply)
+            elif reply is not None:
                 head = b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Type: application/json\r\n"
                 connection.sendall(head + b"Content-Length: %d\r\n\r\n" % len(reply) + reply)
             connection.close()
@@ -207,6 +213,21 @@ def test_an_answer_that_is_no_json():
     with pytest.raises(ReplyError, match="not JSON: '<html>'"):
         client.get("detector", "status/state")
     dcu.close()
+
+
+@pytest.mark.parametrize("verb", ["get", "put"])
+def test_what_sends_elsewhere_is_not_followed(verb):
+    """A PUT that is followed becomes a GET, and what was to be set is not."""
+    elsewhere = ScriptedDcu(value(b"1"))
+    head = b"HTTP/1.1 302 Found\r\nLocation: %s/\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
+    proxy = ScriptedDcu(Raw(head % elsewhere.url.encode()))
+    client = DcuClient(proxy.url, api_version="1.6.0")
+    arguments = ("detector", "config/count_time", 1)[: 3 if verb == "put" else 2]
+    with pytest.raises(ReplyError, match=rf"302 Found, to ask at {elsewhere.url}/; give the addr"):
+        getattr(client, verb)(*arguments)
+    assert elsewhere.requests == []
+    proxy.close()
+    elsewhere.close()
 
 
 def test_initialize_that_fails_tells_it(tmp_path):

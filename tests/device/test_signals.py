@@ -475,7 +475,7 @@ def test_connecting_takes_few_connections_and_asks_nothing_twice(
     # (This log of requests leaves the list of files out.)
     assert len(again) == len(answered) - 1 + 2 * len(device.subsystems)
     assert CONNECTIONS <= 5
-    assert len(device.link.client._sessions) <= CONNECTIONS + 1
+    assert len(device.link.client._adapters) <= CONNECTIONS + 1
     device.destroy()
 
 
