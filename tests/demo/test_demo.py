@@ -47,6 +47,7 @@ def assert_demo_went_well(done, folder: Path, *, points: int, images: int) -> No
         assert len(png.convert("RGB").getcolors(1 << 24)) > 30
 
 
+@pytest.mark.long
 def test_a_short_one(tmp_path: Path) -> None:
     short = ("--points", "2", "--images", "2", "--time-scale", "0")
     assert_demo_went_well(run(*short, folder=tmp_path), tmp_path, points=2, images=2)

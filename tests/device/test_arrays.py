@@ -18,6 +18,9 @@ from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError
 from ophyd_eiger.signals import LimitError
 from ophyd_eiger.worker import EigerStatus
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 MODELS = {"eiger-500k": ("1.6.0", (514, 1030)), "eiger2-500k": ("1.8.0", (512, 1028))}
 
 

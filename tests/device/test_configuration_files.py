@@ -13,6 +13,9 @@ from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import ConfigurationFileError, StateError
 from ophyd_eiger.settings import without_followers
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 API = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 SETTINGS = {
     "photon_energy": 12400.0,

@@ -22,6 +22,9 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 API = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 # What the DCU itself is asked, past the client.
 EPSILON = 1e-6

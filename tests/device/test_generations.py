@@ -10,9 +10,9 @@ from ophyd_eiger import EigerDetector, open_series
 # Model, compression, count time in s, and what the images are then.
 CASES = [
     ("eiger2-500k", "bslz4", 0.0002, "<u1"),
-    ("eiger2-500k", "lz4", 0.004, "<u2"),
+    pytest.param("eiger2-500k", "lz4", 0.004, "<u2", marks=pytest.mark.long),
     ("eiger2-500k", "none", 0.5, "<u4"),
-    ("eiger2-1m", "bslz4", 0.004, "<u2"),
+    pytest.param("eiger2-1m", "bslz4", 0.004, "<u2", marks=pytest.mark.long),
     ("eiger-500k", "lz4", 0.5, "<u4"),
 ]
 

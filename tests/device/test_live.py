@@ -22,6 +22,9 @@ from ophyd_eiger.errors import RegionError
 from ophyd_eiger.regions import Regions, checked_rois
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 MODELS = ["eiger-500k", "eiger2-500k"]
 TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
 # Over a module's edge, where pixels are masked.

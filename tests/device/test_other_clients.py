@@ -44,14 +44,19 @@ def test_a_series_ended_and_armed_by_another_client_is_noticed(dcu, eiger):
 @pytest.mark.parametrize(
     ("subsystem", "attribute", "value"),
     [
-        ("detector", "soft_trigger", 1),
-        ("detector", "arm", 1),
         ("detector", "initialize", 1),
         ("filewriter", "name_pattern", "mine_$id"),
-        ("filewriter", "mode", "disabled"),
-        ("filewriter", "clear", 1),
-        ("filewriter", "initialize", 1),
         ("system", "restart", 1),
+        *(
+            pytest.param(*what, marks=pytest.mark.long)
+            for what in (
+                ("detector", "soft_trigger", 1),
+                ("detector", "arm", 1),
+                ("filewriter", "mode", "disabled"),
+                ("filewriter", "clear", 1),
+                ("filewriter", "initialize", 1),
+            )
+        ),
     ],
 )
 def test_refused_while_staged(RE, dcu, eiger, assert_right, subsystem, attribute, value):

@@ -3,6 +3,8 @@
 Each is read through tiled, and through databroker where the documents are for it.
 """
 
+import itertools
+
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
@@ -16,17 +18,30 @@ import sim_dcu
 from ophyd_eiger import EigerDetector
 
 POINTS = 4
-# Model, images a point, images a file, documents.
-ALL = [
-    (model, images, per_file, documents)
-    for model in ("eiger-500k", "eiger2-500k")
-    for images in (1, 7)
-    for per_file in (1, 3, 1000)
-    for documents in ("datum", "stream")
-]
+ENDINGS = (
+    "armed for more points than the scan has",
+    "armed for fewer points than the scan has",
+    "a point taken again",
+    "a point that nobody reads",
+)
+ALL = list(
+    itertools.product(
+        ENDINGS, ("eiger-500k", "eiger2-500k"), (1, 7), (1, 3, 1000), ("datum", "stream")
+    )
+)
 SHORT = every_pair_once(ALL)
-CASES = [pytest.param(*case, marks=() if case in SHORT else pytest.mark.long) for case in ALL]
-every_case = pytest.mark.parametrize(("model", "images", "per_file", "documents"), CASES)
+
+
+def every_case_of(ending):
+    """Give a test its cases of model, images a point, images a file, and documents."""
+    return pytest.mark.parametrize(
+        ("model", "images", "per_file", "documents"),
+        [
+            pytest.param(*case[1:], marks=() if case in SHORT else pytest.mark.long)
+            for case in ALL
+            if case[0] == ending
+        ],
+    )
 
 
 @pytest.fixture
@@ -78,7 +93,7 @@ def place_of(dcu, stack, series, points):
     return places[0]
 
 
-@every_case
+@every_case_of(ENDINGS[0])
 def test_armed_for_more_points_than_the_scan_has(RE, catalog, tiled, dcu, eiger, images):
     eiger.detector.ntrigger.set(POINTS + 3).wait(20)
     with recorded(RE) as documents:
@@ -88,7 +103,7 @@ def test_armed_for_more_points_than_the_scan_has(RE, catalog, tiled, dcu, eiger,
     assert eiger.detector.state.get() == "idle"
 
 
-@every_case
+@every_case_of(ENDINGS[1])
 def test_armed_for_fewer_points_than_the_scan_has(RE, catalog, tiled, dcu, eiger, images):
     eiger.detector.ntrigger.set(3).wait(20)
     with recorded(RE) as documents:
@@ -98,7 +113,7 @@ def test_armed_for_fewer_points_than_the_scan_has(RE, catalog, tiled, dcu, eiger
     assert np.array_equal(found, np.concatenate([first, second]))
 
 
-@every_case
+@every_case_of(ENDINGS[2])
 def test_a_point_taken_again(RE, catalog, tiled, dcu, eiger, images):
     """A pause in the exposure of a point that was armed for with the others."""
     eiger.detector.ntrigger.set(POINTS + 2).wait(20)
@@ -133,7 +148,7 @@ def test_a_point_taken_again(RE, catalog, tiled, dcu, eiger, images):
     assert places == sorted(set(places))
 
 
-@every_case
+@every_case_of(ENDINGS[3])
 def test_a_point_that_nobody_reads(RE, catalog, tiled, dcu, eiger, images):
     """Its images are in the files, beside those that events name."""
     eiger.detector.ntrigger.set(POINTS).wait(20)

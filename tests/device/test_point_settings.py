@@ -12,6 +12,9 @@ import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.signals import LimitError
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 
 @pytest.fixture(params=["eiger-500k", "eiger2-500k"])
 def inte(request, tmp_path):

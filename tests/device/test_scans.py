@@ -13,7 +13,7 @@ from pairs import every_pair_once
 
 PLANS = {
     "count": (lambda eiger: bp.count([eiger], 5), 5),
-    "scan": (lambda eiger: bp.scan([eiger], motor, 0, 1, 11), 11),
+    "scan": (lambda eiger: bp.scan([eiger], motor, 0, 1, 6), 6),
 }
 # Plan, nimages, ntrigger, nimages_per_file.
 ALL = list(itertools.product(PLANS, (1, 7), (1, 4), (1, 3, 1000)))

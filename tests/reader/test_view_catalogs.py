@@ -16,6 +16,8 @@ from pairs import every_pair_once
 
 from ophyd_eiger.view import Part, write_view
 
+# A tiled server takes seconds to make: one worker of xdist takes them all.
+pytestmark = pytest.mark.xdist_group("view catalogs")
 SHAPE = (5, 6)
 DATA = "/entry/data/data"
 # Of images a point: what the events of each series name, first image and how many. The second

@@ -30,6 +30,15 @@ def client(dcu: sim_dcu.Server) -> Iterator[Client]:
         yield plain
 
 
+@pytest.fixture(scope="module")
+def quiet_client() -> Iterator[Client]:
+    """Of one initialized 500K for all tests of a module that change nothing."""
+    with sim_dcu.serve("eiger-500k", seed=3, initialized=True) as server:
+        plain = Client(server.url)
+        with plain.session:
+            yield plain
+
+
 @pytest.fixture
 def timed(tmp_path: Path) -> Iterator[sim_dcu.Server]:
     """An initialized 500K whose waits are a twentieth of a real one's: 1 s is 50 ms."""

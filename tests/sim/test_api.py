@@ -84,9 +84,9 @@ FILEWRITER_CONFIG = {
 
 
 @pytest.mark.parametrize("key", sorted(REFERENCE_CONFIG | MORE_CONFIG))
-def test_config_has_type_access_and_limits(client: Client, key: str) -> None:
+def test_config_has_type_access_and_limits(quiet_client: Client, key: str) -> None:
     value_type, access = (REFERENCE_CONFIG | MORE_CONFIG)[key]
-    reply = client.get(f"detector/config/{key}")
+    reply = quiet_client.get(f"detector/config/{key}")
     assert reply.headers["content-type"] == JSON
     content = reply.json()
     assert (content["value_type"], content["access_mode"]) == (value_type, access)
@@ -299,14 +299,14 @@ REFUSED = [
 
 
 @pytest.mark.parametrize(("key", "value"), REFUSED, ids=lambda value: str(value)[:20])
-def test_refused_puts_change_nothing(client: Client, key: str, value: object) -> None:
-    before = client.get("detector/config").json()
-    reply = client.put(f"detector/config/{key}", value)
+def test_refused_puts_change_nothing(quiet_client: Client, key: str, value: object) -> None:
+    before = quiet_client.get("detector/config").json()
+    reply = quiet_client.put(f"detector/config/{key}", value)
     assert reply.status_code == 400
     assert reply.headers["content-type"] == TEXT
     assert 0 < len(reply.content) < 128
-    assert client.get("detector/config").json() == before
-    assert client.state == "idle"
+    assert quiet_client.get("detector/config").json() == before
+    assert quiet_client.state == "idle"
 
 
 def test_refusal_names_key_value_and_limits(client: Client) -> None:
@@ -340,12 +340,12 @@ def test_refusal_names_key_value_and_limits(client: Client) -> None:
     ids=lambda body: repr(body[:20]),
 )
 @pytest.mark.parametrize("key", ["frame_time", "nimages"])
-def test_bodies_without_a_value_are_400(client: Client, key: str, body: bytes) -> None:
-    path = client.path(f"detector/config/{key}")
-    reply = client.session.put(path, data=body, headers={"Content-Type": JSON}, timeout=5)
+def test_bodies_without_a_value_are_400(quiet_client: Client, key: str, body: bytes) -> None:
+    path = quiet_client.path(f"detector/config/{key}")
+    reply = quiet_client.session.put(path, data=body, headers={"Content-Type": JSON}, timeout=5)
     assert reply.status_code == 400, reply.text
     assert len(reply.content) < 128
-    assert client.value(f"detector/config/{key}") == 1
+    assert quiet_client.value(f"detector/config/{key}") == 1
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,11 @@ SHAPES = {"eiger-500k": (514, 1030), "eiger2-500k": (512, 1028)}
 
 
 @pytest.fixture(
-    params=[("eiger-500k", "1.6.0"), ("eiger2-500k", "1.8.0"), ("eiger2-500k", "1.6.0")]
+    params=[
+        ("eiger-500k", "1.6.0"),
+        ("eiger2-500k", "1.8.0"),
+        pytest.param(("eiger2-500k", "1.6.0"), marks=pytest.mark.long),
+    ]
 )
 def client(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Client]:
     """Both generations, the second at both its versions."""

@@ -36,8 +36,8 @@ def python() -> str:
     ("model", "version", "initialized"),
     [
         ("eiger2-16m", "1.8.0", False),
-        ("eiger2-500k", "1.8.0", True),
-        ("eiger2-500k", "1.6.0", True),
+        pytest.param("eiger2-500k", "1.8.0", True, marks=pytest.mark.long),
+        pytest.param("eiger2-500k", "1.6.0", True, marks=pytest.mark.long),
     ],
 )
 def test_fastcs_introspects_sets_and_takes_a_series(
