@@ -39,8 +39,11 @@ def points(engine: RunEngine, detector: Any) -> list[float]:
     return [later - earlier for earlier, later in itertools.pairwise(times)]
 
 
-def measured(engine: RunEngine, model: str) -> tuple[float, float, float]:
-    """Return the medians in s of a point with the device and without, and the requests a point."""
+def measured(engine: RunEngine, model: str) -> tuple[float, float, float, float]:
+    """Return medians in s of a point with the device, without, its trigger; and requests a point.
+
+    That of its trigger is from the request to the reply, which is the DCU's and the network's time.
+    """
     command = [sys.executable, "-m", "sim_dcu", "--model", model, "--port", "0"]
     process = subprocess.Popen(
         [*command, "--initialized", "--time-scale", "0"], stdout=subprocess.PIPE, text=True
@@ -54,9 +57,15 @@ def measured(engine: RunEngine, model: str) -> tuple[float, float, float]:
             eiger.configure({"frame_time": 0.005, "count_time": 0.004, "ntrigger": POINTS})
             ours: list[float] = []
             floor: list[float] = []
+            triggers: list[float] = []
             requests = 0
             for _ in range(RUNS):
                 ours += points(engine, eiger)
+                triggers += [
+                    request.seconds
+                    for request in eiger.ledger.requests
+                    if request.resource.endswith("command/trigger")
+                ]
                 # The last point also disarms.
                 requests = sum(
                     request.doing.startswith("point ") and request.doing != f"point {POINTS}"
@@ -64,7 +73,8 @@ def measured(engine: RunEngine, model: str) -> tuple[float, float, float]:
                 )
                 floor += points(engine, det)
             eiger.destroy()
-        return statistics.median(ours), statistics.median(floor), requests / (POINTS - 1)
+        medians = (statistics.median(each) for each in (ours, floor, triggers))
+        return *medians, requests / (POINTS - 1)
     finally:
         process.terminate()
         process.wait()
@@ -78,13 +88,16 @@ def main() -> None:
     rows = [
         f"Medians of {RUNS} interleaved scans of {POINTS} points; milliseconds a point.",
         "",
-        "| model | the device | ophyd.sim.det | beyond it | requests a point |",
-        "|---|--:|--:|--:|--:|",
+        "| model | the device | ophyd.sim.det | beyond it | of that the trigger's request |"
+        " requests a point |",
+        "|---|--:|--:|--:|--:|--:|",
     ]
     for model in MODELS:
-        ours, floor, requests = (1e3 * x for x in measured(engine, model))
+        *seconds, requests = measured(engine, model)
+        ours, floor, trigger = (1e3 * each for each in seconds)
         rows.append(
-            f"| {model} | {ours:.2f} | {floor:.2f} | {ours - floor:.2f} | {requests / 1e3:g} |"
+            f"| {model} | {ours:.2f} | {floor:.2f} | {ours - floor:.2f} | {trigger:.2f} "
+            f"| {requests:g} |"
         )
     table = "\n".join(rows) + "\n"
     results.show(table, "step_scan", write=write)
