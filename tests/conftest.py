@@ -11,6 +11,16 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 
+def pytest_collection_modifyitems(items):
+    """Begin with what may take longest, so that no worker of xdist is left alone with it."""
+    items.sort(key=lambda item: -_limit(item))
+
+
+def _limit(item):
+    marker = item.get_closest_marker("timeout")
+    return marker.args[0] if marker else 0
+
+
 @pytest.fixture(scope="session")
 def eiger_test_data() -> Path:
     """The folder of real EIGER files."""
