@@ -1,5 +1,6 @@
 """Arms series: sees before that they are possible, and after that they keep what was promised."""
 
+import logging
 from collections.abc import Callable
 
 import numpy as np
@@ -23,6 +24,8 @@ from ophyd_eiger.required import require_number, require_value, require_whole
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.states import States
 from ophyd_eiger.triggering import Scheme, scheme_of_steps
+
+logger = logging.getLogger(__name__)
 
 # What a series depends on, or what its documents say; others may have changed it since.
 RELIED_ON = (
@@ -81,6 +84,8 @@ class Arming:
         Disarms what was armed in vain.
     triggers_a_point : callable
         Says how many triggers a point of a step scan takes.
+    listed_in_monitor : callable
+        Asks which series the monitor lists images of.
 
     Attributes
     ----------
@@ -90,7 +95,13 @@ class Arming:
         Whether a run was told so.
     """
 
-    def __init__(self, states: States, ending: Ending, triggers_a_point: Callable[[], int]) -> None:
+    def __init__(
+        self,
+        states: States,
+        ending: Ending,
+        triggers_a_point: Callable[[], int],
+        listed_in_monitor: Callable[[], set[int]],
+    ) -> None:
         self.states = states
         self.name = states.name
         self.detector = states.detector
@@ -99,6 +110,7 @@ class Arming:
         self.promise: Promise | None = None
         self.promise_given = False
         self._triggers_a_point = triggers_a_point
+        self._listed_in_monitor = listed_in_monitor
 
     def read_what_is_relied_on(self) -> None:
         """Ask the DCU for what a series depends on, and see that documents can describe it.
@@ -129,6 +141,7 @@ class Arming:
             With what to change, if it cannot be.
         """
         if staging is not None and staging.flown is not None:
+            self._check_prepared(staging.flown)
             return staging.flown
         try:
             return scheme_of_steps(
@@ -142,6 +155,21 @@ class Arming:
         except ValueError as error:
             raise StateError(f"{self.name}: {error}") from None
 
+    def _check_prepared(self, scheme: Scheme) -> None:
+        """Refuse a fly scan whose settings somebody changed since `prepare`."""
+        detector = self.detector
+        prepared = {
+            detector.trigger_mode: scheme.mode.value,
+            detector.nimages: scheme.nimages,
+            detector.ntrigger: scheme.ntrigger,
+        }
+        for signal, value in prepared.items():
+            if signal.last != value:
+                raise StateError(
+                    f"{self.name}: {signal.key} was set to {signal.last!r} since prepare, which "
+                    f"set it to {value!r}; prepare again after the last change"
+                )
+
     def points_show_late(self, scheme: Scheme) -> str:
         """Return why the end of a point would not be seen before its series is over, if so."""
         if not scheme.mode.is_external or scheme.points == 1:
@@ -149,7 +177,7 @@ class Arming:
         per_file = require_whole(self.filewriter.nimages_per_file)
         if per_file and scheme.images % per_file == 0:
             return ""
-        if self.states.monitor.mode.last == "enabled":
+        if self._monitor_is_on():
             return ""
         return (
             f"{self.name}: in trigger_mode {scheme.mode.value!r} no file is complete with each "
@@ -169,6 +197,9 @@ class Arming:
             Nothing is left armed then.
         """
         scheme = self.scheme(staging)
+        # What the monitor shows of it counts as taken; not what is there already.
+        uses_monitor = scheme.mode.is_external or staging.flown is not None
+        in_monitor = self._listed_in_monitor() if uses_monitor and self._monitor_is_on() else set()
         series_id = self._send_arm()
         try:
             if series_id is None:
@@ -185,7 +216,19 @@ class Arming:
         except Exception:
             self.ending.disarm_after_failure()
             raise
-        return Series(series_id, delivery, promise, scheme)
+        stale = series_id in in_monitor
+        if stale:
+            logger.warning(
+                "%s: the monitor still holds images of an older series %d, so that it does not "
+                "show which points are done; empty it: %s.monitor.clear.set(1)",
+                self.name,
+                series_id,
+                self.name,
+            )
+        return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
+
+    def _monitor_is_on(self) -> bool:
+        return self.states.monitor.mode.last == "enabled"
 
     def _send_arm(self) -> int | None:
         """Send arm, and leave nothing armed if that fails; return the sequence id if it came."""
@@ -231,8 +274,8 @@ class Arming:
         if self.promise_given and promise != self.promise:
             raise PromiseError(
                 f"{self.name}: the next images would be {promise}, but the run was told "
-                f"{self.promise}; give each such setting a run of its own (bit_depth_image follows "
-                "count_time)"
+                f"{self.promise}; stage it anew for each such setting, as a run of its own does "
+                "(bit_depth_image follows count_time)"
             )
         return promise
 

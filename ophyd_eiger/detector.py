@@ -125,8 +125,9 @@ class EigerDetector(EigerDevice):
         return self._acquisition.stop(success=success)
 
     def pause(self) -> None:
-        """Note that the RunEngine may take up a scan before an event that it dropped."""
-        self._naming.note_pause()
+        """End a fly scan that staged itself: nobody else would, if it is not taken up again."""
+        if self._staged_itself:
+            self.unstage()
         super().pause()
 
     def prepare(self, value: TriggerInfo | Mapping[str, Any]) -> EigerStatus:
@@ -180,8 +181,6 @@ class EigerDetector(EigerDevice):
         NotStagedError
             If it was not armed yet.
         """
-        # Whose kind was changed since stage counts from here on.
-        self._always_read = None
         keys = cast("dict[str, Any]", super().describe())
         keys.update(self._described())
         return keys
@@ -285,8 +284,8 @@ class EigerDetector(EigerDevice):
         """Return the settings that events record, the same for all events of a run.
 
         The descriptor has the configuration of a run's first event only. So what plans change
-        within a run is in each event: times, energies, and what else was set since stage, because
-        bp.scan does not read a device's signals beside the device itself.
+        within a run is in each event: times, energies, and what else was set between stage and its
+        first event, because bp.scan does not read a device's signals beside the device itself.
         """
         if self._recorded is None:
             detector = self.detector
@@ -356,7 +355,8 @@ class EigerStreamDetector(EigerDetector):
 def _read_with(device: Device) -> Iterator[Any]:
     """Give the parts whose readings make up those of a device.
 
-    ophyd looks through all components, here some 200, whenever it reads a device.
+    ophyd looks through all components, here some 200, whenever it reads a device; here that is
+    done once a staging, so that a changed `kind` counts from the next one on.
     """
     for part in (getattr(device, name) for name in device.component_names):
         if Kind.normal not in part.kind:

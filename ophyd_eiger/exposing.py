@@ -28,6 +28,9 @@ from ophyd_eiger.worker import EigerStatus, Worker
 
 logger = logging.getLogger(__name__)
 
+# What may pass between a trigger that is sent and its first exposure, in s; generous.
+TRIGGER_DELAY_S = 0.5
+
 
 class Exposing:
     """Exposes with one detector.
@@ -61,7 +64,7 @@ class Exposing:
 
     # ---- a point of a step scan ----
 
-    def expose(self, series: Series, exposure: Exposure, seconds: Sequence[float]) -> bool:
+    def expose(self, series: Series, exposure: Exposure, seconds: tuple[float, ...]) -> bool:
         """Take one point; return False if it was interrupted.
 
         Parameters
@@ -70,8 +73,8 @@ class Exposing:
             Armed; this is its next point.
         exposure : Exposure
             The call of `trigger`.
-        seconds : sequence of float
-            In trigger mode inte the exposure of each of the point's images in s.
+        seconds : tuple of float
+            In trigger mode inte the exposure of each of the point's images in s; one for all.
 
         Raises
         ------
@@ -100,9 +103,12 @@ class Exposing:
             series.triggered = True
             self.transfer.add(series.delivery, seen_by_files=series.scheme.mode.is_external)
 
-    def _trigger_point(self, series: Series, exposure: Exposure, seconds: Sequence[float]) -> bool:
+    def _trigger_point(
+        self, series: Series, exposure: Exposure, seconds: tuple[float, ...]
+    ) -> bool:
         scheme = series.scheme
-        each = [self._seconds(series, given) for given in seconds or [None] * scheme.triggers]
+        given = seconds if len(seconds) > 1 else (seconds or (None,)) * scheme.triggers
+        each = [self._seconds(series, of_one) for of_one in given]
         self.states.link.client.ledger.exposed(sum(each))
         count = ImageCount(scheme.images, sum(each))
         exposure.status.follow(count)
@@ -187,14 +193,18 @@ class Exposing:
         StateError
             If the detector is in a state in which none is taken any more.
         """
-        scheme = series.scheme
-        seen = [(series.delivery.published, "files")]
-        if self.states.monitor.mode.last == "enabled":
-            seen.append((self._newest_in_monitor(series.series_id) or 0, "monitor"))
-        seen.append((self._images_by_state(series), "state"))
-        # The first of equals: files are the surest.
-        images, evidence = max(seen, key=lambda shown: shown[0])
-        return min(images, scheme.total), evidence
+        shown = self._images_shown(series)
+        by_state = self._images_by_state(series)
+        # Files and monitor are surer.
+        images, evidence = (by_state, "state") if by_state > shown[0] else shown
+        return min(images, series.scheme.total), evidence
+
+    def _images_shown(self, series: Series) -> tuple[int, str]:
+        """Return how many images files or monitor show, and which of them does."""
+        published, newest = series.delivery.published, 0
+        if self.states.monitor.mode.last == "enabled" and not series.monitor_is_stale:
+            newest = self._newest_in_monitor(series.series_id) or 0
+        return (newest, "monitor") if newest > published else (published, "files")
 
     def _images_by_state(self, series: Series) -> int:
         before, series.state = series.state, self.states.ask_unless_lost()
@@ -223,6 +233,11 @@ class Exposing:
         call = EigerStatus(f"{self.name}: trigger request")
         call.add_callback(lambda _: flight.wake.set())
         flight.count.begin()
+        flight.exposed_by = (
+            time.monotonic()
+            + (flight.events * scheme.images + 1) * require_number(self.detector.frame_time)
+            + TRIGGER_DELAY_S
+        )
         flight.call = call
         self._caller.submit(lambda: self._send_triggers(series, flight, each, flight.count), call)
 
@@ -242,8 +257,11 @@ class Exposing:
                 series.over = not flight.finishing
                 images = series.scheme.total if series.over else series.delivery.published
             elif flight.call is not None:
-                images = series.delivery.published
-                flight.count.count(images, "files")
+                images, evidence = self._images_shown(series)
+                flight.count.count(images, evidence)
+                if series.scheme.total > wanted and time.monotonic() >= flight.exposed_by:
+                    # Armed for more: nothing may show each image, but its time is over.
+                    return True
             else:
                 images, evidence = self.images_seen(series)
                 flight.count.count(images, evidence)

@@ -44,7 +44,18 @@ class Flying:
         """Begin the fly scan; done when its trigger was sent, or when it waits for signals.
 
         If one runs already it is taken again: its images belong to no event.
+
+        Raises
+        ------
+        StateError
+            If the one before has points that were not collected.
         """
+        before = self.flight
+        if before is not None and before.over and before.given < before.points:
+            raise StateError(
+                f"{self.name}: the fly scan before has {before.points - before.given} points that "
+                "are in no document yet; collect them before the next kickoff"
+            )
         self.interrupt()
         flight = Flight(EigerStatus(f"{self.name}: kickoff"), 0)
         self.flight = flight

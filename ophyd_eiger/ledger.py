@@ -322,10 +322,13 @@ class Ledger:
 
 
 def _resource(path: str, *, files: bool = False) -> str:
-    """Return a path as people name it; every file as one, unless `files`."""
+    """Return a path as people name it; every file and image as one, unless `files`."""
     parts = path.split("/", 4)
     if len(parts) == 5 and parts[2] == "api":
         name = parts[4].partition("?")[0]
+        if not files and name.startswith("images/"):
+            # As of files: each image of the monitor has a path of its own.
+            name = "/".join("N" if part.isdigit() else part for part in name.split("/"))
         return f"{parts[1]} {name}"
     if parts[1:2] == ["data"] and not files:
         return "data file"

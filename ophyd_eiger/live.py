@@ -202,6 +202,14 @@ class Live(Device):
             f"{self.name}_{key}": {"value": math.nan, "timestamp": when} for key in self._keys()
         }
 
+    def listed(self) -> set[int]:
+        """Return the series of which the monitor lists images; none where it cannot be asked."""
+        try:
+            return set(self.buffer.listing())
+        except DcuError as error:
+            logger.debug("%s: %s", self.name, error)
+            return set()
+
     def newest(self, series_id: int) -> int | None:
         """Return the number of the series' newest image that the monitor ever listed, or None.
 

@@ -166,7 +166,9 @@ class LiveImage(Signal):
         The Status does not fail: the thread tells once what is wrong, and goes on trying.
         """
         with self._lock:
-            if self._thread is None and not self._closed.is_set():
+            # One that Ctrl-C cut short as it started is not alive, and looks whether it is wanted.
+            running = self._thread is not None and self._thread.is_alive()
+            if not running and not self._closed.is_set():
                 self._thread = threading.Thread(
                     target=_watch,
                     args=(weakref.ref(self), self._closed),
@@ -192,7 +194,7 @@ class LiveImage(Signal):
         self._closed.set()
         with self._lock:
             thread = self._thread
-        if thread is not None and thread is not threading.current_thread():
+        if thread is not None and thread.is_alive() and thread is not threading.current_thread():
             thread.join(LAST_REQUEST_S)
 
     def forget(self) -> None:

@@ -2,8 +2,10 @@
 
 A device is not told which run it is read in. What it sees is that `describe` is asked once by each
 stream of each run, after the first `read` and before that event's documents are asked for; so a
-new view begins there, and every view holds the images of one stream alone. That a pause dropped an
-event is seen by the RunEngine not having filled in the fields that are its own.
+new view begins there. Streams that take turns within one run share the view of the one that was
+described last, which they must not: give each a run, or a staging, of its own. That an event was
+dropped, by a pause or a failure, is seen by the RunEngine not having filled in the fields that are
+its own.
 """
 
 import uuid
@@ -36,15 +38,10 @@ class Naming(ABC):
         self._series: Series | None = None
         self._asked: list[tuple[str, Point]] = []
         self._new_stream = True
-        self._look_back = False
 
     def note_described(self) -> None:
         """Note that a stream of a run asked what the images are: its first event is this one."""
         self._new_stream = True
-
-    def note_pause(self) -> None:
-        """Note that the RunEngine paused, and may have dropped an event that was read."""
-        self._look_back = True
 
     def ask(self, *points: Point) -> list[str]:
         """Note that these points were read; return the ids by which events may name them."""
@@ -54,8 +51,7 @@ class Naming(ABC):
     def answer(self) -> Iterator[tuple[str, dict[str, Any]]]:
         """Give the documents of what was read, each once."""
         asked, self._asked = self._asked, []
-        if self._look_back and asked:
-            self._look_back = False
+        if asked:
             self._forget_dropped()
         while asked:
             series = asked[0][1].series
@@ -114,8 +110,9 @@ class DatumNaming(Naming):
         return found
 
     def _forget_dropped(self) -> None:
-        # Of a Datum nothing tells whether it was emitted; one that was not names an image too many
-        # in the view, and no other wrong. Without its Resource none was.
+        # Of a Datum nothing tells whether it was emitted. One that was not leaves an image in the
+        # view that no event names: databroker reads on, tiled does not take a view that has more
+        # images than the run. Without its Resource none was.
         if self._given and self._resource is not None and "run_start" not in self._resource:
             self._given = False
             if self._series is not None:

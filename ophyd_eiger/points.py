@@ -1,5 +1,6 @@
 """What is taken: a staging, its series, their exposures and points. Facts only, no requests."""
 
+import math
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -25,6 +26,9 @@ class Series:
         The detector's state as it was seen last.
     over : bool
         Whether the detector ended it by itself, so that all its images are taken.
+    monitor_is_stale : bool
+        Whether the monitor listed images of a series of this id before it was armed, as it does
+        after `initialize`, with which the ids begin again.
     """
 
     series_id: int
@@ -39,6 +43,7 @@ class Series:
     triggers_seen: int = 0
     state: str = "ready"
     over: bool = False
+    monitor_is_stale: bool = False
 
     @property
     def used_up(self) -> bool:
@@ -135,6 +140,9 @@ class Flight(Exposure):
         How far it is.
     time : float
         When its points were counted last.
+    exposed_by : float
+        When the images that it is to record are exposed if one command starts them, on the
+        monotonic clock.
     """
 
     def __init__(self, status: EigerStatus, events: int) -> None:
@@ -147,6 +155,7 @@ class Flight(Exposure):
         self.finishing = False
         self.count = ImageCount(0, 0.0)
         self.time = 0.0
+        self.exposed_by = math.inf
 
     def finish(self) -> None:
         """End it in good order, with the points that are done."""

@@ -29,7 +29,7 @@ of all is GET /detector/api/version.
 import logging
 import time
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +108,7 @@ class Acquisition:
         self.filewriter = states.filewriter
         self.transfer = Transfer(link.client, self.name)
         self.ending = Ending(states, self.transfer)
-        self.arming = Arming(states, self.ending, triggers_a_point)
+        self.arming = Arming(states, self.ending, triggers_a_point, live.listed)
         self.exposing = Exposing(states, self.transfer, live.newest)
         self.deliveries: list[Delivery] = []
         self.point: Point | None = None
@@ -153,7 +153,7 @@ class Acquisition:
         status.follow(Countdown(self._arm_seconds))
         return self.link.worker.submit(self.link.client.ledger.timed("stage", work), status)
 
-    def trigger(self, seconds: Sequence[float] = ()) -> EigerStatus:
+    def trigger(self, seconds: tuple[float, ...] = ()) -> EigerStatus:
         """Take one point; done when its images are exposed and, at a series' end, disarmed.
 
         If the point before is still being exposed, it is taken again: its exposure is ended, its
@@ -161,8 +161,8 @@ class Acquisition:
 
         Parameters
         ----------
-        seconds : sequence of float
-            In trigger mode inte the exposure of each of the point's images in s.
+        seconds : tuple of float
+            In trigger mode inte the exposure of each of the point's images in s; one for all.
         """
         self._interrupt()
         self.point = None
@@ -273,7 +273,7 @@ class Acquisition:
         except NotServedError as error:
             logger.debug("%s; documents go without it", error)
 
-    def _take_point(self, exposure: Exposure, seconds: Sequence[float]) -> None:
+    def _take_point(self, exposure: Exposure, seconds: tuple[float, ...]) -> None:
         if exposure.stopped:
             raise StoppedError(f"{self.name}: stopped before the exposure began")
         if exposure.interrupted:
@@ -290,7 +290,7 @@ class Acquisition:
                 if exposure.stopped:
                     raise StoppedError(f"{self.name}: the exposure was stopped before its end")
                 return
-            self.point = self.record(series, tuple(seconds))
+            self.point = self.record(series, seconds)
             if series.used_up:
                 self.ending.end(series)
             self.live.take(series.series_id, series.images_taken, self.point.time)
@@ -298,7 +298,7 @@ class Acquisition:
             self._connection_failed = True
             raise
 
-    def _expose(self, series: Series, exposure: Exposure, seconds: Sequence[float]) -> bool:
+    def _expose(self, series: Series, exposure: Exposure, seconds: tuple[float, ...]) -> bool:
         self.begin(series)
         try:
             taken = self.exposing.expose(series, exposure, seconds)
@@ -386,6 +386,10 @@ class Acquisition:
         series = self.series
         if series is not None and (series.failed or series.used_up):
             # Used up and not ended: its disarm failed.
+            self.make_way()
+            series = None
+        if series is not None and not series.ended and self.arming.scheme(staging) != series.scheme:
+            # The triggers of a point were set since: exposures listed, or their number.
             self.make_way()
             series = None
         if series is None or series.ended:

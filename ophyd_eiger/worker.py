@@ -223,8 +223,9 @@ class Worker:
             self._unseen = [entry for entry in self._unseen if entry[1] is not error]
             if unseen:
                 self._unseen.append((status, error))
-                status.on_observed(lambda: self._forget(status))
         if unseen:
+            # Without the lock: somebody may begin to wait just now, and then it is called here.
+            status.on_observed(lambda: self._forget(status))
             logger.error("%s failed, and nobody waits for it: %s", status.work, error)
         status.set_exception(error)
 
