@@ -140,10 +140,12 @@ class EigerDetector(EigerDevice):
 
         Raises
         ------
-        ValueError
+        TypeError, ValueError
             If it makes no sense.
         """
         info = TriggerInfo(**value) if isinstance(value, Mapping) else value
+        if not isinstance(info, TriggerInfo):
+            raise TypeError(f"{self.name}: prepare takes a TriggerInfo or a dict, not {value!r}")
         return self._acquisition.flying.prepare(info)
 
     def kickoff(self) -> EigerStatus:
@@ -207,6 +209,7 @@ class EigerDetector(EigerDevice):
                 "timestamps": {key: reading["timestamp"] for key, reading in readings.items()},
                 "filled": {self._image_key: False},
             }
+        self._unstage_if_flown()
 
     def collect_asset_docs(self) -> Iterator[tuple[str, dict]]:
         """Give the Resource and Datum documents of what was read or flown, each once."""
@@ -214,7 +217,6 @@ class EigerDetector(EigerDevice):
         if points:
             self._collected += zip(self._naming.ask(*points), points, strict=True)
         yield from list(self._naming.answer())
-        self._unstage_if_flown()
 
     # ---- inside ----
 
@@ -313,6 +315,22 @@ class EigerStreamDetector(EigerDetector):
     naming_class = StreamNaming
     # Nothing but StreamDatum tells of a fly scan's points.
     collect = None  # pyright: ignore[reportAssignmentType]
+
+    def kickoff(self) -> EigerStatus:
+        """Begin a fly scan, which is staged before.
+
+        Raises
+        ------
+        NotStagedError
+            If it is not, as in `bp.fly`, which declares no stream for its images.
+        """
+        if self._staged == Staged.no:
+            raise NotStagedError(
+                f"{self.name}: with documents='stream' a fly scan's stream is declared before "
+                "kickoff, which bp.fly does not do: use stage, prepare, declare_stream, kickoff, "
+                "complete and collect in a plan, or documents='datum'"
+            )
+        return super().kickoff()
 
     def get_index(self) -> int:
         """Return how many points of a fly scan, or events of a step scan, there are so far."""

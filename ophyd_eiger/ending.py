@@ -57,10 +57,14 @@ class Ending:
         """
         if series.ended:
             return
-        series.ended = True
+        if series.failed_to_end and self.states.is_over():
+            series.ended = True
+            return
+        series.failed_to_end = True
         if series.triggered and not series.over and not (series.used_up and not series.failed):
             self._end_exposure(series, exposure)
         self.send(self.detector.disarm)
+        series.ended = True
         if series.triggered:
             self.states.wait_for_files_closed()
             self.transfer.end(

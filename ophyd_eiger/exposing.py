@@ -30,6 +30,10 @@ logger = logging.getLogger(__name__)
 
 # What may pass between a trigger that is sent and its first exposure, in s; generous.
 TRIGGER_DELAY_S = 0.5
+# A series of at least so many s whose trigger replied before this part of its time was ended by
+# somebody else.
+SHORTEST_SUSPECT_S = 1.0
+PLAUSIBLE_PART = 0.8
 
 
 class Exposing:
@@ -233,11 +237,10 @@ class Exposing:
         call = EigerStatus(f"{self.name}: trigger request")
         call.add_callback(lambda _: flight.wake.set())
         flight.count.begin()
-        flight.exposed_by = (
-            time.monotonic()
-            + (flight.events * scheme.images + 1) * require_number(self.detector.frame_time)
-            + TRIGGER_DELAY_S
-        )
+        now, frame_time = time.monotonic(), require_number(self.detector.frame_time)
+        flight.exposed_by = now + (flight.events * scheme.images + 1) * frame_time + TRIGGER_DELAY_S
+        if seconds >= SHORTEST_SUSPECT_S:
+            flight.earliest = now + seconds * PLAUSIBLE_PART
         flight.call = call
         self._caller.submit(lambda: self._send_triggers(series, flight, each, flight.count), call)
 
@@ -255,6 +258,7 @@ class Exposing:
             if flight.call is not None and flight.call.done:
                 flight.call.wait(timeout=0)
                 series.over = not flight.finishing
+                flight.too_early = time.monotonic() < flight.earliest
                 images = series.scheme.total if series.over else series.delivery.published
             elif flight.call is not None:
                 images, evidence = self._images_shown(series)
@@ -269,7 +273,11 @@ class Exposing:
                     raise self._no_signal(series, images, wanted, watch.patience)
             flight.points = min(images // series.scheme.images, flight.events)
             flight.time = time.time()
-            if flight.points >= flight.events or flight.finishing:
+            # One command takes all images: until its reply only more than is wanted is cut off.
+            waits = (
+                flight.call is not None and not flight.call.done and (series.scheme.total == wanted)
+            )
+            if flight.finishing or (flight.points >= flight.events and not waits):
                 return True
             flight.wake.wait(STATE_PERIOD_S)
         return False

@@ -32,6 +32,7 @@ class Flying:
         self.name = acquisition.name
         self.flight: Flight | None = None
         self._info: TriggerInfo | None = None
+        self._why_not_prepared: Exception | None = None
 
     # ---- the verbs: they return at once ----
 
@@ -96,6 +97,7 @@ class Flying:
         """Forget the fly scans of the staging before."""
         self.flight = None
         self._info = None
+        self._why_not_prepared = None
 
     def points(self, index: int | None = None) -> list[Point]:
         """Return the points that are done and were not returned yet, up to `index` in all."""
@@ -127,11 +129,23 @@ class Flying:
         return self._acquisition.link.client.ledger.timed(doing, work)
 
     def _submit(self, work: Callable[[], None], status: EigerStatus) -> EigerStatus:
-        return self._acquisition.link.worker.submit(work, status)
+        def noted() -> None:
+            with self._acquisition.failure_noted():
+                work()
+
+        return self._acquisition.link.worker.submit(noted, status)
 
     # ---- the work: done in the worker ----
 
     def _prepare(self, info: TriggerInfo) -> None:
+        try:
+            self._set_up(info)
+        except Exception as error:
+            self._why_not_prepared = error
+            raise
+        self._why_not_prepared = None
+
+    def _set_up(self, info: TriggerInfo) -> None:
         acquisition = self._acquisition
         staging = acquisition.require_staging()
         settings = list(self._settings(info))
@@ -177,6 +191,8 @@ class Flying:
         acquisition = self._acquisition
         staging = acquisition.require_staging()
         acquisition.link.worker.raise_unseen()
+        if self._why_not_prepared is not None:
+            raise self._why_not_prepared
         if flight.interrupted:
             return
         series = acquisition.series
@@ -219,15 +235,21 @@ class Flying:
         if series is None:
             raise AssertionError("a flight without a series")
         images = flight.events * series.scheme.images
-        if series.over and images == series.scheme.total:
+        if series.over and images == series.scheme.total and not flight.too_early:
             series.points = series.scheme.points
             series.delivery.recorded = series.images_taken
             acquisition.ending.end(series)
             flight.points = flight.events
         else:
             self._end_and_count(flight)
-        flight.count.count(images, "series end")
         flight.over = True
+        if flight.too_early and flight.points < flight.events:
+            raise StateError(
+                f"{self.name}: series {series.series_id} was ended before its time, by somebody "
+                f"else or because the DCU failed: {flight.points} of {flight.events} points were "
+                "taken"
+            )
+        flight.count.count(images, "series end")
 
     def _end_and_count(self, flight: Flight) -> None:
         """End a series early, in good order, and count in its files what was taken."""

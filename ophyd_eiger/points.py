@@ -26,6 +26,8 @@ class Series:
         The detector's state as it was seen last.
     over : bool
         Whether the detector ended it by itself, so that all its images are taken.
+    failed_to_end : bool
+        Whether ending it was begun, and not known to have succeeded.
     monitor_is_stale : bool
         Whether the monitor listed images of a series of this id before it was armed, as it does
         after `initialize`, with which the ids begin again.
@@ -43,6 +45,7 @@ class Series:
     triggers_seen: int = 0
     state: str = "ready"
     over: bool = False
+    failed_to_end: bool = False
     monitor_is_stale: bool = False
 
     @property
@@ -140,6 +143,9 @@ class Flight(Exposure):
         How far it is.
     time : float
         When its points were counted last.
+    earliest, too_early
+        When the trigger may reply at the earliest, on the monotonic clock, if all images are taken;
+        and whether it replied before.
     exposed_by : float
         When the images that it is to record are exposed if one command starts them, on the
         monotonic clock.
@@ -156,6 +162,8 @@ class Flight(Exposure):
         self.count = ImageCount(0, 0.0)
         self.time = 0.0
         self.exposed_by = math.inf
+        self.earliest = 0.0
+        self.too_early = False
 
     def finish(self) -> None:
         """End it in good order, with the points that are done."""

@@ -30,6 +30,7 @@ import logging
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -38,10 +39,7 @@ from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
     DcuError,
-    DcuTimeoutError,
-    DcuUnreachableError,
     EigerError,
-    LostReplyError,
     NotServedError,
     NotStagedError,
     StateError,
@@ -71,7 +69,6 @@ REFUSED_WHILE_STAGED = {
     ("filewriter", "command/initialize"),
     ("system", "command/restart"),
 }
-CONNECTION_ERRORS = (DcuUnreachableError, LostReplyError, DcuTimeoutError)
 # The first arm after a change takes up to so long (SIMPLON API Reference V1.3, section 2).
 LONGEST_ARM_S = 17.0
 
@@ -119,7 +116,7 @@ class Acquisition:
         self.live = live
         self._exposure: Exposure | None = None
         self._why_not_staged: Exception | None = None
-        self._connection_failed = False
+        self._failure_told = False
         self._not_put_back: dict[EigerSignal, tuple[Any, Any]] = {}
         self._arm_seconds = LONGEST_ARM_S
 
@@ -252,7 +249,7 @@ class Acquisition:
         self.deliveries = []
         self.arming.promise = None
         self.arming.promise_given = False
-        self._connection_failed = False
+        self._failure_told = False
         try:
             if self.filewriter.mode.last != "enabled":
                 self.change(staging, self.filewriter.mode, "enabled")
@@ -284,7 +281,7 @@ class Acquisition:
             # A step after a fly scan is taken as the detector is set now.
             staging.flown = None
             self.make_way()
-        try:
+        with self.failure_noted():
             series = self.armed_series(staging)
             if not self._expose(series, exposure, seconds):
                 if exposure.stopped:
@@ -294,8 +291,16 @@ class Acquisition:
             if series.used_up:
                 self.ending.end(series)
             self.live.take(series.series_id, series.images_taken, self.point.time)
-        except CONNECTION_ERRORS:
-            self._connection_failed = True
+
+    @contextmanager
+    def failure_noted(self) -> Iterator[None]:
+        """Note that a Status tells what went wrong, so that unstage need not tell what follows."""
+        try:
+            yield
+        except StoppedError:
+            raise
+        except EigerError:
+            self._failure_told = True
             raise
 
     def _expose(self, series: Series, exposure: Exposure, seconds: tuple[float, ...]) -> bool:
@@ -345,10 +350,10 @@ class Acquisition:
         for step in self._unstage_steps():
             try:
                 step()
-            except CONNECTION_ERRORS as error:
-                if self._connection_failed:
-                    # The trigger's Status has told of it; that the same DCU cannot be tidied up
-                    # either would only hide the cause.
+            except DcuError as error:
+                if self._failure_told:
+                    # Another Status has told of it; that the same DCU cannot be tidied up either
+                    # would only hide the cause.
                     logger.warning("%s: not put in order: %s", self.name, error)
                 else:
                     errors.append(error)
@@ -373,11 +378,12 @@ class Acquisition:
 
     def make_way(self) -> None:
         """End the series that is armed, if any: what it froze may change, or it is not wanted."""
-        series, self.series = self.series, None
+        series = self.series
         if series is not None and not series.ended:
             call = self.flying.call_of(series)
             self.ending.end_early(series, self._exposure)
             self.exposing.wait_for_reply(call)
+        self.series = None
 
     # ---- a series ----
 
@@ -436,7 +442,16 @@ class Acquisition:
             logger.warning("%s: not put back: %s", self.name, error)
 
     def _put_back(self, staging: Staging) -> None:
+        errors: list[EigerError] = []
         while staging.changed:
             signal, before = staging.changed.pop()
-            signal.put_now(before)
-            self._not_put_back.pop(signal, None)
+            try:
+                signal.put_now(before)
+            except EigerError as error:
+                errors.append(error)
+            else:
+                self._not_put_back.pop(signal, None)
+        for later in errors[1:]:
+            logger.warning("%s: not put back: %s", self.name, later)
+        if errors:
+            raise errors[0]

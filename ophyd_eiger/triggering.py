@@ -8,8 +8,13 @@ detector's input.
 Source: SIMPLON API Reference V1.3, section 2; the EIGER2 user manual on nimages.
 """
 
+import math
+import operator
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Any
+
+import numpy as np
 
 
 class TriggerMode(StrEnum):
@@ -110,6 +115,30 @@ def _mode(mode: str) -> TriggerMode:
         ) from None
 
 
+def _count(name: str, given: Any) -> int:
+    """Return a number of points or images as Python's own int; numpy's are taken."""
+    if isinstance(given, bool | np.bool_):
+        given = str(given)
+    try:
+        count = operator.index(given)
+    except TypeError:
+        raise ValueError(f"{name} is {given!r}; it is a whole number, at least 1") from None
+    if count < 1:
+        raise ValueError(f"{name} is {count}; it is at least 1")
+    return count
+
+
+def _time(name: str, given: Any, least: float) -> float:
+    """Return a time in s as Python's own float; numpy's are taken."""
+    try:
+        seconds = float("no number" if isinstance(given, bool | str) else given)
+    except (TypeError, ValueError):
+        raise ValueError(f"{name} is {given!r}; it is a time in s") from None
+    if not (math.isfinite(seconds) and seconds >= least):
+        raise ValueError(f"{name} is {seconds:g} s; it is {'above' if least else 'at least'} 0")
+    return seconds
+
+
 @dataclass(frozen=True)
 class TriggerInfo:
     """What a fly scan takes, for `prepare`; the words are bluesky's.
@@ -147,9 +176,12 @@ class TriggerInfo:
 
     def __post_init__(self) -> None:
         mode = _mode(self.trigger)
-        for name in ("number_of_events", "exposures_per_event"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"{name} is {getattr(self, name)}; it is at least 1")
+        for name in ("number_of_events", "exposures_per_event", "armed_for"):
+            if (given := getattr(self, name)) is not None or name != "armed_for":
+                object.__setattr__(self, name, _count(name, given))
+        for name, least in (("livetime", math.ulp(0.0)), ("deadtime", 0.0)):
+            if (given := getattr(self, name)) is not None:
+                object.__setattr__(self, name, _time(name, given, least))
         if mode is TriggerMode.INTE:
             raise ValueError(
                 "a fly scan is triggered by one command ('ints') or from outside ('exts', 'exte'); "

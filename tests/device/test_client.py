@@ -187,6 +187,23 @@ def test_a_failure_nobody_sees_is_kept_once(caplog):
     worker.close()
 
 
+def test_somebody_begins_to_wait_as_the_work_fails():
+    class JustObserved(EigerStatus):
+        @property
+        def observed(self):
+            before = super().observed
+            self._note_observer()
+            return before
+
+    worker = Worker("test")
+    status = worker.submit(lambda: 1 / 0, JustObserved("eiger: divide"))
+    with pytest.raises(ZeroDivisionError):
+        status.wait(5)
+    worker.submit(lambda: None, EigerStatus("next")).wait(5)
+    worker.raise_unseen()
+    worker.close()
+
+
 def test_a_failure_that_is_seen_late_is_not_raised_again():
     worker = Worker("test")
     status = worker.submit(lambda: 1 / 0, EigerStatus("eiger: divide"))

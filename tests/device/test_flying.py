@@ -8,6 +8,7 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+import requests
 from bluesky.utils import FailedStatus
 from catalogs import read_through_tiled, recorded
 from signals_at_the_input import signals
@@ -168,6 +169,13 @@ def test_images_that_cannot_follow_each_other_so_fast(eiger):
         ({"number_of_events": 1, "trigger": "exte", "livetime": 1.0}, "gates make the times"),
         ({"number_of_events": 1, "deadtime": 1.0}, "without livetime"),
         ({"number_of_events": 5, "armed_for": 4}, "armed for 4 points, 5"),
+        ({"number_of_events": 2.0}, "2.0; it is a whole number"),
+        ({"number_of_events": True}, "'True'; it is a whole number"),
+        ({"number_of_events": None}, "None; it is a whole number"),
+        ({"number_of_events": 1, "exposures_per_event": "3"}, "'3'; it is a whole number"),
+        ({"number_of_events": 1, "livetime": "x"}, "'x'; it is a time"),
+        ({"number_of_events": 1, "livetime": float("nan")}, "nan s; it is above 0"),
+        ({"number_of_events": 1, "livetime": 1.0, "deadtime": -1.0}, "-1 s; it is at least 0"),
     ],
 )
 def test_trigger_info_that_makes_no_sense(eiger, words, said):
@@ -194,3 +202,167 @@ def test_complete_of_a_fly_scan_that_was_stopped(eiger):
         eiger.complete().wait(10)
     eiger.unstage().wait(10)
     assert eiger.detector.state.get() == "idle"
+
+
+def test_numpys_numbers_are_numbers(dcu, eiger):
+    info = TriggerInfo(np.int64(2), np.uint8(3), livetime=np.float32(0.5))
+    assert info == TriggerInfo(2, 3, livetime=0.5)
+    assert type(info.number_of_events) is int
+
+
+@pytest.fixture
+def slow(tmp_path):
+    """A device on a DCU that takes its time."""
+    with sim_dcu.serve("eiger-500k", time_scale=1, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        eiger.configure({"frame_time": 0.1, "count_time": 0.09})
+        yield dcu, eiger
+        eiger.destroy()
+
+
+@pytest.mark.parametrize("monitor", ["disabled", "enabled"])
+def test_a_series_of_one_command_ends_after_what_is_recorded(RE, catalog, slow, monitor):
+    """Armed for 500 images, 50 s of them."""
+    dcu, eiger = slow
+    eiger.monitor.mode.set(monitor).wait(10)
+    info = TriggerInfo(5, 1, livetime=0.09, deadtime=0.01, armed_for=500)
+    (uid,) = RE(fly_together([eiger], info))
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    assert np.array_equal(found, right(dcu, 2, [[1], [2], [3], [4], [5]]))
+    assert eiger.detector.state.get() == "idle"
+    (delivery,) = eiger._acquisition.deliveries
+    assert delivery.images_home < 100
+
+
+@pytest.mark.parametrize("command", ["disarm", "abort"])
+def test_somebody_else_ends_the_series(RE, slow, command):
+    """No event names an image that was never taken."""
+    _, eiger = slow
+    other = EigerDetector(eiger.address, name="other")
+
+    def end_it():
+        yield from bps.sleep(0.3)
+        other.detector[f"command/{command}"].set(1).wait(20)
+
+    events = []
+    RE.subscribe(lambda name, doc: name.startswith("event") and events.append(doc))
+    with pytest.raises(FailedStatus) as failed:
+        RE(fly_together([eiger], TriggerInfo(20, livetime=0.09, deadtime=0.01), end_it))
+    assert "was ended before its time, by somebody else" in str(failed.value)
+    assert events == []
+    other.destroy()
+    RE(fly_together([eiger], TriggerInfo(2, livetime=0.09)))
+    assert events
+
+
+def test_settings_changed_since_prepare(dcu, eiger):
+    eiger.stage().wait(10)
+    eiger.prepare(TriggerInfo(3, livetime=0.05, trigger="exts")).wait(10)
+    eiger.detector.nimages.set(2).wait(10)
+    with pytest.raises(StateError, match="nimages was set to 2 since prepare, which set it to 1"):
+        eiger.kickoff().wait(10)
+    eiger.prepare(TriggerInfo(3, livetime=0.05, trigger="exts")).wait(10)
+    eiger.kickoff().wait(10)
+    eiger.unstage().wait(20)
+    assert eiger.detector.state.get() == "idle"
+
+
+def test_kickoff_after_a_prepare_that_failed_tells_why(dcu, eiger):
+    eiger.stage().wait(10)
+    eiger.prepare(TriggerInfo(2, trigger="exts")).wait(10)
+    with pytest.raises(StateError, match="cannot follow each other"):
+        eiger.prepare(TriggerInfo(3, livetime=0.1, deadtime=0.0)).wait(10)
+    with pytest.raises(StateError, match="cannot follow each other"):
+        eiger.kickoff().wait(10)
+    eiger.unstage().wait(20)
+    assert eiger.detector.state.get() == "idle"
+
+
+def test_points_that_nobody_collected(eiger):
+    eiger.detector.nimages.set(2).wait(10)
+    eiger.stage().wait(10)
+    eiger.kickoff().wait(10)
+    eiger.complete().wait(20)
+    with pytest.raises(StateError, match="has 1 points that are in no document yet; collect them"):
+        eiger.kickoff()
+    eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize("fault", ["hang", "refuse"])
+def test_a_disarm_that_fails_is_tried_again(dcu, tmp_path, fault):
+    timeouts = Timeouts(end=1)
+    eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=timeouts)
+    try:
+        eiger.stage().wait(20)
+        dcu.faults.set(fault, command="disarm", times=1)
+        with pytest.raises(Exception, match="command/disarm"):
+            eiger.prepare(TriggerInfo(2, livetime=0.01)).wait(20)
+        eiger.unstage().wait(20)
+        assert eiger.detector.state.get() == "idle"
+        assert not eiger.filewriter.name_pattern.get().startswith("eiger_")
+        eiger.stage().wait(20)
+        eiger.unstage().wait(20)
+    finally:
+        eiger.destroy()
+
+
+def test_why_it_failed_is_what_the_plan_says(RE, dcu, eiger):
+    """And not what could not be put back because of it; what could be is."""
+    before = eiger.filewriter.name_pattern.get()
+    dcu.faults.set("error", image=2)
+    with pytest.raises(FailedStatus) as failed:
+        RE(fly_together([eiger], TriggerInfo(5, livetime=0.004)))
+    assert "error on request" in str(failed.value)
+    assert eiger.filewriter.name_pattern.get() == before
+
+
+def test_bp_fly_with_live_numbers(RE, dcu, eiger):
+    eiger.live.enabled = True
+    eiger.detector.ntrigger.set(5).wait(10)
+    for _ in range(5):
+        RE(bp.fly([eiger]))
+
+
+def test_bp_fly_declares_no_stream(RE, dcu, tmp_path):
+    eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents="stream")
+    try:
+        with pytest.raises(NotStagedError, match=r"bp\.fly does not do: use stage, prepare, decl"):
+            RE(bp.fly([eiger]))
+        assert eiger.filewriter.name_pattern.get() == "series_$id"
+    finally:
+        eiger.destroy()
+
+
+def test_images_that_the_monitor_kept_are_not_taken_for_new_ones(dcu, tmp_path, caplog):
+    timeouts = Timeouts(signal=0.5)
+    eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=timeouts)
+    try:
+        eiger.configure({"monitor.mode": "enabled", "nimages": 3, "frame_time": 0.005})
+        eiger.stage().wait(20)
+        eiger.trigger().wait(20)
+        eiger.unstage().wait(20)
+        # Series ids begin again; the monitor keeps what it has.
+        requests.put(f"{dcu.url}/detector/api/1.6.0/command/initialize", timeout=20)
+        eiger.refresh()
+        eiger.configure({"trigger_mode": "exts", "nimages": 1, "ntrigger": 3})
+        eiger.stage().wait(20)
+        assert "holds images of an older series 1" in caplog.text
+        with pytest.raises(SignalTimeoutError):
+            eiger.trigger().wait(20)
+        eiger.unstage().wait(20)
+    finally:
+        eiger.destroy()
+
+
+def test_a_pause_ends_a_fly_scan_that_staged_itself(RE, slow):
+    _, eiger = slow
+    eiger.detector.nimages.set(200).wait(10)
+    before = eiger.filewriter.name_pattern.get()
+    threading.Timer(1.0, RE.request_pause).start()
+    with contextlib.suppress(Exception):
+        RE(bp.fly([eiger]))
+    if RE.state != "idle":
+        RE.abort()
+    eiger.unstage().wait(20)
+    assert eiger.detector.state.get() == "idle"
+    assert eiger.filewriter.name_pattern.get() == before

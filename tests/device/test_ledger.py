@@ -169,3 +169,14 @@ def test_threads_do_not_mix_up_their_work():
     done.set()
     thread.join(10)
     assert [request.doing for request in ledger.requests] == ["prompt"]
+
+
+def test_images_of_the_monitor_are_one_kind(RE, eiger):
+    eiger.live.enabled = True
+    eiger.detector.ntrigger.set(6).wait(10)
+    RE(bp.count([eiger], 6))
+    kinds = [kind for kind in eiger.ledger.summary()["requests"] if "monitor images" in kind]
+    assert "point: GET monitor images/N/N" in kinds
+    assert not any(character.isdigit() for kind in kinds for character in kind)
+    paths = {request.resource for request in eiger.ledger.requests}
+    assert "monitor images/1/6" in paths

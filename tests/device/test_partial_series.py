@@ -167,3 +167,28 @@ def test_a_point_that_nobody_reads(RE, catalog, tiled, dcu, eiger, images):
         RE(plan())
     found = read_back(documents, catalog, tiled)
     assert np.array_equal(found, taken(dcu, 1, images, [0, 2, 3]))
+
+
+@pytest.mark.parametrize("dropped", [0, 1])
+def test_an_event_that_was_dropped(RE, tiled, tmp_path, dropped):
+    """As `trigger_and_read` does when another device cannot be read. Of Datum documents
+    nothing tells, see `ophyd_eiger.naming`."""
+    with sim_dcu.serve("eiger-500k", seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents="stream")
+        eiger.configure({"frame_time": 0.006, "count_time": 0.004, "ntrigger": POINTS})
+
+        @bpp.stage_decorator([eiger])
+        @bpp.run_decorator()
+        def plan():
+            for point in range(POINTS):
+                yield from bps.trigger(eiger, wait=True)
+                yield from bps.create("primary")
+                yield from bps.read(eiger)
+                yield from (bps.drop() if point == dropped else bps.save())
+
+        with recorded(RE) as documents:
+            RE(plan())
+        (found,) = read_through_tiled(documents, tiled, "eiger_image")
+        kept = [point for point in range(POINTS) if point != dropped]
+        assert np.array_equal(found, taken(dcu, 1, 1, kept))
+        eiger.destroy()

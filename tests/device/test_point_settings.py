@@ -53,6 +53,33 @@ def test_a_list_of_exposures_a_point(RE, catalog, inte):
     assert np.array_equal(found[1], [dcu.image(1, number) for number in (4, 5, 6)])
 
 
+def test_one_exposure_for_several_triggers_a_point(RE, catalog, inte):
+    dcu, eiger = inte
+    eiger.exposure.set(0.002).wait(10)
+    eiger.configure({"ntrigger": 6})
+    eiger.triggers_per_point.set(3).wait(10)
+    (uid,) = RE(bp.count([eiger], 2))
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    assert np.array_equal(
+        found, [[dcu.image(1, 3 * point + n) for n in (1, 2, 3)] for point in range(2)]
+    )
+
+
+def test_a_scan_over_lists_of_exposures(RE, catalog, inte):
+    """The first list is set after stage has armed for points of one trigger."""
+    dcu, eiger = inte
+    eiger.configure({"ntrigger": 4})
+    lists = [[0.001, 0.002], [0.002, 0.003]]
+    (uid,) = RE(bp.list_scan([eiger], eiger.exposure, lists))
+    dataset = catalog[uid].primary.read()
+    assert np.asarray(dataset["eiger_exposure"]).tolist() == lists
+    (series,) = set(np.asarray(dataset["eiger_series_id"]).tolist())
+    found = np.asarray(dataset["eiger_image"])
+    assert np.array_equal(
+        found, [[dcu.image(series, 2 * point + n) for n in (1, 2)] for point in range(2)]
+    )
+
+
 @pytest.mark.parametrize("value", [0, -1.0, "long", [], [0.1, "x"], float("nan"), True])
 def test_no_exposure(inte, value):
     _, eiger = inte
