@@ -3,7 +3,7 @@
 A device is not told which run it is read in. What it sees is that `describe` is asked once by each
 stream of each run, after the first `read` and before that event's documents are asked for; so a
 new view begins there. Streams that take turns within one run share the view of the one that was
-described last, which they must not: give each a run, or a staging, of its own. That an event was
+described last: right for Datum in databroker, refused for StreamDatum. That an event was
 dropped, by a pause or a failure, is seen by the RunEngine not having filled in the fields that are
 its own.
 """
@@ -15,6 +15,7 @@ from typing import Any
 
 from ophyd_eiger import documents
 from ophyd_eiger.deliveries import View
+from ophyd_eiger.errors import StateError
 from ophyd_eiger.points import Point, Series
 
 Documents = list[tuple[str, dict[str, Any]]]
@@ -42,6 +43,9 @@ class Naming(ABC):
     def note_described(self) -> None:
         """Note that a stream of a run asked what the images are: its first event is this one."""
         self._new_stream = True
+
+    def refuse_turns(self) -> None:
+        """See that what was named last is where it belongs, as far as documents tell."""
 
     def ask(self, *points: Point) -> list[str]:
         """Note that these points were read; return the ids by which events may name them."""
@@ -129,6 +133,7 @@ class StreamNaming(Naming):
         self._resource: dict[str, Any] | None = None
         self._resource_given = False
         self._events = 0
+        self._descriptor = ""
         self._last: list[dict[str, Any]] = []
 
     @property
@@ -144,7 +149,7 @@ class StreamNaming(Naming):
         self._resource_given = False
         self._last = []
         if new_stream:
-            self._events = 0
+            self._events, self._descriptor = 0, ""
 
     def _name(self, view: View, series: Series, asked: list[tuple[str, Point]]) -> Documents:
         if self._resource is None:
@@ -161,6 +166,7 @@ class StreamNaming(Naming):
         return [*found, ("stream_datum", last)]
 
     def _forget_dropped(self) -> None:
+        self.refuse_turns()
         if self._resource is not None and "run_start" not in self._resource:
             self._resource_given = False
         for dropped in (doc for doc in self._last if not doc["descriptor"]):
@@ -169,3 +175,20 @@ class StreamNaming(Naming):
             if self._series is not None:
                 del self._series.delivery.views[-1].firsts[-count:]
         self._last = []
+
+    def refuse_turns(self) -> None:
+        """See that what was named last went to the stream that this view is of.
+
+        Raises
+        ------
+        StateError
+            If another stream or run had it, which was described before.
+        """
+        for descriptor in (doc["descriptor"] for doc in self._last if doc["descriptor"]):
+            self._descriptor = self._descriptor or descriptor
+            if descriptor != self._descriptor:
+                raise StateError(
+                    f"{self.data_key}: two streams take turns, and StreamDatum documents cannot "
+                    "tell which images are whose; give each stream a run and a stage of its own, "
+                    "or use documents='datum' and databroker"
+                )

@@ -16,6 +16,7 @@ from pairs import every_pair_once
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
+from ophyd_eiger.errors import StateError
 
 POINTS = 4
 ENDINGS = (
@@ -191,4 +192,32 @@ def test_an_event_that_was_dropped(RE, tiled, tmp_path, dropped):
         (found,) = read_through_tiled(documents, tiled, "eiger_image")
         kept = [point for point in range(POINTS) if point != dropped]
         assert np.array_equal(found, taken(dcu, 1, 1, kept))
+        eiger.destroy()
+
+
+@pytest.mark.parametrize("documents", ["datum", "stream"])
+@pytest.mark.parametrize(("ntrigger", "points"), [(1, 6), (6, 6), (6, 3)])
+def test_streams_that_take_turns(RE, catalog, tmp_path, documents, ntrigger, points):
+    with sim_dcu.serve("eiger-500k", seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents=documents)
+        eiger.configure({"frame_time": 0.006, "count_time": 0.004, "ntrigger": ntrigger})
+
+        @bpp.stage_decorator([eiger])
+        @bpp.run_decorator()
+        def plan():
+            for number in range(points):
+                stream = "light" if number % 2 else "dark"
+                yield from bps.trigger_and_read([eiger], name=stream)
+
+        if documents == "stream":
+            with pytest.raises(StateError, match="two streams take turns"):
+                RE(plan())
+        else:
+            (uid,) = RE(plan())
+            for stream, offset in (("dark", 1), ("light", 2)):
+                found = np.asarray(catalog[uid][stream].read()["eiger_image"])[:, 0]
+                numbers = range(offset, points + 1, 2)
+                places = [(1, n) if ntrigger == 6 else (n, 1) for n in numbers]
+                assert np.array_equal(found, [dcu.image(*place) for place in places])
+        assert eiger.detector.state.get() == "idle"
         eiger.destroy()
