@@ -108,18 +108,10 @@ class EigerDetector(EigerDevice):
         return self._acquisition.trigger(self.exposure.seconds)
 
     def unstage(self) -> EigerStatus:
-        """End what runs and put back what stage changed; done when every file is home.
-
-        Raises
-        ------
-        StateError
-            If streams took turns in a way that StreamDatum documents cannot tell; it is unstaged.
-        """
+        """End what runs and put back what stage changed; done when every file is home."""
         self._staged = Staged.no
         self._staged_itself = False
-        status = self._acquisition.unstage()
-        self._naming.refuse_turns()
-        return status
+        return self._acquisition.unstage(self._naming.refuse_turns)
 
     def stop(self, *, success: bool = False) -> EigerStatus:
         """End what runs now; finished points stay.

@@ -44,6 +44,7 @@ class Naming(ABC):
         """Note that a stream of a run asked what the images are: its first event is this one."""
         self._new_stream = True
 
+    @abstractmethod
     def refuse_turns(self) -> None:
         """See that what was named last is where it belongs, as far as documents tell."""
 
@@ -112,6 +113,9 @@ class DatumNaming(Naming):
                 ("datum", documents.datum(datum_id, self._resource, first, series.promise))
             )
         return found
+
+    def refuse_turns(self) -> None:
+        """Do nothing: each Datum says itself which images it is."""
 
     def _forget_dropped(self) -> None:
         # Of a Datum nothing tells whether it was emitted. One that was not leaves an image in the
@@ -184,9 +188,10 @@ class StreamNaming(Naming):
         StateError
             If another stream or run had it, which was described before.
         """
-        for descriptor in (doc["descriptor"] for doc in self._last if doc["descriptor"]):
+        for descriptor in [doc["descriptor"] for doc in self._last if doc["descriptor"]]:
             self._descriptor = self._descriptor or descriptor
             if descriptor != self._descriptor:
+                self._last = []  # told once
                 raise StateError(
                     f"{self.data_key}: two streams take turns, and StreamDatum documents cannot "
                     "tell which images are whose; give each stream a run and a stage of its own, "

@@ -26,6 +26,7 @@ The first `stage` reads every resource first, unless `connect` has done so; the 
 of all is GET /detector/api/version.
 """
 
+import itertools
 import logging
 import time
 import uuid
@@ -168,11 +169,17 @@ class Acquisition:
         timed = self.link.client.ledger.timed("point", lambda: self._take_point(exposure, seconds))
         return self.link.worker.submit(timed, exposure.status)
 
-    def unstage(self) -> EigerStatus:
-        """End what runs, put back what stage changed; done when every file is home and checked."""
+    def unstage(self, check: Callable[[], None]) -> EigerStatus:
+        """End what runs, put back what stage changed; done when every file is home and checked.
+
+        Parameters
+        ----------
+        check : callable
+            Raises if the documents are wrong; called last.
+        """
         self._interrupt()
         self.flying.interrupt()
-        timed = self.link.client.ledger.timed("unstage", self._unstage)
+        timed = self.link.client.ledger.timed("unstage", lambda: self._unstage(check))
         return self.link.worker.submit(timed, EigerStatus(f"{self.name}: unstage"))
 
     def stop(self, *, success: bool = False) -> EigerStatus:
@@ -345,9 +352,9 @@ class Acquisition:
         series.delivery.recorded = series.images_taken
         return point
 
-    def _unstage(self) -> None:
+    def _unstage(self, check: Callable[[], None]) -> None:
         errors: list[Exception] = []
-        for step in self._unstage_steps():
+        for step in itertools.chain(self._unstage_steps(), (check,)):
             try:
                 step()
             except DcuError as error:
