@@ -143,6 +143,7 @@ class Ledger:
         self._spans: deque[Span] = deque(maxlen=self.largest_number)
         self._sums: dict[tuple[str, str, str], _Sum] = {}
         self._points = _PointSums()
+        self._work: dict[str, float] = {}
         self._last_end: float | None = None
 
     # ---- who works says so ----
@@ -181,6 +182,8 @@ class Ledger:
                 for name in ("seconds", "exposure", "in_trigger", "in_requests", "waiting"):
                     setattr(sums, name, getattr(sums, name) + getattr(span, name))
                 sums.idle_before += span.idle_before
+            else:
+                self._work[doing] = self._work.get(doing, 0.0) + span.seconds
 
     def timed(self, doing: str, work: Callable[[], _T]) -> Callable[[], _T]:
         """Return a function that does `work` during `doing`."""
@@ -276,10 +279,7 @@ class Ledger:
         with self._lock:
             points = dict(vars(self._points))
             sums = {key: dict(vars(found)) for key, found in self._sums.items()}
-            work: dict[str, float] = {}
-            for span in self._spans:
-                if not span.doing.startswith(POINT):
-                    work[span.doing] = work.get(span.doing, 0.0) + span.seconds
+            work = dict(self._work)
         work[POINT] = points["seconds"]
         points["overhead"] = points["seconds"] - points["exposure"]
         return {

@@ -1,9 +1,10 @@
 """What the subsystems of the SIMPLON API have in common: their signals, asked and asked again."""
 
+import contextvars
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
+from typing import Any, TypeVar
 
 from ophyd import Device
 
@@ -15,6 +16,9 @@ from ophyd_eiger.replies import names_listed
 from ophyd_eiger.signals import EigerSignal
 
 logger = logging.getLogger(__name__)
+
+_A = TypeVar("_A")
+_R = TypeVar("_R")
 
 SECTIONS = ("config", "status", "command")
 # Connections that `refresh` uses at once. areaDetector keeps five to real detectors; Lima asks an
@@ -184,9 +188,9 @@ def refresh(subsystems: Iterable[Subsystem]) -> None:
         # Once, and not once in each thread.
         subsystems[0].link.client.api_version  # noqa: B018 - asked of the DCU
     with ThreadPoolExecutor(CONNECTIONS, thread_name_prefix="eiger refresh") as threads:
-        lists = tuple(threads.map(Subsystem.to_refresh, subsystems))
+        lists = tuple(threads.map(_in_context(Subsystem.to_refresh), subsystems))
         signals = [signal for chosen in lists for signal in chosen]
-        errors = tuple(threads.map(_error_of_asking, signals))
+        errors = tuple(threads.map(_in_context(_error_of_asking), signals))
     failed = {s: error for s, error in zip(signals, errors, strict=True) if error is not None}
     absent = [s.name for s, error in failed.items() if isinstance(error, NotServedError)]
     if absent:
@@ -208,6 +212,12 @@ def _report(
     logger.warning(
         "left out, because the DCU did not give them: %s%s: %s", names, more, errors[unreadable[0]]
     )
+
+
+def _in_context(function: Callable[[_A], _R]) -> Callable[[_A], _R]:
+    """Return the function as called in this context: requests count for the work they are for."""
+    context = contextvars.copy_context()
+    return lambda argument: context.copy().run(function, argument)
 
 
 def _error_of_asking(signal: EigerSignal) -> Exception | None:

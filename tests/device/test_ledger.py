@@ -9,6 +9,7 @@ import bluesky.preprocessors as bpp
 import pytest
 from bluesky import RunEngine
 
+from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import RefusedError
 from ophyd_eiger.ledger import Ledger
 
@@ -143,6 +144,8 @@ def test_failures_are_noted(eiger, dcu):
 
 def test_memory_is_bounded_and_sums_go_on():
     ledger = Ledger(largest_number=100)
+    with ledger.during("stage"):
+        pass
     for _ in range(1000):
         with ledger.during("point"):
             ledger.add("GET", "/detector/api/1.6.0/status/state", time.perf_counter(), 0.5, 7, 200)
@@ -151,6 +154,7 @@ def test_memory_is_bounded_and_sums_go_on():
     found = ledger.summary()["requests"]["point: GET detector status/state"]
     assert found == {"count": 1000, "seconds": 500.0, "longest": 0.5, "bytes": 7000, "failed": 0}
     assert ledger.summary()["points"]["count"] == 1000
+    assert ledger.summary()["seconds"]["stage"] > 0
 
 
 def test_threads_do_not_mix_up_their_work():
@@ -180,3 +184,13 @@ def test_images_of_the_monitor_are_one_kind(RE, eiger):
     assert not any(character.isdigit() for kind in kinds for character in kind)
     paths = {request.resource for request in eiger.ledger.requests}
     assert "monitor images/1/6" in paths
+
+
+def test_what_a_first_stage_asks_for_is_its_own(dcu, tmp_path):
+    eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+    eiger.stage().wait(20)
+    kinds = {request.doing for request in eiger.ledger.requests}
+    assert kinds == {"stage"}
+    assert len(eiger.ledger.requests) > 80
+    eiger.unstage().wait(20)
+    eiger.destroy()
