@@ -17,6 +17,7 @@ from ophyd import Signal
 
 from ophyd_eiger.errors import EigerError
 from ophyd_eiger.monitor_buffer import MonitorBuffer, MonitorImage, Order
+from ophyd_eiger.replies import number_of
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 from ophyd_eiger.worker import EigerStatus
 
@@ -138,15 +139,23 @@ class LiveImage(Signal):
         self.set(value)
 
     def describe(self) -> OrderedDict:
-        """Return the data key of the image that was shown last; empty if there was none."""
-        if self._shown is None:
+        """Return the data key of the image that was shown last, or that the next one will have.
+
+        Empty before the detector's size and depth are known.
+        """
+        detector = self.owner.owner.detector
+        if self._shown is not None:
+            shape, dtype = self._shown.pixels.shape, self._shown.pixels.dtype
+        elif bits := number_of(detector.bit_depth_image.last):
+            shape = (detector.y_pixels_in_detector.last, detector.x_pixels_in_detector.last)
+            dtype = np.dtype(f"<u{int(bits) // 8}")
+        else:
             return OrderedDict()
-        pixels = self._shown.pixels
         key = {
             "source": f"{self.owner.link.client.url}/monitor/images",
             "dtype": "array",
-            "dtype_numpy": pixels.dtype.str,
-            "shape": list(pixels.shape),
+            "dtype_numpy": dtype.str,
+            "shape": list(shape),
             "units": "counts",
         }
         return OrderedDict({self.name: key})

@@ -768,3 +768,31 @@ def test_below_10_hz_and_read_only(watched):
         watched.live.image.set(1)
     with pytest.raises(ReadOnlyError):
         watched.live.image.put(1)
+
+
+@on_eiger2
+def test_a_run_that_monitors_the_image(RE, dcu, watched):
+    """Its stream is described before there is an image."""
+    documents = []
+    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    seen = Seen()
+
+    def plan():
+        watched.live.image.subscribe(seen)
+        yield from bp.count([watched], 2)
+        seen.wait_for(2, 1)
+
+    RE(bpp.monitor_during_wrapper(plan(), [watched.live.image]))
+    watched.live.image.clear_sub(seen)
+    streams = {doc["uid"]: doc for name, doc in documents if name == "descriptor"}
+    events = [
+        doc
+        for name, doc in documents
+        if name == "event" and streams[doc["descriptor"]]["name"] != "primary"
+    ]
+    assert events
+    for event in events:
+        (key,) = streams[event["descriptor"]]["data_keys"].values()
+        value = event["data"]["eiger_live_image"]
+        assert (list(value.shape), value.dtype.str) == (key["shape"], key["dtype_numpy"])
+    until_thread_ended(watched)
