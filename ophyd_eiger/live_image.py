@@ -17,7 +17,6 @@ from ophyd import Signal
 
 from ophyd_eiger.errors import EigerError
 from ophyd_eiger.monitor_buffer import MonitorBuffer, MonitorImage, Order
-from ophyd_eiger.replies import number_of
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 from ophyd_eiger.worker import EigerStatus
 
@@ -141,23 +140,22 @@ class LiveImage(Signal):
     def describe(self) -> OrderedDict:
         """Return the data key of the image that was shown last, or that the next one will have.
 
-        Empty before the detector's size and depth are known.
+        Empty before the detector's size is known. What the monitor makes of the images' type is
+        known from an image only: an EIGER1's has 32 bits whatever the series has.
         """
         detector = self.owner.owner.detector
-        if self._shown is not None:
-            shape, dtype = self._shown.pixels.shape, self._shown.pixels.dtype
-        elif bits := number_of(detector.bit_depth_image.last):
-            shape = (detector.y_pixels_in_detector.last, detector.x_pixels_in_detector.last)
-            dtype = np.dtype(f"<u{int(bits) // 8}")
-        else:
+        size = (detector.y_pixels_in_detector.last, detector.x_pixels_in_detector.last)
+        shape = size if self._shown is None else self._shown.pixels.shape
+        if None in shape:
             return OrderedDict()
-        key = {
+        key: dict[str, Any] = {
             "source": f"{self.owner.link.client.url}/monitor/images",
             "dtype": "array",
-            "dtype_numpy": dtype.str,
             "shape": list(shape),
             "units": "counts",
         }
+        if self._shown is not None:
+            key["dtype_numpy"] = self._shown.pixels.dtype.str
         return OrderedDict({self.name: key})
 
     def read(self) -> OrderedDict:

@@ -220,7 +220,7 @@ def slow(tmp_path):
         eiger.destroy()
 
 
-@pytest.mark.parametrize("monitor", ["disabled", "enabled"])
+@pytest.mark.parametrize("monitor", ["disabled", pytest.param("enabled", marks=pytest.mark.long)])
 def test_a_series_of_one_command_ends_after_what_is_recorded(RE, catalog, slow, monitor):
     """Armed for 500 images, 50 s of them."""
     dcu, eiger = slow
@@ -234,7 +234,7 @@ def test_a_series_of_one_command_ends_after_what_is_recorded(RE, catalog, slow, 
     assert delivery.images_home < 100
 
 
-@pytest.mark.parametrize("command", ["disarm", "abort"])
+@pytest.mark.parametrize("command", ["disarm", pytest.param("abort", marks=pytest.mark.long)])
 def test_somebody_else_ends_the_series(RE, slow, command):
     """No event names an image that was never taken."""
     _, eiger = slow

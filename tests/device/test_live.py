@@ -569,7 +569,10 @@ def monitor_image(dcu, series_id, number):
 
 def test_get_asks_for_the_newest(dcu, plain, watched):
     assert watched.live.image.get() is None
-    assert (watched.live.image.read(), watched.live.image.describe()) == ({}, {})
+    assert watched.live.image.read() == {}
+    (key,) = watched.live.image.describe().values()
+    size = [plain.value("detector", f"config/{axis}_pixels_in_detector") for axis in "yx"]
+    assert (key["shape"], "dtype_numpy" in key) == (size, False)
     plain.put("monitor", "config/mode", "enabled")
     plain.take(3)
     image = watched.live.image.get()
@@ -793,6 +796,5 @@ def test_a_run_that_monitors_the_image(RE, dcu, watched):
     assert events
     for event in events:
         (key,) = streams[event["descriptor"]]["data_keys"].values()
-        value = event["data"]["eiger_live_image"]
-        assert (list(value.shape), value.dtype.str) == (key["shape"], key["dtype_numpy"])
+        assert list(event["data"]["eiger_live_image"].shape) == key["shape"]
     until_thread_ended(watched)

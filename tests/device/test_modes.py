@@ -28,7 +28,8 @@ ALL = list(
 )
 
 
-SHORT = every_pair_once(ALL)
+# Fly scans by external signals are in test_flying's short run, too.
+SHORT = every_pair_once([case for case in ALL if not case[1].startswith("fly ")])
 CASES = [
     pytest.param(
         *case, marks=() if case in SHORT else pytest.mark.long, id="-".join(map(str, case))

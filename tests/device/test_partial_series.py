@@ -195,8 +195,17 @@ def test_an_event_that_was_dropped(RE, tiled, tmp_path, dropped):
         eiger.destroy()
 
 
-@pytest.mark.parametrize("documents", ["datum", "stream"])
-@pytest.mark.parametrize(("ntrigger", "points"), [(1, 6), (6, 6), (6, 3)])
+@pytest.mark.parametrize(
+    ("ntrigger", "points", "documents"),
+    [
+        (1, 6, "datum"),
+        (6, 3, "stream"),
+        *(
+            pytest.param(*case, marks=pytest.mark.long)
+            for case in ((6, 6, "datum"), (6, 3, "datum"), (1, 6, "stream"), (6, 6, "stream"))
+        ),
+    ],
+)
 def test_streams_that_take_turns(RE, catalog, tmp_path, documents, ntrigger, points):
     with sim_dcu.serve("eiger-500k", seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents=documents)
