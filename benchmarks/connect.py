@@ -8,13 +8,12 @@ wait. The aim is below 1 s for an EIGER2 16M.
 
 import argparse
 import statistics
-import subprocess
-import sys
 import time
 
 import results
 
 from ophyd_eiger import EigerDetector
+from ophyd_eiger.trial import simulator
 
 MODELS = ("eiger-16m", "eiger2-16m")
 RUNS = 15
@@ -22,13 +21,7 @@ RUNS = 15
 
 def measured(model: str) -> tuple[int, list[float], list[float]]:
     """Return the number of values, and the seconds of each connect and of each refresh."""
-    command = [sys.executable, "-m", "sim_dcu", "--model", model, "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--initialized", "--time-scale", "0"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
+    with simulator("--model", model, "--initialized", "--time-scale", "0") as url:
         connects, refreshes, values = [], [], 0
         for _ in range(RUNS):
             began = time.perf_counter()
@@ -41,9 +34,6 @@ def measured(model: str) -> tuple[int, list[float], list[float]]:
             values = sum(s.has_value for part in device.subsystems for s in part.signals)
             device.destroy()
         return values, connects, refreshes
-    finally:
-        process.terminate()
-        process.wait()
 
 
 def main() -> None:

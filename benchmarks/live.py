@@ -13,8 +13,6 @@ what numpy takes for the numbers of all pixels.
 import argparse
 import itertools
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable
@@ -28,6 +26,7 @@ from bluesky import RunEngine
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.regions import Regions
 from ophyd_eiger.tiff import decode
+from ophyd_eiger.trial import simulator
 
 MODELS = ("eiger-1m", "eiger-4m", "eiger2-1m", "eiger2-4m")
 PEAK = {"peak": (500, 500, 100, 100)}
@@ -72,17 +71,13 @@ def median_ms(work: Callable[[], Any]) -> float:
 
 
 def one_model(model: str, folder: str) -> str:
-    command = [sys.executable, "-m", "sim_dcu", "--port", "0", "--model", model, "--initialized"]
-    command += ["--time-scale", "0", "--data-dir", f"{folder}/{model}"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as server:
-        assert server.stdout is not None
-        url = server.stdout.readline().split()[-1]
+    flags = ("--model", model, "--initialized", "--time-scale", "0")
+    with simulator(*flags, "--data-dir", f"{folder}/{model}") as url:
         eiger = EigerDetector(url, name="eiger", directory=f"{folder}/home")
         try:
             return measured(model, eiger)
         finally:
             eiger.destroy()
-            server.terminate()
 
 
 def measured(model: str, eiger: EigerDetector) -> str:

@@ -12,8 +12,6 @@ come home beside them.
 import argparse
 import itertools
 import statistics
-import subprocess
-import sys
 import tempfile
 import time
 from typing import Any
@@ -24,6 +22,7 @@ from bluesky import RunEngine
 from ophyd.sim import det
 
 from ophyd_eiger import EigerDetector
+from ophyd_eiger.trial import simulator
 
 MODELS = ("eiger-500k", "eiger2-500k", "eiger-4m")
 RUNS = 7
@@ -44,40 +43,33 @@ def measured(engine: RunEngine, model: str) -> tuple[float, float, float, float]
 
     That of its trigger is from the request to the reply, which is the DCU's and the network's time.
     """
-    command = [sys.executable, "-m", "sim_dcu", "--model", model, "--port", "0"]
-    process = subprocess.Popen(
-        [*command, "--initialized", "--time-scale", "0"], stdout=subprocess.PIPE, text=True
-    )
-    try:
-        assert process.stdout is not None
-        url = process.stdout.readline().split()[-1]
-        with tempfile.TemporaryDirectory() as folder:
-            eiger = EigerDetector(url, name="eiger", directory=folder)
-            eiger.connect()
-            eiger.configure({"frame_time": 0.005, "count_time": 0.004, "ntrigger": POINTS})
-            ours: list[float] = []
-            floor: list[float] = []
-            triggers: list[float] = []
-            requests = 0
-            for _ in range(RUNS):
-                ours += points(engine, eiger)
-                triggers += [
-                    request.seconds
-                    for request in eiger.ledger.requests
-                    if request.resource.endswith("command/trigger")
-                ]
-                # The last point also disarms.
-                requests = sum(
-                    request.doing.startswith("point ") and request.doing != f"point {POINTS}"
-                    for request in eiger.ledger.requests
-                )
-                floor += points(engine, det)
-            eiger.destroy()
-        medians = (statistics.median(each) for each in (ours, floor, triggers))
-        return *medians, requests / (POINTS - 1)
-    finally:
-        process.terminate()
-        process.wait()
+    with (
+        simulator("--model", model, "--initialized", "--time-scale", "0") as url,
+        tempfile.TemporaryDirectory() as folder,
+    ):
+        eiger = EigerDetector(url, name="eiger", directory=folder)
+        eiger.connect()
+        eiger.configure({"frame_time": 0.005, "count_time": 0.004, "ntrigger": POINTS})
+        ours: list[float] = []
+        floor: list[float] = []
+        triggers: list[float] = []
+        requests = 0
+        for _ in range(RUNS):
+            ours += points(engine, eiger)
+            triggers += [
+                request.seconds
+                for request in eiger.ledger.requests
+                if request.resource.endswith("command/trigger")
+            ]
+            # The last point also disarms.
+            requests = sum(
+                request.doing.startswith("point ") and request.doing != f"point {POINTS}"
+                for request in eiger.ledger.requests
+            )
+            floor += points(engine, det)
+        eiger.destroy()
+    medians = (statistics.median(each) for each in (ours, floor, triggers))
+    return *medians, requests / (POINTS - 1)
 
 
 def main() -> None:
