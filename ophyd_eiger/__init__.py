@@ -12,6 +12,7 @@ if TYPE_CHECKING:
     from ophyd_eiger.detector import EigerDetector
     from ophyd_eiger.errors import EigerError
     from ophyd_eiger.handlers import EigerHandler
+    from ophyd_eiger.policy import FilePolicy
     from ophyd_eiger.reader import Series, open_series
     from ophyd_eiger.triggering import TriggerInfo
 
@@ -20,6 +21,7 @@ __all__ = [
     "EigerDetector",
     "EigerError",
     "EigerHandler",
+    "FilePolicy",
     "Series",
     "Timeouts",
     "TriggerInfo",
@@ -31,6 +33,7 @@ _HOMES = {
     "EigerDetector": "detector",
     "EigerError": "errors",
     "EigerHandler": "handlers",
+    "FilePolicy": "policy",
     "Series": "reader",
     "Timeouts": "client",
     "TriggerInfo": "triggering",

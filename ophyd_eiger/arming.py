@@ -212,6 +212,7 @@ class Arming:
                 images_per_file=require_whole(self.filewriter.nimages_per_file),
                 shape=promise.shape,
                 dtype=promise.dtype,
+                policy=staging.policy,
             )
         except Exception:
             self.ending.disarm_after_failure()

@@ -8,6 +8,7 @@ import ipaddress
 import json
 import logging
 import math
+import re
 import threading
 import time
 import weakref
@@ -43,6 +44,9 @@ KNOWN_APIS = ("1.0.0", "1.5.0", "1.6.0", "1.8.0")
 _HEADERS = dict(requests.utils.default_headers())
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
+# The HTTP status of a part of a file, and what says which part (RFC 9110, 14.4).
+PARTIAL = 206
+_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,28 @@ def _is_bare_ipv6(text: str) -> bool:
         return ipaddress.ip_address(text).version == 6
     except ValueError:
         return False
+
+
+@dataclass(frozen=True)
+class Body:
+    """A file that the DCU sends, or the end of one.
+
+    Attributes
+    ----------
+    start : int
+        The first byte that is sent.
+    size : int or None
+        The bytes of the whole file; None if the DCU does not say.
+    version : str
+        What the DCU says that would differ if the file were another one, or nothing.
+    read_into : callable
+        Fills a buffer and returns the number of bytes, 0 at the end.
+    """
+
+    start: int
+    size: int | None
+    version: str
+    read_into: Callable[[memoryview], int]
 
 
 class DcuClient:
@@ -283,24 +309,22 @@ class DcuClient:
         return names
 
     @contextmanager
-    def open_file(self, name: str) -> Iterator[tuple[int | None, Callable[[memoryview], int]]]:
-        """Open a file of the DCU's data folder to read.
+    def open_file(self, name: str, start: int = 0) -> Iterator["Body"]:
+        """Open a file of the DCU's data folder to read, from byte `start` on.
 
-        Yields
-        ------
-        size : int or None
-            The bytes announced in Content-Length; None if the DCU does not say.
-        read_into : callable
-            Fills a buffer and returns the number of bytes, 0 at the end.
+        A DCU may know no ranges; what it sends then begins at byte 0, as `Body.start` says.
 
         Raises
         ------
         DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
         """
         url = f"{self.url}/data/{quote(name)}"
-        with self._exchange("GET", url, None, stream=True) as (response, seconds):
+        # The bytes of the file, not of what something between has packed them into.
+        headers = {"Accept-Encoding": "identity"}
+        if start:
+            headers["Range"] = f"bytes={start}-"
+        with self._exchange("GET", url, None, stream=True, headers=headers) as (response, seconds):
             _check_status("GET", url, response)
-            length = response.headers.get("Content-Length")
 
             def read_into(buffer: memoryview) -> int:
                 try:
@@ -308,10 +332,22 @@ class DcuClient:
                 except (HTTPError, OSError) as error:
                     _raise_as_ours("GET", url, error, self.timeouts.get, sent=True)
 
-            yield (int(length) if length and length.isdigit() else None), read_into
+            yield _body(url, response, start, read_into)
             logger.debug(
                 "GET %s: %d, first byte after %.1f ms", url, response.status_code, 1e3 * seconds
             )
+
+    def delete_file(self, name: str) -> None:
+        """Delete a file from the DCU's data folder; one that is gone already is no error.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
+        """
+        try:
+            self._request("DELETE", f"{self.url}/data/{quote(name)}", self.timeouts.put)
+        except NotServedError as error:
+            logger.debug("%s: gone already", error)
 
     def close(self) -> None:
         """Close every connection; the next request opens a new one."""
@@ -426,6 +462,32 @@ class DcuClient:
         self, method: str, url: str, began: float, seconds: float, size: int, outcome: int | str
     ) -> None:
         self.ledger.add(method, url[len(self.url) :], began, seconds, size, outcome)
+
+
+def _body(
+    url: str, response: requests.Response, start: int, read_into: Callable[[memoryview], int]
+) -> Body:
+    """Return what a reply to a GET of a file sends.
+
+    Raises
+    ------
+    ReplyError
+        If it is another part of the file than the one asked for.
+    """
+    headers = response.headers
+    version = headers.get("ETag") or headers.get("Last-Modified") or ""
+    if response.status_code != PARTIAL:
+        length = headers.get("Content-Length", "")
+        return Body(0, int(length) if length.isdigit() else None, version, read_into)
+    sent = headers.get("Content-Range", "")
+    match = _CONTENT_RANGE.fullmatch(sent.strip())
+    if match is None or int(match[1]) != start or int(match[2]) + 1 != int(match[3]):
+        raise ReplyError(
+            f"GET {url}: bytes from {start} on were asked for, and the answer says that it is "
+            f"{sent!r}",
+            request=f"GET {url}",
+        )
+    return Body(start, int(match[3]), version, read_into)
 
 
 def _new_memory(size: int) -> memoryview:

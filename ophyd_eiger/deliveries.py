@@ -4,13 +4,15 @@ Pure: no requests, no files, no threads.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.policy import FilePolicy
 
 
 @dataclass(frozen=True)
@@ -37,12 +39,15 @@ class View:
         For each event the number of its first image in the series, from 0; in the events' order.
     path : Path or None
         Where it is; None until it is written.
+    is_whole : bool
+        Whether it was written when every image of it was home.
     """
 
     file: str
     images: int
     firsts: list[int] = field(default_factory=list)
     path: Path | None = None
+    is_whole: bool = False
 
 
 @dataclass(eq=False)
@@ -77,6 +82,12 @@ class Delivery:
         The files of it that the DCU lists, as last seen.
     views : list of View
         What events name of it.
+    adopted : bool
+        Whether another process took it, so that nothing may be there if no event names it.
+    policy : FilePolicy
+        What becomes of the files.
+    note : callable
+        Is told what `record` and `of_record` make a delivery of again, in another process.
     """
 
     basename: str
@@ -96,6 +107,78 @@ class Delivery:
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
+    adopted: bool = False
+    policy: FilePolicy = field(default_factory=FilePolicy)
+    note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
+
+    def begin_view(self, images: int) -> View:
+        """Begin a view of so many images an event."""
+        number = len(self.views)
+        ending = "_view.h5" if number == 0 else f"_view_{number + 1}.h5"
+        view = View(self.basename + ending, images)
+        self.views.append(view)
+        self.note({"view": images})
+        return view
+
+    def name_images(self, firsts: Iterable[int]) -> None:
+        """Note that events name images of the newest view, from these on in the series."""
+        named = list(firsts)
+        self.views[-1].firsts.extend(named)
+        self.note({"events": named})
+
+    def forget_images(self, events: int | None = None) -> None:
+        """Note that the last events of the newest view, or all, were never emitted."""
+        firsts = self.views[-1].firsts
+        count = len(firsts) if events is None else events
+        if count:
+            del firsts[-count:]
+            self.note({"dropped": count})
+
+    def record(self) -> dict[str, Any]:
+        """Return what this delivery is, as JSON has it; `note` tells what becomes of it."""
+        return {
+            "basename": self.basename,
+            "images": self.images,
+            "images_per_file": self.images_per_file,
+            "shape": list(self.shape),
+            "dtype": self.dtype.str,
+            "policy": self.policy.record(),
+        }
+
+    @classmethod
+    def of_record(
+        cls, record: dict[str, Any], notes: Iterable[dict[str, Any]], directory: Path
+    ) -> "Delivery":
+        """Return the delivery that was recorded, with what was noted of it since.
+
+        Raises
+        ------
+        KeyError, TypeError, ValueError
+            If it is no such record.
+        """
+        delivery = cls(
+            basename=str(record["basename"]),
+            directory=directory,
+            images=int(record["images"]),
+            images_per_file=int(record["images_per_file"]),
+            shape=(int(record["shape"][0]), int(record["shape"][1])),
+            dtype=np.dtype(record["dtype"]),
+            policy=FilePolicy(**record["policy"]),
+        )
+        for note in notes:
+            if "view" in note:
+                delivery.begin_view(int(note["view"]))
+            elif "events" in note:
+                delivery.name_images(int(first) for first in note["events"])
+            elif "dropped" in note:
+                delivery.forget_images(int(note["dropped"]))
+        delivery.recorded = delivery.named
+        return delivery
+
+    @property
+    def named(self) -> int:
+        """Images of the series up to the last one that an event names."""
+        return max((first + view.images for view in self.views for first in view.firsts), default=0)
 
     @property
     def master(self) -> str:
@@ -110,9 +193,11 @@ class Delivery:
     def published(self) -> int:
         """Images in files that the DCU lists: those are exposed and complete."""
         if self.images_per_file == 0:
-            return self.images if self.ended and self.master in self.listed else 0
+            known = self.master in self.listed or self.master in self.home
+            return self.images if self.ended and known else 0
         files = 0
-        while self.data_file(files + 1) in self.listed:
+        # What is home may be deleted on the DCU.
+        while (name := self.data_file(files + 1)) in self.listed or name in self.home:
             files += 1
         return min(files * self.images_per_file, self.images)
 
@@ -123,6 +208,8 @@ class Delivery:
 
     def expected(self, listed: set[str]) -> list[str]:
         """Return the names that must come home, the master last."""
+        if self.adopted and not self.recorded and not self.home and not self._has_files(listed):
+            return []
         if self.images_per_file == 0:
             return [self.master]
         promised = math.ceil(self.images / self.images_per_file)
@@ -136,6 +223,9 @@ class Delivery:
             ]
         return [*names, self.master]
 
+    def _has_files(self, listed: set[str]) -> bool:
+        return any(name.startswith(f"{self.basename}_") for name in listed)
+
     def due(self, listed: set[str]) -> list[str]:
         """Return the names that can be fetched now: what is listed is complete."""
         return [name for name in self.expected(listed) if name in listed and name not in self.home]
@@ -147,6 +237,10 @@ class Delivery:
             files = math.ceil(self.recorded / self.images_per_file)
             names = [self.data_file(number + 1) for number in range(files)] + names
         return [name for name in names if name not in self.home]
+
+    def missing(self) -> list[str]:
+        """Return the names that are to come home and have not."""
+        return [name for name in self.expected(self.listed) if name not in self.home]
 
     def is_complete(self, listed: set[str]) -> bool:
         """Return whether all is home that there is."""
@@ -183,8 +277,7 @@ class Delivery:
     def _files_with_images(self) -> list[str]:
         if self.images_per_file == 0:
             return [self.master]
-        named = [first + view.images for view in self.views for first in view.firsts]
-        files = math.ceil(max(named, default=0) / self.images_per_file)
+        files = math.ceil(self.named / self.images_per_file)
         return [self.data_file(number + 1) for number in range(files)]
 
     def images_in(self, name: str) -> int | None:

@@ -53,6 +53,9 @@ class EigerDetector(EigerDevice):
         API version in the URLs; the DCU is asked if not given.
     timeouts : Timeouts, optional
         How long each kind of call may take.
+    file_policy : FilePolicy, optional
+        What becomes of the files: whether unstage waits for them, whose they are, whether they are
+        deleted on the DCU; `eiger.file_policy` later.
     live : bool
         Whether each event has live numbers; `eiger.live.enabled` later.
 
@@ -100,7 +103,10 @@ class EigerDetector(EigerDevice):
         self.link.scanned.clear()
         self._staged = Staged.yes
         return self._acquisition.stage(
-            self._destination.directory, self._destination.prefix, self._note_not_staged
+            self._destination.directory,
+            self._destination.prefix,
+            self.file_policy,
+            self._note_not_staged,
         )
 
     def trigger(self) -> EigerStatus:

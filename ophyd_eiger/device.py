@@ -15,7 +15,9 @@ from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
+from ophyd_eiger.owed import take_on
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
+from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import Link
@@ -64,6 +66,7 @@ class EigerDevice(Device):
         prefix: str | None = None,
         api_version: str | None = None,
         timeouts: Timeouts | None = None,
+        file_policy: FilePolicy | None = None,
         live: bool = False,
         parent: Device | None = None,
         **kwargs: Any,
@@ -74,6 +77,7 @@ class EigerDevice(Device):
         self.link = Link(client, Worker(f"{name} worker"))
         self.directory = directory
         self.file_prefix = prefix
+        self.file_policy = file_policy or FilePolicy()
         self._destination: Destination | None = None
         self._connected = False
         super().__init__(client.url, name=name, parent=parent, **kwargs)
@@ -156,6 +160,49 @@ class EigerDevice(Device):
         """The view files written since the last `stage`, which have what events name."""
         views = [view for delivery in self._acquisition.deliveries for view in delivery.views]
         return [view.path for view in views if view.path is not None]
+
+    @property
+    def owed(self) -> dict[str, list[str]]:
+        """What has not come home of series that are over: names of files by name of the series."""
+        return {
+            delivery.basename: delivery.missing()
+            for delivery in self._acquisition.transfer.owed
+            if not delivery.is_home
+        }
+
+    def fetch(self) -> list[FetchedFile]:
+        """Bring home what is owed, also by processes that have ended; return what came.
+
+        Series that no event needs are brought as far as the DCU has them.
+
+        Raises
+        ------
+        TransferError
+            Naming what is missing and why; it is still owed.
+        DcuError
+            If the DCU cannot be asked.
+        """
+        transfer = self._acquisition.transfer
+        folders = [] if self._destination is None else [self._destination.directory]
+        awaited = [*transfer.take_up_again(), *take_on(transfer, folders)]
+        before = {delivery: set(delivery.home) for delivery in awaited}
+        transfer.wait(self.link.client.timeouts.files, awaited)
+        return [
+            file
+            for delivery in awaited
+            for name, file in delivery.home.items()
+            if name not in before[delivery]
+        ]
+
+    def wait_for_files(self) -> None:
+        """Wait until the files of all series are home and checked, as `unstage` does by itself.
+
+        Raises
+        ------
+        TransferError
+            Naming what is missing and why, also of scans before.
+        """
+        self._acquisition.transfer.wait(self.link.client.timeouts.files)
 
     def configure(self, d: Mapping[Any, Any]) -> Any:
         """Set up in one call: what is not so already, in the order the hardware needs.

@@ -25,6 +25,7 @@
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
         ├── ConfigurationFileError (ValueError)       a saved configuration that cannot be used
+        ├── JournalError (ValueError)                 a record of a series that cannot be used
         ├── ChunkError (ValueError)                   an image whose bytes are broken
         └── MissingFileError (FileNotFoundError)      a data file that a series needs
 
@@ -137,6 +138,10 @@ class FileError(EigerError, OSError):
 
 class ConfigurationFileError(FileError, ValueError):
     """A saved configuration that cannot be written, understood, or used for this detector."""
+
+
+class JournalError(FileError, ValueError):
+    """The record of what a series owes cannot be understood."""
 
 
 class ChunkError(FileError, ValueError):

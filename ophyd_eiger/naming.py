@@ -66,10 +66,7 @@ class Naming(ABC):
 
     def _view_of(self, series: Series) -> View:
         if self._new_stream or series is not self._series:
-            number = len(series.delivery.views)
-            ending = "_view.h5" if number == 0 else f"_view_{number + 1}.h5"
-            view = View(series.delivery.basename + ending, series.promise.images)
-            series.delivery.views.append(view)
+            view = series.delivery.begin_view(series.promise.images)
             self._begin_view(view, series, new_stream=self._new_stream)
             self._series, self._new_stream = series, False
         return series.delivery.views[-1]
@@ -106,9 +103,10 @@ class DatumNaming(Naming):
         if not self._given:
             found.append(("resource", self._resource))
             self._given = True
-        for datum_id, point in asked:
-            first = len(view.firsts) * view.images
-            view.firsts.append(point.first)
+        before = len(view.firsts)
+        series.delivery.name_images(point.first for _, point in asked)
+        for number, (datum_id, _) in enumerate(asked, start=before):
+            first = number * view.images
             found.append(
                 ("datum", documents.datum(datum_id, self._resource, first, series.promise))
             )
@@ -124,7 +122,7 @@ class DatumNaming(Naming):
         if self._given and self._resource is not None and "run_start" not in self._resource:
             self._given = False
             if self._series is not None:
-                self._series.delivery.views[-1].firsts.clear()
+                self._series.delivery.forget_images()
 
 
 class StreamNaming(Naming):
@@ -163,7 +161,7 @@ class StreamNaming(Naming):
             found.append(("stream_resource", self._resource))
             self._resource_given = True
         before = len(view.firsts)
-        view.firsts.extend(point.first for _, point in asked)
+        series.delivery.name_images(point.first for _, point in asked)
         start, self._events = self._events, self._events + len(asked)
         last = documents.stream_datum(self._resource, before, start, self._events)
         self._last = [last]
@@ -177,7 +175,7 @@ class StreamNaming(Naming):
             count = dropped["indices"]["stop"] - dropped["indices"]["start"]
             self._events -= count
             if self._series is not None:
-                del self._series.delivery.views[-1].firsts[-count:]
+                self._series.delivery.forget_images(count)
         self._last = []
 
     def refuse_turns(self) -> None:

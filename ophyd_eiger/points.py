@@ -8,6 +8,7 @@ from typing import Any
 
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.documents import Promise
+from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.progress import ImageCount
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.triggering import Scheme
@@ -77,6 +78,8 @@ class Staging:
     ----------
     directory, stem
         Where the files go, and what their names start with before the series' id.
+    policy
+        What becomes of the files.
     flown : Scheme or None
         What `prepare` asked for; None for a step scan, which takes what the detector is set to.
     changed
@@ -85,6 +88,7 @@ class Staging:
 
     directory: Path
     stem: str
+    policy: FilePolicy = field(default_factory=FilePolicy)
     flown: Scheme | None = None
     changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
 

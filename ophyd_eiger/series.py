@@ -36,6 +36,7 @@ from pathlib import Path
 from typing import Any
 
 from ophyd_eiger.arming import Arming
+from ophyd_eiger.bringing import prepare_directory
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
@@ -50,11 +51,12 @@ from ophyd_eiger.exposing import Exposing
 from ophyd_eiger.flying import Flying
 from ophyd_eiger.live import Live
 from ophyd_eiger.points import Exposure, Point, Series, Staging
+from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.progress import Countdown
 from ophyd_eiger.required import require_value
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.states import States
-from ophyd_eiger.transfer import Transfer, prepare_directory
+from ophyd_eiger.transfer import Transfer
 from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
@@ -123,7 +125,13 @@ class Acquisition:
 
     # ---- the verbs: called in the RunEngine's event loop, they return at once ----
 
-    def stage(self, directory: Path, prefix: str, on_failure: Callable[[], None]) -> EigerStatus:
+    def stage(
+        self,
+        directory: Path,
+        prefix: str,
+        policy: FilePolicy,
+        on_failure: Callable[[], None],
+    ) -> EigerStatus:
         """Check, set up and arm the first series; done when the detector waits for a trigger.
 
         Parameters
@@ -132,13 +140,15 @@ class Acquisition:
             Where the files go; made if it is not there.
         prefix : str
             What their names start with.
+        policy : FilePolicy
+            What becomes of them.
         on_failure : callable
             Called before the Status fails.
         """
 
         def work() -> None:
             try:
-                self._stage(directory, f"{prefix}_{uuid.uuid4().hex[:8]}")
+                self._stage(Staging(directory, f"{prefix}_{uuid.uuid4().hex[:8]}", policy))
             except Exception as error:
                 self._why_not_staged = error
                 on_failure()
@@ -244,15 +254,14 @@ class Acquisition:
 
     # ---- the work: done in the worker, one after the other ----
 
-    def _stage(self, directory: Path, stem: str) -> None:
+    def _stage(self, staging: Staging) -> None:
         self._why_not_staged = None
         self.link.worker.raise_unseen()
         self._connect()
         self.make_way()
         self.states.require_idle()
         self.arming.read_what_is_relied_on()
-        prepare_directory(directory)
-        staging = Staging(directory, stem)
+        prepare_directory(staging.directory, staging.policy)
         self.deliveries = []
         self.arming.promise = None
         self.arming.promise_given = False
@@ -260,7 +269,7 @@ class Acquisition:
         try:
             if self.filewriter.mode.last != "enabled":
                 self.change(staging, self.filewriter.mode, "enabled")
-            self.change(staging, self.filewriter.name_pattern, f"{stem}_$id")
+            self.change(staging, self.filewriter.name_pattern, f"{staging.stem}_$id")
             self.live.stage()
             if late := self.arming.points_show_late(self.arming.scheme(None)):
                 logger.warning("%s", late)
@@ -375,8 +384,13 @@ class Acquisition:
         yield self.make_way
         for delivery in self.deliveries:
             self.transfer.finalize(delivery)
+        patience = self.link.client.timeouts.files
         # The file writer may still write, with the name pattern that is put back below.
-        yield lambda: self.transfer.wait(self.link.client.timeouts.files)
+        if self.staging is None or self.staging.policy.wait:
+            yield lambda: self.transfer.wait(patience)
+        else:
+            yield self.states.wait_for_files_closed
+            yield lambda: self.transfer.wait_no_longer(patience)
         staging, self.staging, self._why_not_staged = self.staging, None, None
         if staging is not None:
             yield lambda: self._put_back(staging)

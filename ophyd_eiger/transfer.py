@@ -1,23 +1,23 @@
 """Brings the files of series home while more data is taken: fetched, checked, then named.
 
 Knows nothing of ophyd and nothing of the detector's states. One thread asks the DCU for its list
-of files, fetches those that are due, writes each under a hidden name beside its place, checks it,
-and gives it its name only then. Nothing that exists is overwritten; nothing is deleted on the DCU.
+of files; a few others fetch those that are due, several at once. Nothing that exists is
+overwritten; a file is deleted on the DCU only if its series' policy says so, and only after its
+copy has its name. What is left behind is owed, and can be asked for again.
 """
 
 import logging
-import os
-import tempfile
 import threading
 import time
-from pathlib import Path
+from collections import deque
+from collections.abc import Collection
+from typing import Any
 
-from ophyd_eiger.check import check_data_file, check_master_file
+from ophyd_eiger.bringing import Bringer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, EigerError, FileError, NotServedError, TransferError
-from ophyd_eiger.master import HDF5_ERRORS
-from ophyd_eiger.view import Part, give_name, write_view
+from ophyd_eiger.errors import DcuError, NotServedError, TransferError
+from ophyd_eiger.journal import Journal
 
 logger = logging.getLogger(__name__)
 
@@ -25,10 +25,6 @@ logger = logging.getLogger(__name__)
 POLL_PERIOD_S = 1.0
 WATCHED_PERIOD_S = 0.1
 FIRST_POLL_S = 0.02
-# A piece is read to its end before anything is known of it: small ones over a slow line, so that
-# the bytes that come are seen to come, large ones over a fast line, where each costs time.
-SMALLEST_PIECE, LARGEST_PIECE = 1 << 13, 1 << 20
-FAST_PIECE_S, SLOW_PIECE_S = 0.05, 0.5
 
 
 class Transfer:
@@ -45,13 +41,23 @@ class Transfer:
     def __init__(self, client: DcuClient, name: str) -> None:
         self.client = client
         self.name = name
+        self.bringer = Bringer(client, name)
         self._open: list[Delivery] = []
+        self._owed: list[Delivery] = []
+        self._journals: dict[Delivery, Journal] = {}
         self._state = threading.Condition()
         self._progress = 0
-        self._ends = 0
+        self._progressed = time.monotonic()
+        self._news = False
         self._dcu_error: DcuError | None = None
         self._thread: threading.Thread | None = None
+        # Files that are due and not taken on, those under way, and the threads that bring them.
+        self._queue: deque[tuple[Delivery, str]] = deque()
+        self._under_way: set[tuple[Delivery, str]] = set()
+        self._fetchers = 0
         self._wrong: list[str] = []
+        self._failed: TransferError | None = None
+        self._patience = float("inf")
         self._newest = ""
         # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
         self._lists: bool | None = None
@@ -68,6 +74,7 @@ class Transfer:
         seen_by_files : bool
             Whether somebody waits for files to be published, so that the list is asked for often.
         """
+        self._begin_journal(delivery)
         with self._state:
             if delivery.basename == self._newest:
                 self._wrong.append(
@@ -79,13 +86,84 @@ class Transfer:
             if self._lists is False:
                 # It may have one by now.
                 self._lists = None
-            self._open.append(delivery)
             self._period = WATCHED_PERIOD_S if seen_by_files else POLL_PERIOD_S
-            if self._thread is None:
-                self._thread = threading.Thread(
-                    target=self._run, args=(self._ends,), name=f"{self.name} files", daemon=True
-                )
-                self._thread.start()
+            self._take_on(delivery)
+
+    def adopt(self, delivery: Delivery, journal: Journal) -> None:
+        """Take on a series of another process, which has ended.
+
+        Parameters
+        ----------
+        delivery : Delivery
+            Its files.
+        journal : Journal
+            Its journal, which this process has in hand.
+        """
+        delivery.ended = delivery.cut_short = delivery.interrupted = delivery.final = True
+        delivery.adopted = True
+        self.bringer.find_home(delivery)
+        with self._state:
+            self._journals[delivery] = journal
+            self._take_on(delivery)
+            self._news = True
+            self._state.notify_all()
+
+    def take_up_again(self) -> list[Delivery]:
+        """Take on again what was given up, and return it."""
+        with self._state:
+            owed, self._owed = self._owed, []
+            if self._lists is False:
+                self._lists = None
+            for delivery in owed:
+                delivery.errors.clear()
+                delivery.reached.clear()
+                self._take_on(delivery)
+            self._news = True
+            self._state.notify_all()
+        return owed
+
+    def _take_on(self, delivery: Delivery) -> None:
+        self._open.append(delivery)
+        if self._thread is None:
+            self._thread = threading.Thread(
+                target=self._run, name=f"{self.name} files", daemon=True
+            )
+            self._thread.start()
+
+    @property
+    def owed(self) -> list[Delivery]:
+        """The series that have ended, and that are not home."""
+        with self._state:
+            return [*self._owed, *(each for each in self._open if each.ended)]
+
+    @property
+    def journals(self) -> set[str]:
+        """The names of the journals that are in hand."""
+        with self._state:
+            return {journal.path.name for journal in self._journals.values()}
+
+    def _begin_journal(self, delivery: Delivery) -> None:
+        try:
+            journal = Journal.begin(delivery, self.client.url)
+        except OSError as error:
+            logger.warning(
+                "%s: no record of what %s owes could be written, so that no other process could "
+                "bring it home: %s",
+                self.name,
+                delivery.basename,
+                error,
+            )
+            return
+        self._journals[delivery] = journal
+
+        def note(entry: dict[str, Any]) -> None:
+            try:
+                journal.note(entry)
+            except (OSError, ValueError) as error:  # a closed file is a ValueError
+                delivery.note = lambda _: None
+                logger.warning("%s: %s cannot be kept: %s", self.name, journal.path, error)
+
+        delivery.note = note
 
     def end(self, delivery: Delivery, *, cut_short: bool, interrupted: bool = False) -> None:
         """Note that a series is over and that its files are on the DCU."""
@@ -93,7 +171,7 @@ class Transfer:
             delivery.cut_short = cut_short
             delivery.interrupted = interrupted
             delivery.ended = True
-            self._ends += 1
+            self._news = True
             self._note_progress()
 
     def finalize(self, delivery: Delivery) -> None:
@@ -101,6 +179,7 @@ class Transfer:
         with self._state:
             if not delivery.final:
                 delivery.final = True
+                self._news = True
                 self._note_progress()
 
     def wait_home(self, delivery: Delivery, patience: float) -> None:
@@ -123,13 +202,15 @@ class Transfer:
                 if not self._wait_for_progress(patience):
                     raise self._missing([delivery], patience)
 
-    def wait(self, patience: float) -> None:
+    def wait(self, patience: float, only: Collection[Delivery] | None = None) -> None:
         """Wait until every delivery is home, and its views are written.
 
         Parameters
         ----------
         patience : float
             How long nothing may arrive, in s.
+        only : collection of Delivery, optional
+            Those that are waited for; all if not given.
 
         Raises
         ------
@@ -138,24 +219,48 @@ class Transfer:
             Or if what came home is not what was taken.
         """
         with self._state:
-            while self._open:
+            while awaited := [each for each in self._open if only is None or each in only]:
                 if not self._wait_for_progress(patience):
-                    self._report(self._give_up(), patience)
+                    self._report(self._give_up(awaited), patience)
             wrong, self._wrong = self._wrong, []
+            failed, self._failed = self._failed, None
+        if failed is not None:
+            raise failed
         if wrong:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}")
 
-    def close(self) -> None:
-        """Leave what is not home yet on the DCU, and let the thread end."""
-        with self._state:
-            self._give_up()
+    def wait_no_longer(self, patience: float) -> None:
+        """Let what is under way come by itself, and give up what nothing comes of.
 
-    def _give_up(self) -> list[Delivery]:
-        given_up, self._open = self._open, []
-        # The thread may hang in a download for as long as a request may take; it ends by itself,
-        # and the next series gets one of its own.
-        self._thread = None
+        Parameters
+        ----------
+        patience : float
+            How long nothing may arrive, in s; then it is logged, and `wait` raises it.
+        """
+        with self._state:
+            self._patience = patience
+
+    def close(self) -> None:
+        """Leave what is not home yet on the DCU, for another process, and let the threads end."""
+        with self._state:
+            self._give_up(self._open)
+            journals, self._journals = self._journals, {}
+        for journal in journals.values():
+            journal.leave()
+
+    def _give_up(self, deliveries: list[Delivery]) -> list[Delivery]:
+        given_up = list(deliveries)
+        self._open = [each for each in self._open if each not in given_up]
+        self._owed += given_up
+        self._queue = deque(job for job in self._queue if job[0] not in given_up)
+        if not self._open:
+            # Threads may hang in a download for as long as a request may take; they end by
+            # themselves, and the next series gets its own.
+            self._thread = None
         self._state.notify_all()
+        for delivery in given_up:
+            if not any(job[0] is delivery for job in self._under_way):
+                self.bringer.discard(delivery)
         return given_up
 
     def _wait_for_progress(self, patience: float) -> bool:
@@ -171,7 +276,7 @@ class Transfer:
     def _report(self, given_up: list[Delivery], patience: float) -> None:
         wanted = [delivery for delivery in given_up if delivery.needed()]
         for delivery in given_up:
-            self._write_views(delivery)
+            self.bringer.write_views(delivery)
             if delivery not in wanted:
                 logger.warning(
                     "%s: what there is of %s was not fetched; no event needs it",
@@ -209,24 +314,25 @@ class Transfer:
         said = reason or "; ".join(on_the_way) or "the DCU does not list them"
         error = TransferError(
             f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
-            f"{patience:g} s of the last byte ({said}); what is "
-            "on the DCU is still there"
+            f"{patience:g} s of the last byte ({said}); what is on the DCU is still there, and "
+            f"{self.name}.fetch() or `ophyd-eiger fetch` brings it"
         )
         error.__cause__ = reason
         return error
 
-    def _run(self, seen_ends: int) -> None:
+    # ---- the thread that asks what there is ----
+
+    def _run(self) -> None:
         pause = self._period
         while True:
             with self._state:
-                self._wait_for_news(seen_ends, pause)
+                self._state.wait_for(lambda: self._news or not self._open, pause)
                 if self._thread is not threading.current_thread():
                     return
                 if not self._open:
                     self._thread = None
                     return
-                news = self._ends != seen_ends
-                seen_ends = self._ends
+                news, self._news = self._news, False
                 deliveries = list(self._open)
                 before = self._progress
             due = [delivery for delivery in deliveries if not delivery.is_home]
@@ -234,21 +340,13 @@ class Transfer:
                 if due:
                     self._round(due)
                 self._finish(deliveries)
-            news = news or self._progress != before
-            if not any(delivery.ended for delivery in due):
-                pause = self._period
-            else:
-                pause = FIRST_POLL_S if news else min(2 * pause, self._period)
-
-    def _wait_for_news(self, seen_ends: int, pause: float) -> None:
-        self._state.wait_for(
-            lambda: (
-                self._ends != seen_ends
-                or not self._open
-                or any(delivery.is_home and delivery.final for delivery in self._open)
-            ),
-            pause,
-        )
+            with self._state:
+                news = news or self._progress != before
+                if self._under_way or not any(delivery.ended for delivery in due):
+                    pause = self._period
+                else:
+                    pause = FIRST_POLL_S if news else min(2 * pause, self._period)
+                self._give_up_if_stuck()
 
     def _round(self, deliveries: list[Delivery]) -> None:
         try:
@@ -260,15 +358,103 @@ class Transfer:
                 self._note_no_list(error)
             return
         self._dcu_error, self._lists, self._told = None, True, False
-        for delivery in deliveries:
-            delivery.listed = {name for name in listed if name.startswith(delivery.basename)}
-            for name in delivery.due(listed):
-                if delivery in self._open:
-                    self._bring(delivery, name)
-            with self._state:
-                if delivery.is_complete(listed) and not delivery.is_home:
-                    delivery.is_home = True
+        with self._state:
+            for delivery in deliveries:
+                if delivery not in self._open:
+                    continue
+                delivery.listed = {name for name in listed if name.startswith(delivery.basename)}
+                jobs = [(delivery, name) for name in delivery.due(listed)]
+                self._queue += [
+                    job for job in jobs if job not in self._under_way and job not in self._queue
+                ]
+                self._note_if_home(delivery)
+                self._begin_fetching(delivery.policy.at_once)
+
+    def _note_if_home(self, delivery: Delivery) -> None:
+        if delivery.is_complete(delivery.listed) and not delivery.is_home:
+            delivery.is_home = self._news = True
+            self._note_progress()
+
+    def _give_up_if_stuck(self) -> None:
+        """Give up what nobody waits for and nothing comes of."""
+        stuck = [each for each in self._open if each.ended and each.final and not each.is_home]
+        if not stuck or time.monotonic() - self._progressed < self._patience:
+            return
+        try:
+            self._report(self._give_up(stuck), self._patience)
+        except TransferError as error:
+            logger.error("%s", error)  # noqa: TRY400 - where it came from tells nobody anything
+            self._failed = error
+
+    # ---- the threads that fetch ----
+
+    def _begin_fetching(self, at_once: int) -> None:
+        while self._fetchers < min(at_once, len(self._queue) + len(self._under_way)):
+            self._fetchers += 1
+            threading.Thread(
+                target=self._fetch_queued, name=f"{self.name} file", daemon=True
+            ).start()
+
+    def _fetch_queued(self) -> None:
+        with self.client.ledger.background("transfer"):
+            while (job := self._next_job()) is not None:
+                try:
+                    self._bring(*job)
+                finally:
+                    with self._state:
+                        self._under_way.discard(job)
+                        given_up = job[0] not in self._open
+                        self._state.notify_all()
+                    if given_up:
+                        self.bringer.discard(job[0])
+
+    def _next_job(self) -> tuple[Delivery, str] | None:
+        with self._state:
+            if not self._queue:
+                self._fetchers -= 1
+                return None
+            job = self._queue.popleft()
+            self._under_way.add(job)
+            return job
+
+    def _bring(self, delivery: Delivery, name: str) -> None:
+        came = False
+
+        def proceed(here: int) -> None:
+            nonlocal came
+            if delivery not in self._open:
+                raise TransferError(f"{name}: given up after {here} bytes")
+            # A file that fails again and again is no progress, however often it is fetched.
+            if here > delivery.reached.get(name, 0):
+                came = True
+                delivery.reached[name] = here
+                with self._state:
                     self._note_progress()
+
+        try:
+            fetched = self.bringer.bring(delivery, name, proceed)
+        except Exception as error:  # noqa: BLE001 - whatever it is, `wait` tells it
+            # Tried again in the next round; `wait` decides when it has been long enough.
+            if str(error) != str(delivery.errors.get(name)):
+                logger.warning("%s: %s not fetched yet: %s", self.name, name, error)
+            delivery.errors[name] = error
+            with self._state:
+                # At once where it goes on from where it broke off.
+                self._news = self._news or came
+            return
+        logger.info(
+            "%s: %s home, %d bytes in %.3f s", self.name, name, fetched.bytes, fetched.seconds
+        )
+        self._land(delivery, name, fetched)
+
+    def _land(self, delivery: Delivery, name: str, fetched: FetchedFile) -> None:
+        with self._state:
+            delivery.errors.pop(name, None)
+            delivery.home[name] = fetched
+            self._note_progress()
+            self._note_if_home(delivery)
+            last = not self._queue and self._under_way == {(delivery, name)}
+            self._news = self._news or last
 
     def _note_no_list(self, error: NotServedError) -> None:
         with self._state:
@@ -287,124 +473,23 @@ class Transfer:
         for delivery in deliveries:
             if not (delivery.is_home and delivery.final):
                 continue
-            wrong = delivery.miscounted() or self._write_views(delivery)
+            wrong = delivery.miscounted() or self.bringer.write_views(delivery)
             with self._state:
-                if delivery in self._open:
-                    self._open.remove(delivery)
-                    if wrong:
-                        self._wrong.append(wrong)
-                    self._note_progress()
-
-    def _write_views(self, delivery: Delivery) -> str:
-        """Write what maps the images that events name; return what went wrong, or nothing."""
-        try:
-            for view in delivery.views:
-                if view.firsts and view.path is None:
-                    path = delivery.directory / view.file
-                    write_view(
-                        path,
-                        ((first, view.images) for first in view.firsts),
-                        [Part(path.with_name(n), *where) for n, *where in delivery.layout()],
-                        shape=delivery.shape,
-                        dtype=delivery.dtype,
-                        master=delivery.master,
-                    )
-                    view.path = path
-        except (EigerError, *HDF5_ERRORS) as error:
-            return f"{delivery.basename}: no view file could be written ({error})"
-        return ""
+                if delivery not in self._open:
+                    continue
+                self._open.remove(delivery)
+                journal = self._journals.pop(delivery, None)
+                if wrong:
+                    self._wrong.append(wrong)
+                if journal is not None:
+                    journal.end()
+                self._note_progress()
 
     def _note_progress(self) -> None:
         self._progress += 1
+        self._progressed = time.monotonic()
         self._state.notify_all()
-
-    def _bring(self, delivery: Delivery, name: str) -> None:
-        try:
-            fetched = self._fetch(delivery, name)
-        except (EigerError, OSError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            # Those after OSError come from HDF5 for files that are not what they should be.
-            # Tried again in the next round; `wait` decides when it has been long enough.
-            if str(error) != str(delivery.errors.get(name)):
-                logger.warning("%s: %s not fetched yet: %s", self.name, name, error)
-            delivery.errors[name] = error
-            return
-        delivery.errors.pop(name, None)
-        logger.info(
-            "%s: %s home, %d bytes in %.3f s", self.name, name, fetched.bytes, fetched.seconds
-        )
-        with self._state:
-            delivery.home[name] = fetched
-            self._note_progress()
-
-    def _fetch(self, delivery: Delivery, name: str) -> FetchedFile:
-        began = time.perf_counter()
-        final = delivery.directory / name
-        aside = delivery.directory / f".{name}.part"
-        try:
-            size = self._download(delivery, name, aside)
-            if name != delivery.master:
-                images = check_data_file(aside, images=delivery.images_in(name))
-            else:
-                check_master_file(aside, images=None)
-                inside = delivery.images_per_file == 0
-                images = check_data_file(aside, images=delivery.images_in(name)) if inside else 0
-            give_name(aside, final)
-        finally:
-            aside.unlink(missing_ok=True)
-        return FetchedFile(final, size, images, time.perf_counter() - began)
-
-    def _download(self, delivery: Delivery, name: str, aside: Path) -> int:
-        written = 0
-        buffer = memoryview(bytearray(LARGEST_PIECE))
-        piece = SMALLEST_PIECE
-        with (
-            self.client.open_file(name) as (size, read_into),
-            aside.open("wb", buffering=0) as file,
-        ):
-            while True:
-                began = time.perf_counter()
-                count = read_into(buffer[:piece])
-                if not count:
-                    break
-                piece = _next_piece(piece, time.perf_counter() - began)
-                file.write(buffer[:count])
-                written += count
-                if delivery not in self._open:
-                    raise TransferError(f"{name}: given up after {written} bytes")
-                # A file that fails again and again is no progress, however often it is fetched.
-                if written > delivery.reached.get(name, 0):
-                    delivery.reached[name] = written
-                    with self._state:
-                        self._note_progress()
-            os.fsync(file.fileno())
-        if size is not None and written != size:
-            raise FileError(f"{aside}: {written} bytes came, {size} were announced")
-        return written
 
 
 def _some(names: list[str]) -> str:
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
-
-
-def _next_piece(piece: int, seconds: float) -> int:
-    if seconds < FAST_PIECE_S:
-        return min(2 * piece, LARGEST_PIECE)
-    return max(piece // 2, SMALLEST_PIECE) if seconds > SLOW_PIECE_S else piece
-
-
-def prepare_directory(directory: Path) -> None:
-    """Make the folder, and see that files can be written to it.
-
-    Raises
-    ------
-    TransferError
-    """
-    try:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.TemporaryFile(dir=directory):
-            pass
-    except OSError as error:
-        raise TransferError(
-            f"{directory}: no files can be written there ({os.strerror(error.errno or 0)}); "
-            "give another directory="
-        ) from error

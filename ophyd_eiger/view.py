@@ -98,6 +98,7 @@ def write_view(
     shape: tuple[int, int],
     dtype: np.dtype,
     master: str,
+    replace: bool = False,
 ) -> tuple[int, ...]:
     """Write a view: the images of these events, in the order of the events, as one dataset.
 
@@ -123,6 +124,8 @@ def write_view(
         Type of a pixel.
     master : str
         The master file's name.
+    replace : bool
+        Whether an older view of this name is replaced, as when files have come since.
 
     Returns
     -------
@@ -132,7 +135,7 @@ def write_view(
     Raises
     ------
     FileExistsError
-        If there is a file of this name; it stays as it is.
+        If there is a file of this name and it is not to be replaced; it stays as it is.
     FileError
         If the view cannot be written, if a name cannot be put into one, or if no event has an
         image.
@@ -159,7 +162,10 @@ def write_view(
                 compression="gzip",
             )
         _add_sum(aside)
-        give_name(aside, path)
+        if replace:
+            aside.replace(path)
+        else:
+            give_name(aside, path)
     except FileExistsError:
         raise
     except HDF5_ERRORS as error:

@@ -12,8 +12,32 @@ sys.path.insert(0, str(Path(__file__).parent))
 
 
 def pytest_collection_modifyitems(items):
-    """Begin with what may take longest, so that no worker of xdist is left alone with it."""
+    """Choose the generation of some tests, and begin with what may take longest.
+
+    Of the modules that say GENERATIONS_BY_TURNS the short run takes each test with one generation
+    only. What takes long comes first, so that no worker of xdist is left alone with it.
+    """
+    generations: dict[str, dict[str, list]] = {}
+    for item in items:
+        parameters = getattr(item, "callspec", None)
+        if not parameters or not getattr(item.module, "GENERATIONS_BY_TURNS", False):
+            continue
+        if item.get_closest_marker("long"):
+            continue
+        for model in {"eiger-500k", "eiger2-500k"} & _words(parameters.params.values()):
+            tests = generations.setdefault(item.nodeid.partition("[")[0], {})
+            tests.setdefault(model, []).append(item)
+    both = [tests for tests in generations.values() if len(tests) == 2]
+    for turn, tests in enumerate(both):
+        for item in tests["eiger-500k" if turn % 2 else "eiger2-500k"]:
+            item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: -_limit(item))
+
+
+def _words(values):
+    """Return the texts among parameters, also those in tuples."""
+    each = [value for value in values for value in (value if isinstance(value, tuple) else [value])]
+    return {value for value in each if isinstance(value, str)}
 
 
 def _limit(item):
@@ -29,6 +53,18 @@ def eiger_test_data() -> Path:
     if not folder.is_dir():
         pytest.skip("no real EIGER files: set EIGER_TEST_DATA")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _own_states(tmp_path_factory):
+    """Keep the journals of tests out of the user's own folder; processes they start inherit it."""
+    before = os.environ.get("XDG_STATE_HOME")
+    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("states"))
+    yield
+    if before is None:
+        del os.environ["XDG_STATE_HOME"]
+    else:
+        os.environ["XDG_STATE_HOME"] = before
 
 
 @pytest.fixture(scope="session")

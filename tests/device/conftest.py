@@ -18,26 +18,13 @@ from catalogs import tiled_server
 
 
 def pytest_collection_modifyitems(items):
-    """Choose the worker of xdist for some tests, and the generation of others.
+    """Choose the worker of xdist for some tests.
 
-    One worker takes all that need a tiled server, which takes 10 s to start. Of the modules that
-    say GENERATIONS_BY_TURNS the short run takes each test with one generation only.
+    One worker takes all that need a tiled server, which takes 10 s to start.
     """
-    generations: dict[str, dict[str, list]] = {}
     for item in items:
         if "tiled" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("tiled"))
-        parameters = getattr(item, "callspec", None)
-        if parameters and getattr(item.module, "GENERATIONS_BY_TURNS", False):
-            for model in {"eiger-500k", "eiger2-500k"}.intersection(
-                value for value in parameters.params.values() if isinstance(value, str)
-            ):
-                tests = generations.setdefault(item.nodeid.partition("[")[0], {})
-                tests.setdefault(model, []).append(item)
-    both = [tests for tests in generations.values() if len(tests) == 2]
-    for turn, tests in enumerate(both):
-        for item in tests["eiger-500k" if turn % 2 else "eiger2-500k"]:
-            item.add_marker(pytest.mark.long)
 
 
 # Short enough for a test to see them pass, long enough for a busy machine.

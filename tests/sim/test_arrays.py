@@ -17,6 +17,7 @@ from plain_client import Client
 import sim_dcu
 from sim_dcu import formats
 
+GENERATIONS_BY_TURNS = True
 SHAPES = {"eiger-500k": (514, 1030), "eiger2-500k": (512, 1028)}
 
 

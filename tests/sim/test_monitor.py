@@ -18,6 +18,7 @@ from plain_client import Client, until
 
 import sim_dcu
 
+GENERATIONS_BY_TURNS = True
 SIZES = {"eiger-500k": (514, 1030), "eiger2-500k": (512, 1028)}
 MODELS = sorted(SIZES)
 VERSIONS = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}

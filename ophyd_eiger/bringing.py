@@ -1,0 +1,181 @@
+"""What is done with each file of a series: brought, checked, deleted on the DCU; and its views.
+
+The steps alone, each in the caller's thread. Knows nothing of when they are due.
+"""
+
+import logging
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from ophyd_eiger.check import check_data_file, check_master_file
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.deliveries import Delivery, FetchedFile
+from ophyd_eiger.errors import DcuError, EigerError, MissingFileError, TransferError
+from ophyd_eiger.fetching import Care, Download
+from ophyd_eiger.master import HDF5_ERRORS
+from ophyd_eiger.policy import FilePolicy
+from ophyd_eiger.view import Part, write_view
+
+logger = logging.getLogger(__name__)
+
+
+class Bringer:
+    """Brings files of one DCU.
+
+    Parameters
+    ----------
+    client : DcuClient
+        The way to the DCU.
+    name : str
+        Name of the detector, for messages.
+    """
+
+    def __init__(self, client: DcuClient, name: str) -> None:
+        self.client = client
+        self.name = name
+        self._begun: dict[tuple[Delivery, str], Download] = {}
+
+    def bring(self, delivery: Delivery, name: str, proceed: Callable[[int], None]) -> FetchedFile:
+        """Bring one file home, or see that it is where the DCU's disk is mounted.
+
+        Parameters
+        ----------
+        delivery : Delivery
+            Its series.
+        name : str
+            Its name.
+        proceed : callable
+            Takes the bytes that are here; raises if it is not wanted any more.
+
+        Raises
+        ------
+        EigerError, OSError
+            It can be tried again, and goes on where it broke off.
+        """
+        mount = delivery.policy.mount
+        if mount is not None:
+            return self._link(delivery, name, mount / name)
+        download = self._begun.setdefault(
+            (delivery, name), Download(self.client, name, delivery.directory / name)
+        )
+        care = Care(lambda path: check_file(delivery, name, path), delivery.policy.apply, proceed)
+        fetched = download.fetch(care)
+        self._begun.pop((delivery, name), None)
+        if delivery.policy.delete_on_dcu:
+            self._delete(fetched.path)
+        return fetched
+
+    def discard(self, delivery: Delivery) -> None:
+        """Remove what is here of files that are not whole."""
+        for key in [key for key in tuple(self._begun) if key[0] is delivery]:
+            if (download := self._begun.pop(key, None)) is not None:
+                download.discard()
+
+    def find_home(self, delivery: Delivery) -> None:
+        """Note which files of a series are home already, whoever brought them."""
+        pattern = f"{delivery.basename}_*.h5"
+        for path in sorted(delivery.directory.glob(pattern)):
+            if path.name not in (*delivery.expected({path.name}), delivery.master):
+                continue
+            try:
+                images = check_file(delivery, path.name, path)
+                size = path.stat().st_size
+            except HDF5_ERRORS as error:
+                logger.warning("%s: %s is here and is no file of it: %s", self.name, path, error)
+                continue
+            delivery.home[path.name] = FetchedFile(path, size, images, 0.0)
+
+    def write_views(self, delivery: Delivery) -> str:
+        """Write what maps the images that events name; return what went wrong, or nothing.
+
+        A view that was written when files were missing is replaced.
+        """
+        try:
+            for view in delivery.views:
+                if not view.firsts or view.is_whole:
+                    continue
+                path = delivery.directory / view.file
+                missing = write_view(
+                    path,
+                    ((first, view.images) for first in view.firsts),
+                    [Part(path.with_name(n), *where) for n, *where in delivery.layout()],
+                    shape=delivery.shape,
+                    dtype=delivery.dtype,
+                    master=delivery.master,
+                    replace=view.path is not None,
+                )
+                view.path, view.is_whole = path, not missing
+                delivery.policy.apply(path)
+        except (EigerError, *HDF5_ERRORS) as error:
+            return f"{delivery.basename}: no view file could be written ({error})"
+        return ""
+
+    def _link(self, delivery: Delivery, name: str, there: Path) -> FetchedFile:
+        """Let a file be seen in the folder of the scan that stays on the DCU's disk."""
+        if not there.exists():
+            raise MissingFileError(f"{there}: not there, though the DCU lists {name}")
+        images = check_file(delivery, name, there)
+        link = delivery.directory / name
+        if not (link.is_symlink() and link.readlink() == there):
+            link.symlink_to(there)
+        return FetchedFile(link, there.stat().st_size, images, 0.0)
+
+    def _delete(self, copy: Path) -> None:
+        """Delete a file on the DCU whose copy here is proven good and has its name."""
+        try:
+            _keep_name(copy.parent)
+            self.client.delete_file(copy.name)
+        except (DcuError, OSError) as error:
+            logger.warning("%s: %s stays on the DCU: %s", self.name, copy.name, error)
+
+
+def check_file(delivery: Delivery, name: str, path: Path) -> int:
+    """Check a file of a series, wherever it is; return how many images it has.
+
+    Raises
+    ------
+    FileError
+        If it is not what it should be.
+    """
+    if name != delivery.master:
+        return check_data_file(path, images=delivery.images_in(name))
+    check_master_file(path, images=None)
+    if delivery.images_per_file:
+        return 0
+    return check_data_file(path, images=delivery.images_in(name))
+
+
+def _keep_name(directory: Path) -> None:
+    """See that the names in a folder outlive a power cut."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
+
+
+def prepare_directory(directory: Path, policy: FilePolicy) -> None:
+    """Make the folder, and see that files can be written to it as they are to be.
+
+    Raises
+    ------
+    TransferError
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        with tempfile.NamedTemporaryFile(dir=directory, prefix=".") as file:
+            # What it costs to find out only when the first file is here is a scan.
+            policy.apply(Path(file.name))
+    except OSError as error:
+        raise TransferError(
+            f"{directory}: no files can be written there as they should be "
+            f"({os.strerror(error.errno or 0)}); give another directory="
+        ) from error
+    mount = policy.mount
+    if mount is not None and not mount.is_dir():
+        raise TransferError(
+            f"{mount}: the DCU's data folder is not mounted there; mount it, or let the files be "
+            "fetched: FilePolicy() without mounted_at"
+        )

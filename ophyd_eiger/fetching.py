@@ -1,0 +1,279 @@
+"""Brings one file of the DCU home: fetched aside, whole or from where it broke off, checked, named.
+
+Knows nothing of series. What is written has a hidden name beside its place until it is proven good,
+and is locked, so that two programs never write into one file.
+"""
+
+import errno
+import fcntl
+import logging
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+from ophyd_eiger.client import Body, DcuClient
+from ophyd_eiger.deliveries import FetchedFile
+from ophyd_eiger.errors import FileError, RefusedError, ReplyError, TransferError
+from ophyd_eiger.master import HDF5_ERRORS
+from ophyd_eiger.view import give_name
+
+logger = logging.getLogger(__name__)
+
+# A piece is read to its end before anything is known of it: small ones over a slow line, so that
+# the bytes that come are seen to come, large ones over a fast line, where each costs time.
+SMALLEST_PIECE, LARGEST_PIECE = 1 << 13, 1 << 20
+FAST_PIECE_S, SLOW_PIECE_S = 0.05, 0.5
+# In bytes: so much of what is here is asked for again before a file is gone on with, and compared.
+OVERLAP = 1 << 16
+NO_SUCH_RANGE = 416
+
+
+@dataclass(frozen=True)
+class Care:
+    """What becomes of a file beside its bytes.
+
+    Attributes
+    ----------
+    check : callable
+        Takes the path of the whole file; returns how many images it has, or raises.
+    finish : callable
+        Takes the path before the file gets its name: owner, mode.
+    proceed : callable
+        Takes the bytes that are here, again and again; raises if the file is not wanted any more.
+    """
+
+    check: Callable[[Path], int]
+    finish: Callable[[Path], None]
+    proceed: Callable[[int], None]
+
+
+class Download:
+    """One file on its way home; may be tried again, and then goes on where it broke off.
+
+    Parameters
+    ----------
+    client : DcuClient
+        The way to the DCU.
+    name : str
+        The file's name on the DCU.
+    final : Path
+        The file's place at home.
+    """
+
+    def __init__(self, client: DcuClient, name: str, final: Path) -> None:
+        self.client = client
+        self.name = name
+        self.final = final
+        self.aside = final.with_name(f".{final.name}.part")
+        # What the part that is here is of: its bytes in all, and the DCU's name for its version.
+        self._begun: tuple[int, str] | None = None
+
+    def fetch(self, care: Care) -> FetchedFile:
+        """Fetch, check and name the file.
+
+        One that has its name already and is the DCU's own was brought by another program.
+
+        Raises
+        ------
+        FileExistsError
+            If there is another file of this name; it stays as it is.
+        TransferError
+            If it cannot be written, naming path and bytes, or if another program is writing it.
+        DcuError, FileError
+        """
+        began = time.perf_counter()
+        if os.path.lexists(self.final):
+            size, images = self._found(care)
+        else:
+            with self._locked() as file:
+                size = self._download(file, care)
+                try:
+                    images = care.check(self.aside)
+                    care.finish(self.aside)
+                    give_name(self.aside, self.final)
+                finally:
+                    # A file that is not what it should be is no beginning of one that is.
+                    self.aside.unlink(missing_ok=True)
+        return FetchedFile(self.final, size, images, time.perf_counter() - began)
+
+    def discard(self) -> None:
+        """Remove what is here of it, unless another program is writing that."""
+        try:
+            with self._locked():
+                self.aside.unlink(missing_ok=True)
+        except OSError as error:
+            logger.debug("%s: not removed: %s", self.aside, error)
+
+    def _found(self, care: Care) -> tuple[int, int]:
+        with self.client.open_file(self.name) as body:
+            size = body.size
+        try:
+            here = self.final.stat().st_size
+            if size is None or here == size:
+                return here, care.check(self.final)
+        except HDF5_ERRORS as error:
+            logger.debug("%s: %s", self.final, error)
+        raise FileExistsError(
+            errno.EEXIST, "exists already and is not overwritten", str(self.final)
+        )
+
+    @contextmanager
+    def _locked(self) -> Iterator[BinaryIO]:
+        """Open the file aside for this program alone.
+
+        The lock is on a file of its own, because HDF5 locks what it opens.
+
+        Raises
+        ------
+        TransferError
+            If another one has it, or if it cannot be made.
+        """
+        lock = self.final.with_name(f".{self.final.name}.lock")
+        while True:
+            try:
+                held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)
+            except OSError as error:
+                raise _not_written(self.final, 0, error) from error
+            try:
+                _lock(held, self.aside)
+                # Whoever had it may have removed it before it was ours.
+                if not _is_still(held, lock):
+                    continue
+                try:
+                    with self._open_aside() as file:
+                        yield file
+                finally:
+                    lock.unlink(missing_ok=True)
+            finally:
+                os.close(held)
+            return
+
+    def _open_aside(self) -> BinaryIO:
+        try:
+            self.aside.touch()
+            return self.aside.open("r+b", buffering=0)
+        except OSError as error:
+            raise _not_written(self.final, 0, error) from error
+
+    def _download(self, file: BinaryIO, care: Care) -> int:
+        begun, self._begun = self._begun, None
+        here = os.fstat(file.fileno()).st_size if begun is not None else 0
+        start = max(0, here - OVERLAP)
+        if start:
+            try:
+                with self.client.open_file(self.name, start) as body:
+                    if body.start == 0 or self._goes_on(file, body, begun, here):
+                        return self._write(file, body, care)
+            except (RefusedError, ReplyError) as error:
+                if isinstance(error, RefusedError) and error.status != NO_SUCH_RANGE:
+                    self._begun = begun
+                    raise
+                logger.debug("%s: fetched from its beginning: %s", self.name, error)
+            except Exception:
+                self._begun = self._begun or begun
+                raise
+        with self.client.open_file(self.name) as body:
+            return self._write(file, body, care)
+
+    def _goes_on(
+        self, file: BinaryIO, body: Body, begun: tuple[int, str] | None, here: int
+    ) -> bool:
+        """Return whether a body is the rest of what is here, which is then ready to be gone on."""
+        if (body.size, body.version) != begun:
+            return False
+        file.seek(body.start)
+        again = bytearray(here - body.start)
+        view, filled = memoryview(again), 0
+        while filled < len(again):
+            count = body.read_into(view[filled:])
+            if not count:
+                return False
+            filled += count
+        return file.read(len(again)) == bytes(again)
+
+    def _write(self, file: BinaryIO, body: Body, care: Care) -> int:
+        """Write a body where the file stands, or from its beginning; return the file's size."""
+        if body.start == 0:
+            file.seek(0)
+            file.truncate()
+        written = file.tell()
+        self._require_room(written, body.size)
+        # Without a size nothing would tell whether the rest is of the same file.
+        self._begun = None if body.size is None else (body.size, body.version)
+        buffer = memoryview(bytearray(LARGEST_PIECE))
+        piece = SMALLEST_PIECE
+        while True:
+            began = time.perf_counter()
+            count = body.read_into(buffer[:piece])
+            if not count:
+                break
+            piece = _next_piece(piece, time.perf_counter() - began)
+            try:
+                _write_all(file, buffer[:count])
+            except OSError as error:
+                raise _not_written(self.final, file.tell(), error, body.size) from error
+            written += count
+            care.proceed(written)
+        try:
+            os.fsync(file.fileno())
+        except OSError as error:
+            raise _not_written(self.final, written, error, body.size) from error
+        if body.size is not None and written != body.size:
+            raise FileError(f"{self.aside}: {written} bytes came, {body.size} were announced")
+        self._begun = None
+        return written
+
+    def _require_room(self, written: int, size: int | None) -> None:
+        if size is None:
+            return
+        try:
+            free = shutil.disk_usage(self.final.parent).free
+        except OSError:
+            return  # Writing will tell.
+        if free < size - written:
+            full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            raise TransferError(
+                f"{self.final}: {size - written} bytes are to be written and {free} are free "
+                "there; make room, and it is fetched"
+            ) from full
+
+
+def _write_all(file: BinaryIO, piece: memoryview) -> None:
+    while piece:
+        piece = piece[file.write(piece) :]
+
+
+def _lock(held: int, path: Path) -> None:
+    try:
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        raise TransferError(f"{path}: another program is fetching this file") from error
+    except OSError as error:
+        # Some network file systems have no locks.
+        logger.debug("%s: not locked: %s", path, error)
+
+
+def _is_still(held: int, path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(held), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _not_written(
+    path: Path, written: int, error: OSError, size: int | None = None
+) -> TransferError:
+    of = "" if size is None else f" of {size}"
+    reason = os.strerror(error.errno or 0)
+    return TransferError(f"{path}: cannot be written after {written}{of} bytes: {reason}")
+
+
+def _next_piece(piece: int, seconds: float) -> int:
+    if seconds < FAST_PIECE_S:
+        return min(2 * piece, LARGEST_PIECE)
+    return max(piece // 2, SMALLEST_PIECE) if seconds > SLOW_PIECE_S else piece

@@ -1,0 +1,91 @@
+"""A DCU's data folder as others may serve it: without ranges, with wrong ones, with breaks."""
+
+import re
+import socket
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+
+@dataclass
+class FileServer:
+    """Serves files under /data/ and notes what was asked for.
+
+    Attributes
+    ----------
+    files : dict of str to bytes
+        By name.
+    ranges : {"right", "ignored", "wrong", "refused"}
+        What becomes of a Range.
+    breaks : list of int
+        After how many bytes of the body each of the next replies breaks off.
+    length : bool
+        Whether replies say how long they are.
+    etag : str
+        The version that replies name; none if empty.
+    asked : list of (str, int or None)
+        Name and first byte of each request, in order.
+    """
+
+    files: dict[str, bytes]
+    ranges: str = "right"
+    breaks: list[int] = field(default_factory=list)
+    length: bool = True
+    etag: str = ""
+    asked: list[tuple[str, int | None]] = field(default_factory=list)
+    url: str = ""
+
+    def reply(self, request: bytes) -> tuple[bytes, bytes]:
+        """Return head and body for a request."""
+        name = re.match(rb"GET /data/(\S+) ", request)[1].decode()
+        found = re.search(rb"\r\nRange: bytes=(\d+)-\r\n", request, re.IGNORECASE)
+        start = int(found[1]) if found else None
+        self.asked.append((name, start))
+        whole = self.files[name]
+        head = [b"HTTP/1.1 200 OK", b"Connection: close"]
+        body = whole
+        if start is not None and self.ranges == "refused":
+            head[0], body = b"HTTP/1.1 416 Range Not Satisfiable", b""
+        elif start is not None and self.ranges != "ignored":
+            first = start + (7 if self.ranges == "wrong" else 0)
+            body = whole[first:]
+            head[0] = b"HTTP/1.1 206 Partial Content"
+            head.append(b"Content-Range: bytes %d-%d/%d" % (first, len(whole) - 1, len(whole)))
+        if self.length:
+            head.append(b"Content-Length: %d" % len(body))
+        if self.etag:
+            head.append(b'ETag: "%s"' % self.etag.encode())
+        if self.breaks:
+            body = body[: self.breaks.pop(0)]
+        return b"\r\n".join(head) + b"\r\n\r\n", body
+
+
+@contextmanager
+def serving(files: dict[str, bytes], **options: object) -> Iterator[FileServer]:
+    """Serve files until the end of the block."""
+    server = FileServer(files, **options)
+    listener = socket.create_server(("127.0.0.1", 0))
+    server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+
+    def serve() -> None:
+        while True:
+            try:
+                connection, _ = listener.accept()
+            except OSError:
+                return
+            with connection:
+                request = b""
+                while b"\r\n\r\n" not in request:
+                    request += connection.recv(65536)
+                head, body = server.reply(request)
+                connection.sendall(head + body)
+
+    thread = threading.Thread(target=serve)
+    thread.start()
+    try:
+        yield server
+    finally:
+        listener.shutdown(socket.SHUT_RDWR)
+        listener.close()
+        thread.join(20)

@@ -1,0 +1,226 @@
+"""One file on its way home: broken off, gone on with, taken by others, without room."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from file_server import serving
+
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.errors import DcuError, FileError, LostReplyError, TransferError
+from ophyd_eiger.fetching import OVERLAP, Care, Download
+
+NAME = "series_1_data_000001.h5"
+CONTENT = np.random.default_rng(7).bytes(5 * OVERLAP + 12345)
+OTHER = np.random.default_rng(8).bytes(len(CONTENT))
+
+
+def care(*, check=lambda path: 3, finish=lambda path: None, proceed=lambda here: None):
+    return Care(check, finish, proceed)
+
+
+def download(server, folder) -> Download:
+    return Download(DcuClient(server.url, api_version="1.6.0"), NAME, folder / NAME)
+
+
+def hidden(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir() if path.name.startswith("."))
+
+
+def test_a_whole_file(tmp_path):
+    with serving({NAME: CONTENT}) as server:
+        fetched = download(server, tmp_path).fetch(care())
+    assert (fetched.path, fetched.bytes, fetched.images) == (tmp_path / NAME, len(CONTENT), 3)
+    assert fetched.path.read_bytes() == CONTENT
+    assert hidden(tmp_path) == []
+
+
+def test_it_goes_on_where_it_broke_off(tmp_path):
+    with serving({NAME: CONTENT}, breaks=[3 * OVERLAP, 2 * OVERLAP]) as server:
+        file = download(server, tmp_path)
+        for _ in range(2):
+            with pytest.raises((LostReplyError, FileError)):
+                file.fetch(care())
+            assert not (tmp_path / NAME).exists()
+        assert file.fetch(care()).path.read_bytes() == CONTENT
+    # What is here at the second break: 2 x OVERLAP from where the second reply began.
+    assert server.asked == [(NAME, None), (NAME, 2 * OVERLAP), (NAME, 3 * OVERLAP)]
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("ranges", ["ignored", "wrong", "refused"])
+def test_without_ranges_it_begins_anew(tmp_path, ranges):
+    with serving({NAME: CONTENT}, ranges=ranges, breaks=[3 * OVERLAP]) as server:
+        file = download(server, tmp_path)
+        with pytest.raises((LostReplyError, FileError)):
+            file.fetch(care())
+        assert file.fetch(care()).path.read_bytes() == CONTENT
+    again = [] if ranges == "ignored" else [(NAME, None)]
+    assert server.asked == [(NAME, None), (NAME, 2 * OVERLAP), *again]
+
+
+@pytest.mark.parametrize("change", ["bytes", "size", "version"])
+def test_another_file_of_the_name_is_not_spliced(tmp_path, change):
+    with serving({NAME: CONTENT}, breaks=[3 * OVERLAP], etag="1") as server:
+        file = download(server, tmp_path)
+        with pytest.raises((LostReplyError, FileError)):
+            file.fetch(care())
+        changed = {"bytes": OTHER, "size": CONTENT + b"more", "version": CONTENT}[change]
+        server.files[NAME] = changed
+        if change == "version":
+            server.etag = "2"
+        assert file.fetch(care()).path.read_bytes() == changed
+    assert server.asked[1:] == [(NAME, 2 * OVERLAP), (NAME, None)]
+
+
+def test_without_a_length_nothing_is_gone_on_with(tmp_path):
+    """Nothing tells then that a file is not whole but the check."""
+
+    def check(path):
+        if path.read_bytes() != CONTENT:
+            raise FileError(f"{path}: not whole")
+        return 3
+
+    with serving({NAME: CONTENT}, breaks=[3 * OVERLAP], length=False) as server:
+        file = download(server, tmp_path)
+        with pytest.raises(FileError, match="not whole"):
+            file.fetch(care(check=check))
+        assert hidden(tmp_path) == []
+        assert file.fetch(care(check=check)).path.read_bytes() == CONTENT
+    assert server.asked == [(NAME, None), (NAME, None)]
+
+
+def test_what_fails_its_check_has_no_name_and_is_fetched_anew(tmp_path):
+    def check(path):
+        raise FileError(f"{path}: broken")
+
+    with serving({NAME: CONTENT}) as server:
+        file = download(server, tmp_path)
+        with pytest.raises(FileError, match="broken"):
+            file.fetch(care(check=check))
+        assert list(tmp_path.iterdir()) == []
+        file.fetch(care())
+    assert server.asked == [(NAME, None), (NAME, None)]
+
+
+def test_one_that_is_not_wanted_any_more(tmp_path):
+    def proceed(here):
+        raise TransferError(f"given up after {here} bytes")
+
+    with serving({NAME: CONTENT}) as server:
+        file = download(server, tmp_path)
+        with pytest.raises(TransferError, match=r"given up after \d+ bytes"):
+            file.fetch(care(proceed=proceed))
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_two_programs_do_not_write_into_one_file(tmp_path):
+    with serving({NAME: CONTENT}) as server:
+        other = download(server, tmp_path)
+
+        def proceed(here):
+            with pytest.raises(TransferError, match="another program is fetching this file"):
+                other.fetch(care())
+            other.discard()
+
+        assert download(server, tmp_path).fetch(care(proceed=proceed)).bytes == len(CONTENT)
+        assert (tmp_path / NAME).read_bytes() == CONTENT
+        # The other one finds it home.
+        assert other.fetch(care()).bytes == len(CONTENT)
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("mine", [b"mine", OTHER])
+def test_a_file_of_the_name_that_is_here_is_not_overwritten(tmp_path, mine):
+    (tmp_path / NAME).write_bytes(mine)
+
+    def check(path):
+        if path.read_bytes() != CONTENT:
+            raise FileError(f"{path}: not whole")
+        return 3
+
+    with (
+        serving({NAME: CONTENT}) as server,
+        pytest.raises(FileExistsError, match="not overwritten"),
+    ):
+        download(server, tmp_path).fetch(care(check=check))
+    assert (tmp_path / NAME).read_bytes() == mine
+
+
+def test_what_a_killed_program_left_is_no_beginning(tmp_path):
+    (tmp_path / f".{NAME}.part").write_bytes(OTHER[: 3 * OVERLAP])
+    (tmp_path / f".{NAME}.lock").touch()
+    with serving({NAME: CONTENT}) as server:
+        assert download(server, tmp_path).fetch(care()).path.read_bytes() == CONTENT
+    assert server.asked == [(NAME, None)]
+    assert hidden(tmp_path) == []
+
+
+def test_owner_and_mode_are_given_before_the_name(tmp_path):
+    seen = []
+    with serving({NAME: CONTENT}) as server:
+        download(server, tmp_path).fetch(
+            care(finish=lambda path: seen.append((path.name, (tmp_path / NAME).exists())))
+        )
+    assert seen == [(f".{NAME}.part", False)]
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.fetching import Care, Download
+
+url, name, folder, limit = sys.argv[1:]
+file = Download(DcuClient(url, api_version="1.6.0"), name, Path(folder) / name)
+care = Care(lambda path: 3, lambda path: None, lambda here: None)
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), hard))
+try:
+    file.fetch(care)
+except OSError as error:
+    print(type(error).__name__, error)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(file.fetch(care).bytes)
+"""
+
+
+def test_without_room_it_says_where_and_how_much_and_goes_on_when_there_is(tmp_path):
+    """A limit on the size of files stands for a disk that fills up meanwhile."""
+    limit = 3 * OVERLAP + 100
+    with serving({NAME: CONTENT}) as server:
+        arguments = [server.url, NAME, str(tmp_path), str(limit)]
+        done = subprocess.run(
+            [sys.executable, "-c", FULL, *arguments],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=True,
+        )
+    first, second = done.stdout.splitlines()
+    assert first == (
+        f"TransferError {tmp_path / NAME}: cannot be written after {limit} of {len(CONTENT)} "
+        "bytes: File too large"
+    )
+    assert second == str(len(CONTENT))
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+    assert server.asked == [(NAME, None), (NAME, limit - OVERLAP)]
+
+
+def test_a_folder_that_is_gone(tmp_path):
+    with (
+        serving({NAME: CONTENT}) as server,
+        pytest.raises(TransferError, match=rf"gone/{NAME}: cannot be written after 0 bytes: No su"),
+    ):
+        download(server, tmp_path / "gone").fetch(care())
+
+
+def test_a_dcu_that_is_gone(tmp_path):
+    with serving({NAME: CONTENT}) as server:
+        file = download(server, tmp_path)
+    with pytest.raises(DcuError):
+        file.fetch(care())
+    assert not (tmp_path / NAME).exists()
