@@ -86,6 +86,10 @@ class Bringer:
                 logger.warning("%s: %s is here and is no file of it: %s", self.name, path, error)
                 continue
             delivery.home[path.name] = FetchedFile(path, size, images, 0.0)
+        for view in delivery.views:
+            # The series' name has been given once, so that a view of it is its own.
+            path = delivery.directory / view.file
+            view.path = path if path.exists() else None
 
     def write_views(self, delivery: Delivery) -> str:
         """Write what maps the images that events name; return what went wrong, or nothing.

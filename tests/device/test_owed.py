@@ -1,0 +1,242 @@
+"""What does not come home is owed: named, still on the DCU, and fetched later by whoever asks."""
+
+import logging
+import os
+from pathlib import Path
+
+import bluesky.plans as bp
+import h5py
+import numpy as np
+import pytest
+
+import sim_dcu
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
+from ophyd_eiger.errors import TransferError
+
+SHORT = Timeouts(connect=5, get=20, files=1, trigger_margin=20)
+LOST = ("refuse", {"status": 503, "path": "GET data/*"})
+
+
+@pytest.fixture
+def device(dcu, tmp_path):
+    """A device that does not wait long for files."""
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "data", timeouts=SHORT)
+    device.connect()
+    device.configure({"frame_time": 0.005, "count_time": 0.004})
+    yield device
+    device.destroy()
+
+
+def named(path: Path) -> set[str]:
+    """Return what has a final name; hidden files have none."""
+    return {each.name for each in path.iterdir() if not each.name.startswith(".")}
+
+
+def journals(path: Path) -> list[str]:
+    return sorted(each.name for each in path.glob(".*.owed"))
+
+
+def take(device, points=1):
+    device.stage().wait(20)
+    for _ in range(points):
+        device.trigger().wait(20)
+        device.read()
+        device.describe()
+        for _, document in device.collect_asset_docs():
+            document["run_start"] = "filled in by the RunEngine"
+
+
+def test_nothing_is_left_beside_a_scan_whose_files_are_home(RE, eiger, tmp_path):
+    RE(bp.count([eiger], 3))
+    assert list((tmp_path / "data").glob(".*")) == []
+    assert list(Path(os.environ["XDG_STATE_HOME"]).rglob("*.owed")) == []
+    assert eiger.owed == {}
+
+
+def test_what_did_not_come_is_named_and_comes_with_one_call(dcu, device, tmp_path):
+    name, arguments = LOST
+    dcu.faults.set(name, **arguments)
+    take(device, 2)
+    with pytest.raises(TransferError, match=r"eiger\.fetch\(\) or `ophyd-eiger fetch` brings it"):
+        device.unstage().wait(20)
+    stem = next(iter(device.owed)).rsplit("_", 1)[0]
+    assert device.owed == {
+        f"{stem}_{n}": [f"{stem}_{n}_data_000001.h5", f"{stem}_{n}_master.h5"] for n in (1, 2)
+    }
+    assert len(journals(tmp_path / "data")) == 2
+    with pytest.raises(TransferError, match="503"):
+        device.fetch()
+    assert len(device.owed) == 2
+
+    dcu.faults.clear()
+    came = device.fetch()
+    assert sorted(file.path.name for file in came) == sorted(
+        name
+        for names in ({f"{stem}_{n}": 0} for n in (1, 2))
+        for s in names
+        for name in (f"{s}_data_000001.h5", f"{s}_master.h5")
+    )
+    assert device.owed == {}
+    assert list((tmp_path / "data").glob(".*")) == []
+    for number in (1, 2):
+        images = open_series(tmp_path / "data" / f"{stem}_{number}_view.h5")
+        assert np.array_equal(images[0], dcu.image(number, 1))
+    assert device.fetch() == []
+
+
+def test_a_view_written_without_its_files_is_whole_once_they_come(dcu, device, tmp_path):
+    dcu.faults.set("refuse", status=503, path="GET data/*_data_*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    (view,) = (tmp_path / "data").glob("*_view.h5")
+    with h5py.File(view) as file:
+        assert list(file["entry/data/data"].attrs["missing"]) == [0]
+    dcu.faults.clear()
+    device.fetch()
+    with h5py.File(view) as file:
+        assert list(file["entry/data/data"].attrs["missing"]) == []
+        assert np.array_equal(file["entry/data/data"][0], dcu.image(1, 1))
+
+
+def test_another_device_brings_what_a_destroyed_one_left(dcu, device, tmp_path):
+    name, arguments = LOST
+    dcu.faults.set(name, **arguments)
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    other = EigerDetector(dcu.url, name="other", directory=tmp_path / "else", timeouts=SHORT)
+    # Its process may still bring it itself.
+    assert other.fetch() == []
+    device.destroy()
+    dcu.faults.clear()
+    assert len(other.fetch()) == 2
+    assert len(named(tmp_path / "data")) == 3
+    assert journals(tmp_path / "data") == []
+    other.destroy()
+
+
+def test_files_of_another_dcu_are_left_alone(dcu, device, tmp_path):
+    name, arguments = LOST
+    dcu.faults.set(name, **arguments)
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    device.destroy()
+    dcu.faults.clear()
+    with sim_dcu.serve("eiger-500k", time_scale=0, initialized=True) as second:
+        other = EigerDetector(second.url, name="other", directory=tmp_path, timeouts=SHORT)
+        assert other.fetch() == []
+        other.destroy()
+    assert len(journals(tmp_path / "data")) == 1
+
+
+def test_the_queue_goes_on_and_late_files_find_their_own_folder(RE, dcu, tmp_path, assert_right):
+    """With wait=False a scan ends before its files are home."""
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path / "first", file_policy=FilePolicy(wait=False)
+    )
+    dcu.faults.set("late", seconds=0.5, path="GET data/*")
+    (first,) = RE(bp.count([device], 2))
+    device.directory = tmp_path / "second"
+    (second,) = RE(bp.count([device], 2))
+    dcu.faults.clear()
+    device.wait_for_files()
+    for uid in (first, second):
+        assert_right(uid, points=2, images=1)
+    assert {len(named(tmp_path / folder)) for folder in ("first", "second")} == {6}
+    assert device.owed == {}
+    device.destroy()
+
+
+def test_what_nobody_waits_for_and_never_comes_is_told(RE, dcu, tmp_path, caplog):
+    device = EigerDetector(
+        dcu.url,
+        name="eiger",
+        directory=tmp_path,
+        timeouts=SHORT,
+        file_policy=FilePolicy(wait=False),
+    )
+    name, arguments = LOST
+    dcu.faults.set(name, **arguments)
+    RE(bp.count([device]))
+    with caplog.at_level(logging.ERROR), pytest.raises(TransferError, match=r"503.*still there"):
+        device.wait_for_files()
+    (files,) = device.owed.values()
+    assert all(file in caplog.text for file in files)
+    device.destroy()
+
+
+@pytest.mark.parametrize("delete", [True, False])
+def test_files_are_deleted_on_the_dcu_only_if_asked(RE, dcu, eiger, assert_right, delete):
+    eiger.file_policy = FilePolicy(delete_on_dcu=delete)
+    (uid,) = RE(bp.count([eiger], 2))
+    assert_right(uid, points=2, images=1)
+    assert len(eiger.link.client.files()) == (0 if delete else 4)
+
+
+@pytest.mark.parametrize(
+    "fault", ["file-short", "file-truncated", "file-corrupt:offset=12", "file-truncated:file=0"]
+)
+def test_a_copy_that_is_not_proven_good_deletes_nothing(RE, dcu, device, tmp_path, fault):
+    name, _, rest = fault.partition(":")
+    dcu.faults.set(name, **dict(part.split("=") for part in rest.split(",") if part))
+    device.file_policy = FilePolicy(delete_on_dcu=True)
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    (bad,) = next(iter(device.owed.values()))
+    assert bad in device.link.client.files()
+    assert bad not in named(tmp_path / "data")
+
+
+def test_files_are_whose_they_are_to_be(RE, eiger):
+    eiger.file_policy = FilePolicy(mode=0o440, owner="nobody:" if os.geteuid() == 0 else None)
+    RE(bp.count([eiger]))
+    for path in [*(file.path for file in eiger.fetched), *eiger.views]:
+        assert path.stat().st_mode & 0o777 == 0o440
+        if os.geteuid() == 0:
+            assert path.owner() == "nobody"
+
+
+@pytest.mark.parametrize(
+    ("values", "said"),
+    [
+        ({"mode": 0o7777}, "mode is 0o7777; it is between 0 and 0o777"),
+        ({"mode": "rw"}, "mode is 'rw'; it is a whole number"),
+        ({"at_once": 0}, "at_once is 0; it is at least 1"),
+        ({"owner": "no-such-user"}, "owner is 'no-such-user': .*not found"),
+        ({"mounted_at": "/", "delete_on_dcu": True}, "there is no copy of a file"),
+    ],
+)
+def test_a_policy_that_makes_no_sense(values, said):
+    with pytest.raises(ValueError, match=said):
+        FilePolicy(**values)
+
+
+def test_where_the_dcus_disk_is_mounted_nothing_is_fetched(RE, catalog, tmp_path):
+    with sim_dcu.serve(
+        "eiger-500k", time_scale=0, initialized=True, data_dir=tmp_path / "dcu"
+    ) as dcu:
+        mounted = next(
+            folder
+            for folder in [tmp_path / "dcu", *(tmp_path / "dcu").rglob("*")]
+            if folder.is_dir()
+        )
+        eiger = EigerDetector(
+            dcu.url,
+            name="eiger",
+            directory=tmp_path / "data",
+            timeouts=SHORT,
+            file_policy=FilePolicy(mounted_at=mounted),
+        )
+        (uid,) = RE(bp.count([eiger], 2))
+        images = np.asarray(catalog[uid].primary.read()["eiger_image"])
+        assert np.array_equal(images[:, 0], [dcu.image(n, 1) for n in (1, 2)])
+        assert all(file.path.is_symlink() for file in eiger.fetched)
+        assert len(eiger.fetched) == 4
+        assert not [r for r in eiger.ledger.requests if r.resource.startswith("data ")]
+        eiger.file_policy = FilePolicy(mounted_at=tmp_path / "nowhere")
+        with pytest.raises(TransferError, match="nowhere: the DCU's data folder is not mounted"):
+            eiger.stage().wait(20)
+        eiger.destroy()
