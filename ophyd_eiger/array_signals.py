@@ -11,13 +11,13 @@ from typing import Any
 import numpy as np
 
 from ophyd_eiger import arrays
+from ophyd_eiger.array_requests import NO_SUCH_FORM, ask_array
 from ophyd_eiger.errors import (
     DcuTimeoutError,
     LostReplyError,
     NotServedError,
     RefusedError,
     ReplyError,
-    TiffError,
 )
 from ophyd_eiger.link import LimitError
 from ophyd_eiger.metadata import Metadata
@@ -26,10 +26,6 @@ from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
-
-# What a DCU answers that does not speak a form: not acceptable, unsupported media type, and what
-# servers that never heard of forms make of a body that is no JSON.
-NO_SUCH_FORM = (400, 406, 415, 422, 500, 501)
 
 
 class EigerArray(EigerSignal):
@@ -80,7 +76,9 @@ class EigerArray(EigerSignal):
     def _fetch(self) -> dict[str, Any]:
         request = f"GET {self.source}"
         try:
-            array, self._form = self._decoded(self._form)
+            array, self._form = ask_array(
+                self.link.client, self.subsystem, self.resource, self._form
+            )
         except RefusedError as error:
             raise self.refusal(error) from error
         except ValueError as error:
@@ -95,18 +93,6 @@ class EigerArray(EigerSignal):
         array.flags.writeable = False
         self.stale = False
         return self._keep(array, Metadata(value_type="float" if self.dtype.kind == "f" else "uint"))
-
-    def _decoded(self, form: str) -> tuple[np.ndarray, str]:
-        """Return the array and the form it came in; JSON, where this one is not to be had."""
-        try:
-            body = self.link.client.get_bytes(self.subsystem, self.resource, accept=form)
-            return arrays.decode(body)
-        except (RefusedError, TiffError) as error:
-            has_form = isinstance(error, RefusedError) and error.status not in NO_SUCH_FORM
-            if form == arrays.JSON or has_form:
-                raise
-            logger.debug("%s; asked for JSON", error)
-            return self._decoded(arrays.JSON)
 
     def note_changed(self) -> None:
         """Take note that a PUT changed it: ask anew if somebody listens, else it is stale."""

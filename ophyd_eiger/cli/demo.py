@@ -1,24 +1,13 @@
-"""The command line `ophyd-eiger`."""
+"""`ophyd-eiger demo`: a scan with the simulated detector, read back and compared."""
 
 from pathlib import Path
 
-try:
-    import click
-except ImportError as error:
-    raise SystemExit(
-        f"ophyd-eiger: {error}; the command line needs: pip install 'ophyd-eiger[all]'"
-    ) from error
+import click
 
 from ophyd_eiger.errors import EigerError
 
 
-@click.group()
-@click.version_option(package_name="ophyd-eiger")
-def main() -> None:
-    """DECTRIS EIGER detectors in Bluesky, over the SIMPLON API."""
-
-
-@main.command()
+@click.command("demo")
 @click.option(
     "--directory",
     type=click.Path(file_okay=False, path_type=Path),
@@ -37,7 +26,7 @@ def main() -> None:
     show_default=True,
     help="Factor on every wait of the simulated detector; 1 is a real one.",
 )
-def demo(directory: Path, points: int, images: int, time_scale: float) -> None:
+def command(directory: Path, points: int, images: int, time_scale: float) -> None:
     """Scan with a simulated EIGER 1M, read the run back and compare every pixel."""
     click.echo("loading bluesky and matplotlib ...")
     try:

@@ -1,0 +1,29 @@
+"""The command line `ophyd-eiger`: the group of its commands, each in a module of its own.
+
+A module has its click command as `command`, and loads what it needs when it is called, so that
+`get` and `info` do not wait for ophyd, and nobody but the demo for bluesky and matplotlib.
+"""
+
+try:
+    import click
+    import rich as _rich  # noqa: F401 - the commands load it when they print
+except ImportError as error:
+    raise SystemExit(
+        f"ophyd-eiger: {error}; the command line needs: pip install 'ophyd-eiger[cli]'"
+    ) from error
+
+from ophyd_eiger.cli import abort, demo, doctor, get, info, initialize, set_values, watch
+
+
+@click.group()
+@click.version_option(package_name="ophyd-eiger")
+def main() -> None:
+    """DECTRIS EIGER detectors in Bluesky, over the SIMPLON API.
+
+    URL is the address of the detector's control unit (DCU): a host, a host with a port, or
+    a URL.
+    """
+
+
+for _module in (doctor, info, get, set_values, watch, initialize, abort, demo):
+    main.add_command(_module.command)
