@@ -1,5 +1,6 @@
 """What an EIGER is at the prompt: its resources, and what one does with them outside scans."""
 
+import logging
 import os
 from collections.abc import Callable, Mapping
 from pathlib import Path
@@ -33,6 +34,8 @@ from ophyd_eiger.subsystems import (
 )
 from ophyd_eiger.triggering import TriggerMode
 from ophyd_eiger.worker import EigerStatus, Worker
+
+logger = logging.getLogger(__name__)
 
 
 class EigerDevice(Device):
@@ -184,9 +187,14 @@ class EigerDevice(Device):
         """
         transfer = self._acquisition.transfer
         folders = [] if self._destination is None else [self._destination.directory]
-        awaited = [*transfer.take_up_again(), *take_on(transfer, folders)]
+        patience = self.link.client.timeouts.files
+        again = transfer.take_up_again()
+        taken = take_on(transfer, folders, patience)
+        for reason in taken.passed_over:
+            logger.info("%s: not fetched: %s", self.name, reason)
+        awaited = [*again, *taken.deliveries]
         before = {delivery: set(delivery.home) for delivery in awaited}
-        transfer.wait(self.link.client.timeouts.files, awaited)
+        transfer.wait(patience, awaited)
         return [
             file
             for delivery in awaited

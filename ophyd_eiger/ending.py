@@ -59,12 +59,14 @@ class Ending:
             return
         if series.failed_to_end and self.states.is_over():
             series.ended = True
+            self._forget_if_empty(series)
             return
         series.failed_to_end = True
         if series.triggered and not series.over and not (series.used_up and not series.failed):
             self._end_exposure(series, exposure)
         self.send(self.detector.disarm)
         series.ended = True
+        self._forget_if_empty(series)
         if series.triggered:
             self.states.wait_for_files_closed()
             self.transfer.end(
@@ -73,6 +75,10 @@ class Ending:
                 # Signals from outside may have come for points that nobody asked for.
                 interrupted=(series.interrupted or series.failed or series.scheme.mode.is_external),
             )
+
+    def _forget_if_empty(self, series: Series) -> None:
+        if not series.triggered:
+            self.transfer.forget(series.delivery)
 
     def _end_exposure(self, series: Series, exposure: Exposure | None) -> None:
         # A DCU that says nothing of it is taken for one that exposes shortly.

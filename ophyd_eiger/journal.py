@@ -1,6 +1,6 @@
 """What a series still owes, on disk, so that another process can bring it home.
 
-Beside the files of a series, hidden, from before its first image until its last file is home: one
+Beside the files of a series, hidden, from when it is armed until its last file is home: one
 line of JSON that says what the series is and of which DCU, and one for each time that events named
 images of it. Whoever takes the images holds a lock on it, so that others see whether he lives. A
 link in the user's own folder of states leads to it, so that it is found without its folder's name.
@@ -48,7 +48,7 @@ class Journal:
 
     @classmethod
     def begin(cls, delivery: Delivery, dcu: str) -> "Journal":
-        """Write the journal of a series whose first image is about to be exposed.
+        """Write the journal of a series that is armed.
 
         Raises
         ------

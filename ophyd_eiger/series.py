@@ -427,6 +427,7 @@ class Acquisition:
         """Arm the next series."""
         began = time.monotonic()
         self.series = self.arming.arm(staging)
+        self.transfer.note_armed(self.series.delivery)
         self._arm_seconds = time.monotonic() - began
         return self.series
 

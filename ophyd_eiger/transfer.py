@@ -74,7 +74,6 @@ class Transfer:
         seen_by_files : bool
             Whether somebody waits for files to be published, so that the list is asked for often.
         """
-        self._begin_journal(delivery)
         with self._state:
             if delivery.basename == self._newest:
                 self._wrong.append(
@@ -142,7 +141,8 @@ class Transfer:
         with self._state:
             return {journal.path.name for journal in self._journals.values()}
 
-    def _begin_journal(self, delivery: Delivery) -> None:
+    def note_armed(self, delivery: Delivery) -> None:
+        """Note on disk that a series will owe its files, for when this process ends before it."""
         try:
             journal = Journal.begin(delivery, self.client.url)
         except OSError as error:
@@ -164,6 +164,11 @@ class Transfer:
                 logger.warning("%s: %s cannot be kept: %s", self.name, journal.path, error)
 
         delivery.note = note
+
+    def forget(self, delivery: Delivery) -> None:
+        """Note that a series ended without an image: it owes nothing."""
+        if (journal := self._journals.pop(delivery, None)) is not None:
+            journal.end()
 
     def end(self, delivery: Delivery, *, cut_short: bool, interrupted: bool = False) -> None:
         """Note that a series is over and that its files are on the DCU."""

@@ -1,0 +1,259 @@
+"""`ophyd-eiger fetch`: brings home what series owe, or files by their names."""
+
+import fnmatch
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ophyd_eiger.cli.common import FAILED, Call, dcu_command
+from ophyd_eiger.cli.words import plural
+from ophyd_eiger.errors import EigerError, FileError, TransferError
+
+if TYPE_CHECKING:
+    from ophyd_eiger.client import DcuClient
+    from ophyd_eiger.deliveries import Delivery, FetchedFile
+
+PERIOD_S = 0.1
+
+
+@dcu_command("fetch")
+@click.argument("files", nargs=-1)
+@click.option(
+    "--directory",
+    type=click.Path(exists=True, file_okay=False, path_type=Path),
+    default=Path(),
+    help="Where to look for series that owe files, at any depth, and where FILES go; else here.",
+)
+@click.option("--all", "everything", is_flag=True, help="Fetch every file that the DCU lists.")
+@click.option("--delete", is_flag=True, help="Delete on the DCU what is proven good here.")
+@click.option(
+    "--patience",
+    type=click.FloatRange(0, min_open=True),
+    default=30.0,
+    show_default=True,
+    metavar="S",
+    help="How long nothing may arrive, in s.",
+)
+def command(
+    call: Call,
+    files: tuple[str, ...],
+    directory: Path,
+    everything: bool,
+    delete: bool,
+    patience: float,
+) -> None:
+    """Bring home what series owe whose process has ended; or FILES, by name or pattern.
+
+    Each scan notes beside its data what is still on the DCU until all of it is home. Files go
+    where the scan would have put them, are checked as the scan would have, and get their views. A
+    detector that still waits for triggers of such a series is disarmed. Nothing is overwritten.
+    """
+    dcu, _ = call.reach()
+    if files or everything:
+        came, failed = _by_name(dcu.client, files or ("*",), directory.absolute(), delete, call)
+        owed: dict[str, list[str]] = {}
+        busy: list[str] = []
+    else:
+        came, owed, busy, failed = _owed(dcu.client, directory.absolute(), delete, patience, call)
+    document = {
+        "url": dcu.url,
+        "fetched": [
+            {"file": str(f.path), "bytes": f.bytes, "images": f.images, "seconds": f.seconds}
+            for f in came
+        ],
+        "owed": owed,
+        "busy": busy,
+        "errors": failed,
+    }
+    call.give(document, _shown(came, owed, busy, failed))
+    if failed or owed:
+        raise click.exceptions.Exit(FAILED)
+
+
+def _shown(
+    came: "list[FetchedFile]", owed: dict[str, list[str]], busy: list[str], failed: list[str]
+) -> str:
+    lines = [f"{f.path}  {_in_units(f.bytes)}" for f in came]
+    size = sum(f.bytes for f in came)
+    if came:
+        lines.append(f"{plural(len(came), 'file')}, {_in_units(size)}")
+    elif not failed and not owed:
+        lines.append("nothing is owed")
+    lines += [f"left to the process that takes it: {each}" for each in busy]
+    lines += failed
+    return "\n".join(lines)
+
+
+def _in_units(size: float) -> str:
+    for unit in ("B", "kB", "MB", "GB"):
+        if size < 1000:
+            return f"{size:.3g} {unit}"
+        size /= 1000
+    return f"{size:.4g} TB"
+
+
+# ---- what series owe ----
+
+
+def _owed(
+    client: "DcuClient", directory: Path, delete: bool, patience: float, call: Call
+) -> "tuple[list[FetchedFile], dict[str, list[str]], list[str], list[str]]":
+    from ophyd_eiger.owed import take_on
+    from ophyd_eiger.transfer import Transfer
+
+    transfer = Transfer(client, "ophyd-eiger")
+    failed: list[str] = []
+    try:
+        with call.working("looking for series that owe files"):
+            taken = take_on(transfer, [directory], patience)
+        for reason in taken.passed_over:
+            call.say(f"passed over: {reason}")
+        before = {delivery: set(delivery.home) for delivery in taken.deliveries}
+        for delivery in taken.deliveries:
+            if delete and delivery.policy.mount is None:
+                delivery.policy = replace(delivery.policy, delete_on_dcu=True)
+        with _telling(lambda: _progress_of(taken.deliveries), call):
+            try:
+                transfer.wait(patience, taken.deliveries)
+            except TransferError as error:
+                failed.append(str(error))
+        came = [
+            file
+            for delivery in taken.deliveries
+            for name, file in delivery.home.items()
+            if name not in before[delivery]
+        ]
+        owed = {each.basename: each.missing() for each in transfer.owed if not each.is_home}
+    finally:
+        transfer.close()
+    return came, owed, [str(path) for path in taken.busy], failed
+
+
+def _progress_of(deliveries: "list[Delivery]") -> tuple[int, int, int]:
+    """Return bytes that are here, files that are home, and files that are to be."""
+    here = sum(size for each in deliveries for size in {**each.reached, **_sizes(each)}.values())
+    home = sum(len(each.home) for each in deliveries)
+    return here, home, home + sum(len(each.missing()) for each in deliveries)
+
+
+def _sizes(delivery: "Delivery") -> dict[str, int]:
+    return {name: file.bytes for name, file in tuple(delivery.home.items())}
+
+
+# ---- files by their names ----
+
+
+def _by_name(
+    client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
+) -> "tuple[list[FetchedFile], list[str]]":
+    from ophyd_eiger.fetching import Care, Download
+
+    listed = sorted(client.files())
+    wanted = [name for name in listed if any(fnmatch.fnmatch(name, each) for each in patterns)]
+    failed = [
+        f"{pattern}: the DCU lists no such file"
+        for pattern in patterns
+        if not fnmatch.filter(listed, pattern) and pattern != "*"
+    ]
+    came: list[FetchedFile] = []
+    here: dict[str, int] = {}
+
+    def progress() -> tuple[int, int, int]:
+        return sum(tuple(here.values())), len(came), len(wanted)
+
+    with _telling(progress, call):
+        for name in wanted:
+            care = Care(
+                _check, lambda _: None, lambda so_far, name=name: here.update({name: so_far})
+            )
+            download = Download(client, name, directory / name)
+            try:
+                came.append(download.fetch(care))
+                if delete:
+                    client.delete_file(name)
+            except (EigerError, OSError) as error:
+                failed.append(f"{name}: {error}")
+                download.discard()
+    return came, failed
+
+
+def _check(path: Path) -> int:
+    """Return how many images a file has, under whatever hidden name; 0 for a master."""
+    from ophyd_eiger.check import check_data_file, check_master_file
+
+    name = path.name.removesuffix(".part")
+    if not name.endswith(".h5"):
+        return 0
+    if not name.endswith("_master.h5"):
+        return check_data_file(path, images=None)
+    check_master_file(path, images=None)
+    try:
+        return check_data_file(path, images=None)
+    except FileError:
+        return 0  # The images are in data files.
+
+
+# ---- progress ----
+
+
+@contextmanager
+def _telling(progress: Callable[[], tuple[int, int, int]], call: Call) -> Iterator[None]:
+    """Show bytes, rate, files and time left at a terminal until the end of the block."""
+    if not call.err.is_terminal:
+        yield
+        return
+    from rich.progress import (
+        BarColumn,
+        DownloadColumn,
+        Progress,
+        TextColumn,
+        TimeElapsedColumn,
+        TransferSpeedColumn,
+    )
+
+    bar = Progress(
+        TextColumn("{task.fields[files]}"),
+        BarColumn(),
+        DownloadColumn(),
+        TransferSpeedColumn(),
+        TimeElapsedColumn(),
+        TextColumn("{task.fields[left]}"),
+        console=call.err,
+        transient=True,
+    )
+    over = threading.Event()
+    began = time.monotonic()
+
+    def update(task: Any) -> None:
+        here, home, of = progress()
+        # Files of a series are alike: those that are home tell how large the others will be.
+        total = here * of / home if home else None
+        left = (time.monotonic() - began) * (total / here - 1) if total and here else None
+        bar.update(
+            task,
+            completed=here,
+            total=total,
+            files=f"file {min(home + 1, of)} of {of}",
+            left="" if left is None else f"about {left:.0f} s left",
+        )
+
+    with bar:
+        task = bar.add_task("", total=None, files="", left="")
+
+        def keep_telling() -> None:
+            while not over.wait(PERIOD_S):
+                update(task)
+
+        teller = threading.Thread(target=keep_telling, daemon=True)
+        teller.start()
+        try:
+            yield
+        finally:
+            over.set()
+            teller.join()

@@ -1,0 +1,256 @@
+"""`ophyd-eiger fetch`: what a process left behind comes home, whole, and nothing else changes."""
+
+import json
+import random
+import re
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import h5py
+import numpy as np
+import pytest
+import requests
+from click.testing import CliRunner
+
+import sim_dcu
+from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger.cli import main
+from ophyd_eiger.errors import TransferError
+
+CLIENT = Path(__file__).with_name("client_to_be_killed.py")
+MODES = ("series a point", "armed once", "fly")
+
+
+@pytest.fixture
+def dcu(request, tmp_path):
+    time_scale = getattr(request, "param", 0)
+    with sim_dcu.serve(
+        "eiger-500k", time_scale=time_scale, seed=3, initialized=True, data_dir=tmp_path / "dcu"
+    ) as server:
+        yield server
+
+
+def call(*arguments, status=0):
+    done = CliRunner().invoke(main, ["fetch", *map(str, arguments)])
+    assert done.exit_code == status, done.output
+    return done
+
+
+def answer(*arguments, status=0):
+    return json.loads(call("--json", *arguments, status=status).stdout)
+
+
+def left_behind(dcu, folder, *, files=1.0):
+    """Take a point whose files do not come, as a process that ends then."""
+    device = EigerDetector(dcu.url, name="eiger", directory=folder, timeouts=Timeouts(files=files))
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    device.read()
+    device.describe()
+    for _, document in device.collect_asset_docs():
+        document["run_start"] = "filled in by the RunEngine"
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    device.destroy()
+    dcu.faults.clear()
+
+
+def contents(folder):
+    return {
+        path.name: path.read_bytes()
+        for path in folder.iterdir()
+        if not path.name.startswith(".") and not path.name.endswith("_view.h5")
+    }
+
+
+def on_the_dcu(dcu):
+    names = requests.get(f"{dcu.url}/filewriter/api/1.6.0/files", timeout=20).json()
+    return {
+        name: requests.get(f"{dcu.url}/data/{name}", timeout=20).content for name in names or ()
+    }
+
+
+def state(dcu):
+    reply = requests.get(f"{dcu.url}/detector/api/1.6.0/status/state", timeout=20)
+    return reply.json()["value"]
+
+
+def test_nothing_is_owed(dcu, tmp_path):
+    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert answer(dcu.url, "--directory", tmp_path)["fetched"] == []
+
+
+@pytest.mark.parametrize("found_by", ["link", "folder"])
+def test_what_a_process_left_comes_home(dcu, tmp_path, found_by, monkeypatch):
+    if found_by == "folder":
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "no states"))
+    left_behind(dcu, tmp_path / "data" / "deep")
+    where = tmp_path
+    if found_by == "link":
+        where = tmp_path / "nothing here"
+        where.mkdir()
+    else:
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
+    document = answer(dcu.url, "--directory", where)
+    assert len(document["fetched"]) == 2
+    assert (document["owed"], document["errors"], document["busy"]) == ({}, [], [])
+    assert contents(tmp_path / "data" / "deep") == on_the_dcu(dcu)
+    (view,) = (tmp_path / "data" / "deep").glob("*_view.h5")
+    with h5py.File(view) as file:
+        assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, 1)])
+    assert call(dcu.url, "--directory", where).stdout == "nothing is owed\n"
+
+
+def test_what_still_does_not_come_is_named(dcu, tmp_path):
+    left_behind(dcu, tmp_path)
+    dcu.faults.set("refuse", status=503, path="GET data/*_master.h5")
+    document = answer(dcu.url, "--directory", tmp_path, "--patience", "1", status=1)
+    ((series, names),) = document["owed"].items()
+    assert names == [f"{series}_master.h5"]
+    assert "503" in document["errors"][0]
+    assert [Path(each["file"]).name for each in document["fetched"]] == [f"{series}_data_000001.h5"]
+    dcu.faults.clear()
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 1
+
+
+def test_a_living_process_is_left_its_files(dcu, tmp_path):
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    document = answer(dcu.url, "--directory", tmp_path)
+    assert document["fetched"] == []
+    assert len(document["busy"]) == 1
+    dcu.faults.clear()
+    device.unstage().wait(20)
+    device.destroy()
+
+
+def test_deleted_on_the_dcu_if_asked(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    before = on_the_dcu(dcu)
+    assert len(answer(dcu.url, "--directory", tmp_path, "--delete")["fetched"]) == 2
+    assert on_the_dcu(dcu) == {}
+    assert contents(tmp_path / "data") == before
+
+
+ARMED = """
+import os, sys
+from ophyd_eiger import EigerDetector
+
+eiger = EigerDetector(sys.argv[1], name="eiger", directory=sys.argv[2])
+eiger.configure({"nimages": 1, "ntrigger": 5})
+eiger.stage().wait(20)
+eiger.trigger().wait(20)
+eiger.trigger().wait(20)
+os._exit(9)
+"""
+
+
+def test_a_detector_that_waits_for_its_triggers_is_disarmed(dcu, tmp_path):
+    """Only a disarm writes the last file."""
+    done = subprocess.run(
+        [sys.executable, "-c", ARMED, dcu.url, str(tmp_path / "data")],
+        timeout=60,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 9, done.stderr
+    assert state(dcu) == "ready"
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+    assert state(dcu) == "idle"
+    (data,) = (tmp_path / "data").glob("*_data_*.h5")
+    with h5py.File(data) as file:
+        assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, 1), dcu.image(1, 2)])
+
+
+def test_a_detector_that_others_armed_since_is_left_alone(dcu, tmp_path):
+    left_behind(dcu, tmp_path)
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "new")
+    device.stage().wait(20)
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+    assert state(dcu) == "ready"
+    device.unstage().wait(20)
+    device.destroy()
+
+
+def test_files_by_name(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    there = on_the_dcu(dcu)
+    document = answer(dcu.url, "*_master.h5", "no such", "--directory", tmp_path, status=1)
+    assert [Path(each["file"]).parent for each in document["fetched"]] == [tmp_path]
+    assert document["errors"] == ["no such: the DCU lists no such file"]
+    assert len(answer(dcu.url, "--all", "--directory", tmp_path)["fetched"]) == 2
+    assert {name: (tmp_path / name).read_bytes() for name in there} == there
+
+
+def test_a_file_of_the_name_is_not_overwritten(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    (name, *_) = on_the_dcu(dcu)
+    (tmp_path / name).write_text("mine")
+    document = answer(dcu.url, name, "--directory", tmp_path, status=1)
+    assert "not overwritten" in document["errors"][0]
+    assert (tmp_path / name).read_text() == "mine"
+
+
+def test_no_dcu(tmp_path):
+    call("127.0.0.1:9", "--directory", tmp_path, status=3)
+
+
+def killed(dcu, folder, mode, delete, moment):
+    """Kill a scan so many s after its first document, or let it end; return its output."""
+    command = [sys.executable, CLIENT, dcu.url, folder, mode, delete]
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = process.stdout.readline()
+        assert said == "start\n"
+        timer = threading.Timer(moment, process.kill)
+        timer.start()
+        said += process.stdout.read()
+        timer.cancel()
+    return said
+
+
+@pytest.mark.parametrize("dcu", [1], indirect=True)
+@pytest.mark.parametrize(
+    "seed",
+    [pytest.param(seed, marks=[] if seed < 3 else pytest.mark.long) for seed in range(21)],
+)
+@pytest.mark.timeout(180)
+def test_kill_9_at_any_moment(dcu, tmp_path, seed):
+    """A new process completes every series; no half file has a name, nothing is lost."""
+    mode, delete, data = MODES[seed % 3], ("delete", "keep")[seed % 2], tmp_path / "data"
+    said = killed(dcu, data, mode, delete, random.Random(seed).uniform(0.0, 1.2))
+    named = contents(data)
+    for name in named:
+        h5py.File(data / name).close()
+    document = answer(dcu.url, "--directory", tmp_path)
+    assert (document["owed"], document["errors"], document["busy"]) == ({}, [], [])
+    assert list(data.glob(".*")) == []
+    here, there = contents(data), on_the_dcu(dcu)
+    # Killed while the detector was being armed, a series has no id yet, and no image.
+    without_images = {name for name in there.keys() - here.keys() if name.endswith("_master.h5")}
+    assert len(without_images) <= 1
+    assert there.items() - {(name, there[name]) for name in without_images} <= here.items()
+    for name in without_images:
+        assert name.replace("_master.h5", "_data_000001.h5") not in here
+    assert named.items() <= here.items()
+    images: dict[int, list] = {}
+    for path in sorted(data.glob("*_data_*.h5")):
+        series_id = int(re.fullmatch(r"eiger_\w+_(\d+)_data_\d+\.h5", path.name)[1])
+        with h5py.File(path) as file:
+            images.setdefault(series_id, []).extend(file["entry/data/data"][:])
+    for series_id, of_series in images.items():
+        for number, image in enumerate(of_series, start=1):
+            assert np.array_equal(image, dcu.image(series_id, number))
+    shown = 0
+    for path in sorted(data.glob("*_view.h5")):
+        with h5py.File(path) as file:
+            assert list(file["entry/data/data"].attrs["missing"]) == []
+            shown += len(file["entry/data/data"])
+    # Each event that was emitted has its images in a view.
+    assert shown >= (2 if mode == "fly" else 3) * said.count("event\n")
