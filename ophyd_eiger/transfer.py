@@ -184,7 +184,7 @@ class Transfer:
         with self._state:
             if not delivery.final:
                 delivery.final = True
-                self._news = True
+                self._news = self._news or delivery.is_home
                 self._note_progress()
 
     def wait_home(self, delivery: Delivery, patience: float) -> None:
@@ -342,7 +342,7 @@ class Transfer:
                 before = self._progress
             due = [delivery for delivery in deliveries if not delivery.is_home]
             with self.client.ledger.background("transfer"):
-                if due:
+                if any(not self._all_under_way(delivery) for delivery in due):
                     self._round(due)
                 self._finish(deliveries)
             with self._state:
@@ -374,6 +374,13 @@ class Transfer:
                 ]
                 self._note_if_home(delivery)
                 self._begin_fetching(delivery.policy.at_once)
+
+    def _all_under_way(self, delivery: Delivery) -> bool:
+        """Return whether the list of files can tell nothing new of a series."""
+        with self._state:
+            taken_on = {name for of, name in (*self._queue, *self._under_way) if of is delivery}
+            missing = delivery.missing()
+        return delivery.ended and bool(missing) and taken_on.issuperset(missing)
 
     def _note_if_home(self, delivery: Delivery) -> None:
         if delivery.is_complete(delivery.listed) and not delivery.is_home:

@@ -65,8 +65,10 @@ def test_files(RE, eiger, requests_sent):
     requests_sent.clear()
     RE(bp.count([eiger], 1))
     stem = eiger.fetched[0].path.name.removesuffix("_data_000001.h5")
-    assert requests_sent(files=True) == [
-        "GET filewriter files",
+    listed, *fetched = requests_sent(files=True)
+    assert listed == "GET filewriter files"
+    # Both at once.
+    assert sorted(fetched) == [
         f"GET /data/{stem}_data_000001.h5",
         f"GET /data/{stem}_master.h5",
     ]
