@@ -70,7 +70,7 @@ def _walk_bitshuffle(raw: bytes, size: int, block: int, itemsize: int) -> None:
     full, rest = divmod(size, block)
     left_over = rest % group
     last = rest - left_over
-    end = _walk(raw, [block] * full + ([last] if last else []), stored=False)
+    end = _walk(raw, block, full, last, stored=False)
     if end + left_over != len(raw):
         raise ChunkError(f"the blocks end at byte {end + left_over} of {len(raw)}")
 
@@ -80,25 +80,53 @@ def _walk_lz4(raw: bytes, size: int, block: int) -> None:
         raise ChunkError("a block size of 0 bytes")
     block = min(block, size)
     full, rest = divmod(size, block)
-    end = _walk(raw, [block] * full + ([rest] if rest else []), stored=True)
+    end = _walk(raw, block, full, rest, stored=True)
     if end != len(raw):
         raise ChunkError(f"the blocks end at byte {end} of {len(raw)}")
 
 
-def _walk(raw: bytes, blocks: list[int], *, stored: bool) -> int:
-    """Follow the block lengths from the header on and return where the last block ends."""
-    place, end = _HEADER.size, len(raw)
-    for number, size in enumerate(blocks):
-        if place + _LENGTH.size > end:
-            raise ChunkError(f"cut off at byte {end}, before block {number + 1} of {len(blocks)}")
-        (length,) = _LENGTH.unpack_from(raw, place)
-        # LZ4 grows what it cannot compress by at most one byte in 255 and 16 more.
-        bound = size if stored else size + size // 255 + 16
-        if not 0 < length <= bound:
-            raise ChunkError(
-                f"block {number + 1} of {len(blocks)} states {length} bytes for {size}"
-            )
-        place += _LENGTH.size + length
+def _walk(raw: bytes, block: int, full: int, last: int, *, stored: bool) -> int:
+    """Follow the block lengths from the header on and return where the last block ends.
+
+    Parameters
+    ----------
+    raw : bytes
+        The chunk.
+    block, last : int
+        Uncompressed bytes of each full block, and of the one after them; 0 if there is none.
+    full : int
+        How many full blocks there are.
+    stored : bool
+        Whether a block that cannot be compressed is stored as it is.
+    """
+    end, blocks = len(raw), full + (last > 0)
+    place, number, length = _HEADER.size, 0, 0
+    bound = _bound(block, stored=stored)
+    length_at = _LENGTH.unpack_from
+    try:
+        # A chunk has a thousand blocks: no more is done for each than it takes.
+        for number in range(full):
+            (length,) = length_at(raw, place)
+            if not 0 < length <= bound:
+                raise _misstated(number, blocks, length, block)
+            place += 4 + length
+        if last:
+            number = full
+            (length,) = length_at(raw, place)
+            if not 0 < length <= _bound(last, stored=stored):
+                raise _misstated(number, blocks, length, last)
+            place += 4 + length
+    except struct.error:
+        raise ChunkError(f"cut off at byte {end}, before block {number + 1} of {blocks}") from None
     if place > end:
-        raise ChunkError(f"cut off at byte {end}, in block {len(blocks)} of {len(blocks)}")
+        raise ChunkError(f"cut off at byte {end}, in block {blocks} of {blocks}")
     return place
+
+
+def _bound(size: int, *, stored: bool) -> int:
+    # LZ4 grows what it cannot compress by at most one byte in 255 and 16 more.
+    return size if stored else size + size // 255 + 16
+
+
+def _misstated(number: int, blocks: int, length: int, size: int) -> ChunkError:
+    return ChunkError(f"block {number + 1} of {blocks} states {length} bytes for {size}")
