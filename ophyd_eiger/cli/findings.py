@@ -167,7 +167,8 @@ def _sensors(replies: Replies) -> Iterator[Finding]:
                 up.append(key.removeprefix("link_"))
             else:
                 # This DCU does not say itself that it is critical: it may not be in use.
-                yield Finding(Severity.WARNING, key, f"{answer.value}", advice=_LINK_CURE)
+                name = _sensor_name(key)
+                yield Finding(Severity.WARNING, name, f"{answer.value}", advice=_LINK_CURE)
             continue
         if not is_link and not isinstance(answer.value, (int, float)):
             continue
