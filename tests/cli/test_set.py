@@ -95,6 +95,7 @@ def test_an_armed_detector_keeps_its_settings(either, run):
     # The monitor is nobody's series.
     assert run("set", either.url, "monitor.buffer_size=7").status == 0
     assert either.get("monitor/config/buffer_size") == 7
+    assert run("set", either.url, "nimages=5", "--dry-run").status == 0
     forced = run("set", either.url, "nimages=5", "--force")
     # The simulated detector refuses it itself, as its own words say.
     assert forced.status == 1
