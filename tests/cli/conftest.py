@@ -80,6 +80,18 @@ def read_only(request):
     yield from started(request.param, initialized=True)
 
 
+@pytest.fixture(scope="module")
+def _unchanged():
+    yield from started("eiger-500k", initialized=True)
+
+
+@pytest.fixture
+def shared(_unchanged):
+    """An EIGER for several tests, which set nothing; it has no faults before and after."""
+    yield _unchanged
+    _unchanged.server.faults.clear()
+
+
 @dataclass
 class Said:
     """What a command said, and how it ended."""

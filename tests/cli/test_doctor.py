@@ -11,8 +11,8 @@ LEVELS = ("ok", "note", "warning", "fault")
 
 
 @pytest.fixture
-def foreign(dcu):
-    proxy = ForeignDcu(dcu.url)
+def foreign(shared):
+    proxy = ForeignDcu(shared.url)
     yield proxy
     proxy.close()
 
@@ -271,23 +271,23 @@ def test_an_old_api_that_does_not_know_idle(foreign, run):
     assert "1.0.0 does not tell" in text
 
 
-def test_a_part_that_hangs_is_asked_once(dcu, run):
-    dcu.server.faults.set("hang", path="GET filewriter*")
-    dcu.server.faults.set("hang", path="GET stream*")
-    said = run("doctor", dcu.url, "--timeout", "1", "--json")
+def test_a_part_that_hangs_is_asked_once(shared, run):
+    shared.server.faults.set("hang", path="GET filewriter*")
+    shared.server.faults.set("hang", path="GET stream*")
+    said = run("doctor", shared.url, "--timeout", "1", "--json")
     assert said.status == 4
     assert "no answer within 1 s" in found(said, "filewriter")[1]
     assert "no answer within 1 s" in found(said, "stream")[1]
     assert found(said, "state")[0] == "ok"
     assert found(said, "monitor")[0] == "ok"
-    assert [fault["struck"] for fault in dcu.server.faults.listing()] == [1, 1]
+    assert [fault["struck"] for fault in shared.server.faults.listing()] == [1, 1]
     # Nothing is said of what was not asked.
     assert {one["subject"] for one in said.json["findings"]}.isdisjoint({"disk", "file writer"})
 
 
-def test_one_that_hangs_altogether(dcu, run):
-    dcu.server.faults.set("hang")
-    said = run("doctor", dcu.url, "--timeout", "1", "--json")
+def test_one_that_hangs_altogether(shared, run):
+    shared.server.faults.set("hang")
+    said = run("doctor", shared.url, "--timeout", "1", "--json")
     assert said.status == 3
     assert said.json["reachable"] is False
     assert "no answer within 1 s" in found(said, "connection")[1]

@@ -67,16 +67,16 @@ def test_types_are_those_of_the_detector(dcu2, run):
     ],
 )
 @pytest.mark.parametrize("dry", [[], ["--dry-run"]])
-def test_nothing_is_put_where_one_is_wrong(dcu, run, assignment, words, dry):
-    said = run("set", dcu.url, "ntrigger=9", assignment, *dry)
+def test_nothing_is_put_where_one_is_wrong(shared, run, assignment, words, dry):
+    said = run("set", shared.url, "ntrigger=9", assignment, *dry)
     assert said.status == 1
     assert words in said.err
-    assert dcu.get("detector/config/ntrigger") == 1
+    assert shared.get("detector/config/ntrigger") == 1
 
 
 @pytest.mark.parametrize("assignments", [["nimages"], ["=5"], [], ["nimages=1", "nimages=2"]])
-def test_wrong_usage(dcu, run, assignments):
-    assert run("set", dcu.url, *assignments).status == 2
+def test_wrong_usage(shared, run, assignments):
+    assert run("set", shared.url, *assignments).status == 2
 
 
 def test_a_dry_run_puts_nothing(dcu, run):

@@ -52,9 +52,9 @@ def test_a_web_server_that_is_no_dcu(name, run, web_server):
 
 
 @pytest.mark.parametrize("name", ARGUMENTS)
-def test_one_that_does_not_answer(name, run, dcu):
-    dcu.server.faults.set("hang")
-    said = run(name, dcu.url, *ARGUMENTS[name], "--timeout", "0.3")
+def test_one_that_does_not_answer(name, run, shared):
+    shared.server.faults.set("hang")
+    said = run(name, shared.url, *ARGUMENTS[name], "--timeout", "0.3")
     assert said.status == 3
     assert "no answer within 0.3 s" in said.out + said.err
 
@@ -83,43 +83,43 @@ def test_every_command_is_tried_here():
     assert tried == set(ARGUMENTS)
 
 
-def test_an_error_is_one_document_and_one_message(dcu, run):
-    said = run("get", dcu.url, "nothing", "--json")
+def test_an_error_is_one_document_and_one_message(shared, run):
+    said = run("get", shared.url, "nothing", "--json")
     assert said.json["error"]["exit_status"] == said.status == 1
     assert said.json["error"]["kind"] == "UnknownSettingError"
     assert said.err == f"Error: {said.json['error']['message']}\n"
 
 
-def test_as_a_process(dcu):
-    done = process("get", dcu.url, "nimages", "--json")
+def test_as_a_process(shared):
+    done = process("get", shared.url, "nimages", "--json")
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["detector/config/nimages"]["value"] == 1
     # A pipe gets no colours and whole lines, unless it is asked for otherwise.
-    done = process("doctor", dcu.url, env={**os.environ, "COLUMNS": "40"})
+    done = process("doctor", shared.url, env={**os.environ, "COLUMNS": "40"})
     assert done.returncode == 0
     assert "\x1b" not in done.stdout
     assert any(len(line) > 90 for line in done.stdout.splitlines())
 
 
-def test_ctrl_c_is_one_line(dcu):
-    dcu.server.faults.set("hang", path="GET detector*count_time")
+def test_ctrl_c_is_one_line(shared):
+    shared.server.faults.set("hang", path="GET detector*count_time")
     with subprocess.Popen(
-        [COMMAND, "get", dcu.url, "count_time"],
+        [COMMAND, "get", shared.url, "count_time"],
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
         env={**os.environ, "PYTHONUNBUFFERED": "1"},
     ) as waiting:
-        while not dcu.server.faults.listing()[0]["struck"]:
+        while not shared.server.faults.listing()[0]["struck"]:
             pass
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate(timeout=30)
     assert (waiting.returncode, out, err) == (130, "", "Error: interrupted\n")
 
 
-def test_a_reader_that_has_enough(dcu):
+def test_a_reader_that_has_enough(shared):
     done = subprocess.run(
-        ["sh", "-c", '"$0" watch "$1" --interval 1 | head -n 1', COMMAND, dcu.url],
+        ["sh", "-c", '"$0" watch "$1" --interval 1 | head -n 1', COMMAND, shared.url],
         capture_output=True,
         text=True,
         check=False,

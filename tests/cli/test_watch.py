@@ -30,6 +30,8 @@ def take(dcu, images):
     dcu.put("detector/config/nimages", images)
     dcu.put("detector/command/arm")
     dcu.put("detector/command/trigger")
+    # It replies when files and monitor have the images.
+    dcu.put("detector/command/disarm")
 
 
 def test_a_line_for_each_poll(dcu, run, between):
