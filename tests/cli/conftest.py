@@ -16,8 +16,9 @@ from click.testing import CliRunner
 import sim_dcu
 from ophyd_eiger.cli import main
 
-# A DCU of somebody else's, beside the device's tests.
-sys.path.insert(0, str(Path(__file__).parents[1] / "device"))
+# A DCU of somebody else's, and what the simulator's tests wait with, are imported by their names.
+for folder in ("device", "sim"):
+    sys.path.insert(0, str(Path(__file__).parents[1] / folder))
 
 VERSIONS = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 

@@ -5,6 +5,7 @@ import threading
 import pytest
 import requests
 from foreign_dcu import ForeignDcu, hanging, missing
+from plain_client import until
 
 GENERATIONS_BY_TURNS = True
 
@@ -25,8 +26,7 @@ def expose(dcu, images=1000):
         target=requests.put, args=[dcu.path("detector/command/trigger")], kwargs={"timeout": 60}
     )
     trigger.start()
-    while dcu.get("detector/status/state") != "acquire":
-        pass
+    until(lambda: dcu.get("detector/status/state") == "acquire", 20)
     return trigger
 
 

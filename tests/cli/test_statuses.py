@@ -10,6 +10,8 @@ from pathlib import Path
 
 import click
 import pytest
+import requests
+from plain_client import until
 
 from ophyd_eiger.cli import main
 from ophyd_eiger.cli.common import EXIT_STATUSES
@@ -101,20 +103,46 @@ def test_as_a_process(shared):
     assert any(len(line) > 90 for line in done.stdout.splitlines())
 
 
-def test_ctrl_c_is_one_line(shared):
-    shared.server.faults.set("hang", path="GET detector*count_time")
+def interrupted(server, *arguments):
+    """Send Ctrl-C when the fault that is set has struck; return how the command ended."""
+
+    def struck():
+        faults = requests.get(f"{server.url}/sim/faults", timeout=20).json()
+        return faults["active"][0]["struck"]
+
     with subprocess.Popen(
-        [COMMAND, "get", shared.url, "count_time"],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "PYTHONUNBUFFERED": "1"},
+        [COMMAND, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
     ) as waiting:
-        while not shared.server.faults.listing()[0]["struck"]:
-            pass
+        until(struck, 30)
         waiting.send_signal(signal.SIGINT)
         out, err = waiting.communicate(timeout=30)
-    assert (waiting.returncode, out, err) == (130, "", "Error: interrupted\n")
+    return waiting.returncode, out, err
+
+
+def test_ctrl_c_is_one_line(shared):
+    shared.server.faults.set("hang", path="GET detector*count_time")
+    ended = interrupted(shared.server, "get", shared.url, "count_time")
+    assert ended == (130, "", "Error: interrupted\n")
+
+
+def test_ctrl_c_while_settings_are_put(dcu):
+    """What was begun is ended, and that is said: the settings belong together."""
+    dcu.server.faults.set("late", path="PUT detector*", seconds=1, times=1)
+    status, out, err = interrupted(dcu.server, "set", dcu.url, "photon_energy=9000", "nimages=7")
+    assert (status, out) == (130, "")
+    assert "is put all the same" in err
+    assert dcu.get("detector/config/photon_energy") == 9000
+    assert dcu.get("detector/config/nimages") == 7
+
+
+def test_ctrl_c_while_it_is_initialized(dcu):
+    dcu.server.faults.set("late", command="initialize", seconds=30)
+    status, out, err = interrupted(dcu.server, "initialize", dcu.url)
+    assert (status, out) == (130, "")
+    assert err.splitlines()[-2:] == [
+        f"the detector goes on with it; see by ophyd-eiger watch {dcu.url}",
+        "Error: interrupted",
+    ]
 
 
 def test_a_reader_that_has_enough(shared):

@@ -10,6 +10,7 @@ from pathlib import Path
 import pexpect
 import pytest
 import requests
+from plain_client import until
 
 from ophyd_eiger.cli import polling, watch
 from ophyd_eiger.cli.polling import Snapshot
@@ -72,14 +73,16 @@ def test_a_critical_reading_is_shown(dcu, run):
 
 
 def test_a_dcu_that_goes_away_and_comes_back(dcu, run, between):
-    def is_back():
-        while True:
-            try:
-                return dcu.get("detector/status/state")
-            except requests.ConnectionError:
-                continue
+    def answers():
+        try:
+            return dcu.get("detector/status/state")
+        except requests.ConnectionError:
+            return None
 
-    between += [lambda: dcu.server.faults.set("die", back=0.5), is_back]
+    between += [
+        lambda: dcu.server.faults.set("die", back=0.5),
+        lambda: until(answers, 20),
+    ]
     said = run("watch", dcu.url, "--count", "3", "--json")
     polls = [json.loads(line) for line in said.out.splitlines()]
     assert [poll["answers"] for poll in polls] == [True, False, True]
