@@ -282,7 +282,10 @@ def _room(replies: Replies) -> Iterator[Finding]:
     if replies.files is not None:
         severity = Severity.NOTE if replies.files else Severity.OK
         text = f"{plural(replies.files, 'file')} on the DCU"
-        advice = "fetch what is wanted and delete them before the disk fills up"
+        advice = (
+            f"ophyd-eiger fetch --all {replies.url} brings them here; with --delete they are "
+            "deleted there when they are proven good"
+        )
         yield Finding(severity, "files", text, advice=advice if replies.files else "")
     if free is None:
         return

@@ -20,6 +20,7 @@ COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 ARGUMENTS = {
     "abort": (),
     "doctor": (),
+    "fetch": (),
     "get": ("count_time",),
     "info": (),
     "initialize": (),
