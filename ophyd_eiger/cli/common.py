@@ -225,7 +225,7 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
     """Turn what went wrong into one message and an exit status."""
     try:
         yield
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, click.Abort):
         failed = Interrupted("interrupted", "KeyboardInterrupt")
     except Failed as error:
         failed = error
@@ -237,7 +237,8 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
         return
     if as_json:
         error = {"kind": failed.kind, "message": failed.message, "exit_status": failed.exit_code}
-        click.echo(json.dumps({"error": error}, indent=2, ensure_ascii=False))
+        # In one line: `watch` gives a line for each poll.
+        click.echo(json.dumps({"error": error}, ensure_ascii=False))
     raise failed
 
 

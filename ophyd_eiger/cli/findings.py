@@ -167,7 +167,8 @@ def _sensors(replies: Replies) -> Iterator[Finding]:
                 up.append(key.removeprefix("link_"))
             else:
                 # This DCU does not say itself that it is critical: it may not be in use.
-                yield Finding(Severity.WARNING, key, f"{answer.value}", advice=_LINK_CURE)
+                name = _sensor_name(key)
+                yield Finding(Severity.WARNING, name, f"{answer.value}", advice=_LINK_CURE)
             continue
         if not is_link and not isinstance(answer.value, (int, float)):
             continue
@@ -281,7 +282,10 @@ def _room(replies: Replies) -> Iterator[Finding]:
     if replies.files is not None:
         severity = Severity.NOTE if replies.files else Severity.OK
         text = f"{plural(replies.files, 'file')} on the DCU"
-        advice = "fetch what is wanted and delete them before the disk fills up"
+        advice = (
+            f"ophyd-eiger fetch --all {replies.url} brings them here; with --delete they are "
+            "deleted there when they are proven good"
+        )
         yield Finding(severity, "files", text, advice=advice if replies.files else "")
     if free is None:
         return

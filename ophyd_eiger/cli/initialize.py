@@ -50,8 +50,12 @@ def command(call: Call, yes: bool, force: bool) -> None:
     if not call.err.is_terminal:
         call.say("initializing ...")
     began = time.monotonic()
-    with call.working(f"initializing {dcu.url}"):
-        state = _initialize(dcu, before)
+    try:
+        with call.working(f"initializing {dcu.url}"):
+            state = _initialize(dcu, before)
+    except KeyboardInterrupt:
+        call.say(f"the detector goes on with it; see by ophyd-eiger watch {dcu.url}")
+        raise
     seconds = time.monotonic() - began
     if not dcu.is_idle(state):
         raise Failed(

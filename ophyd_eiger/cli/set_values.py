@@ -50,7 +50,7 @@ def command(call: Call, assignments: tuple[str, ...], dry_run: bool, force: bool
             )
         )
     wanted = _wanted(dcu, pairs)
-    if not force:
+    if not (force or dry_run):
         _refuse_while_armed(dcu, state, wanted)
     checked = _checked(wanted)
     if dry_run:

@@ -5,6 +5,7 @@ import dataclasses
 import json
 import time
 from collections.abc import Iterator
+from time import sleep
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -52,7 +53,8 @@ def command(call: Call, interval: float, count: int | None) -> None:
     """
     call = dataclasses.replace(call, timeout=call.timeout or PATIENCE_S)
     dcu = call.dcu()
-    show = _lines(call) if call.as_json or not call.out.is_terminal else _display(call)
+    draws = call.out.is_terminal and not call.out.is_dumb_terminal and not call.as_json
+    show = _display(call) if draws else _lines(call)
     seen = False
     with contextlib.suppress(KeyboardInterrupt), show as given:
         for snapshot in _polls(dcu, interval, count):
@@ -81,7 +83,7 @@ def _polls(dcu: "Dcu", interval: float, count: int | None) -> "Iterator[Snapshot
         if polled == count:
             return
         due = max(due + interval, time.monotonic())
-        time.sleep(max(0.0, due - time.monotonic()))
+        sleep(max(0.0, due - time.monotonic()))
 
 
 def _clock(snapshot: "Snapshot") -> str:

@@ -9,11 +9,14 @@ import tomllib
 from pathlib import Path
 
 import bluesky.plans as bp
+import click
 import numpy as np
 import pytest
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
+from ophyd_eiger.cli import main
+from ophyd_eiger.cli.common import EXIT_STATUSES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -101,6 +104,28 @@ def test_the_demos_flags_are_those_of_its_help():
         timeout=60,
     )
     assert flags == set(re.findall(r"^ +(--[a-z-]+)", done.stdout, re.MULTILINE)) - {"--help"}
+
+
+def test_the_commands_and_their_options_are_those_of_their_help():
+    shared = {"--timeout", "--api-version", "--json"}
+    documented = {}
+    for command, rest in re.findall(r"^\| `([a-z]+) URL[^`]*` \|(.*)\|$", README, re.MULTILINE):
+        documented[command] = set(re.findall(r"`(--[a-z-]+)`", rest.rpartition("|")[2])) | shared
+    served = {}
+    for name, command in main.commands.items():
+        options = [p for p in command.params if isinstance(p, click.Option)]
+        if any(p.name == "url" for p in command.params):
+            served[name] = {option.opts[0] for option in options}
+    assert documented == served
+    assert all(f"`{option}`" in README for option in shared)
+
+
+def test_exit_statuses_are_those_of_the_help():
+    rows = re.findall(r"^\| (\d+) \| (.*) \|$", README, re.MULTILINE)
+    told = re.findall(r"^ +(\d+)  (.*)$", EXIT_STATUSES, re.MULTILINE)
+    assert [number for number, _ in rows] == [number for number, _ in told]
+    for (_, words), (_, help_words) in zip(rows, told, strict=True):
+        assert words.replace("`", "").startswith(help_words)
 
 
 @pytest.mark.skipif(shutil.which("make") is None, reason="make missing: apt-get install make")
