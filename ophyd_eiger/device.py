@@ -16,6 +16,7 @@ from ophyd_eiger.destination import Destination
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
+from ophyd_eiger.preflight import Preflight
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import Link
@@ -143,6 +144,31 @@ class EigerDevice(Device):
         status = self.detector.initialize.set(1)
         status.wait()
         return status
+
+    def preflight(self) -> Preflight:
+        """Ask whether the next series can be taken as it is set up now; nothing is changed.
+
+        Does it fit on the DCU and on the disk at home, is it fast enough, is it allowed. `stage`
+        looks at the same, refuses what cannot be, and logs what may go wrong. A scan's number of
+        points is not known before: it is about what one arm takes.
+
+        Returns
+        -------
+        Preflight
+            Prints as a table; true if nothing stands against it.
+
+        Raises
+        ------
+        DcuError
+            If the DCU cannot be asked.
+        """
+        self._connect_once()
+        staging = self._acquisition.staging
+        if staging is None:
+            where = Destination.of(self.name, self.directory, self.file_prefix).directory
+        else:
+            where = staging.directory
+        return self._acquisition.clearance.report(staging, where, self._acquisition.deliveries)
 
     @property
     def fetched(self) -> list[FetchedFile]:

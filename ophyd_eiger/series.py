@@ -9,8 +9,9 @@ The verbs return at once; the worker does the work. For `bp.count([eiger], 2)` i
 with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths are shortened: `config/x` is
 `/detector/api/<version>/config/x`):
 
-    stage    GET status/state; GET what `arming.RELIED_ON` lists; PUT filewriter name_pattern, GET
-             it (and the same for filewriter mode if it was not enabled);
+    stage    GET status/state; GET what `arming.RELIED_ON` lists; GET filewriter status/buffer_free,
+             if the DCU has it; PUT filewriter name_pattern, GET it (and the same for filewriter
+             mode if it was not enabled);
              PUT command/arm; GET config/bit_depth_image; GET config/data_collection_date
     trigger  PUT command/trigger; GET status/state; PUT command/disarm
     trigger  PUT command/arm; GET config/bit_depth_image;
@@ -36,6 +37,7 @@ from pathlib import Path
 from typing import Any
 
 from ophyd_eiger.arming import Arming
+from ophyd_eiger.clearance import Clearance
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
@@ -107,6 +109,7 @@ class Acquisition:
         self.transfer = Transfer(link.client, self.name)
         self.ending = Ending(states, self.transfer)
         self.arming = Arming(states, self.ending, triggers_a_point, live.listed)
+        self.clearance = Clearance(states, self.arming)
         self.exposing = Exposing(states, self.transfer, live.newest)
         self.deliveries: list[Delivery] = []
         self.point: Point | None = None
@@ -252,6 +255,8 @@ class Acquisition:
         self.states.require_idle()
         self.arming.read_what_is_relied_on()
         prepare_directory(directory)
+        self.clearance.begin(self.deliveries)
+        self.clearance.require(self.arming.scheme(None), directory)
         staging = Staging(directory, stem)
         self.deliveries = []
         self.arming.promise = None
