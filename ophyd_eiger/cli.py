@@ -9,6 +9,7 @@ except ImportError as error:
         f"ophyd-eiger: {error}; the command line needs: pip install 'ophyd-eiger[all]'"
     ) from error
 
+from ophyd_eiger.cli_recover import recover
 from ophyd_eiger.errors import EigerError
 
 
@@ -16,6 +17,9 @@ from ophyd_eiger.errors import EigerError
 @click.version_option(package_name="ophyd-eiger")
 def main() -> None:
     """DECTRIS EIGER detectors in Bluesky, over the SIMPLON API."""
+
+
+main.add_command(recover)
 
 
 @main.command()

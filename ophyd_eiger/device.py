@@ -17,6 +17,7 @@ from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.preflight import Preflight
+from ophyd_eiger.recovery import Recovery, RecoveryStatus
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import Link
@@ -76,7 +77,7 @@ class EigerDevice(Device):
         self.directory = directory
         self.file_prefix = prefix
         self._destination: Destination | None = None
-        self._connected = False
+        self._connected = self._was_connected = False
         super().__init__(client.url, name=name, parent=parent, **kwargs)
         self.live.enabled = live
         states = States(self.name, self.detector, self.filewriter, self.monitor, self.link)
@@ -94,6 +95,15 @@ class EigerDevice(Device):
             connect=self._connect_once,
             read=self.read_configuration,
             is_staged=lambda: self._staged != Staged.no,
+        )
+        self.recovery = Recovery(
+            states,
+            self.system,
+            self.configuration,
+            refresh=self.refresh,
+            was_connected=lambda: self._was_connected,
+            originals=lambda: self._acquisition.originals,
+            unstage=self._unstage_if_staged,
         )
 
     # ---- at the prompt ----
@@ -127,7 +137,7 @@ class EigerDevice(Device):
             If the DCU cannot be asked.
         """
         refresh(self.subsystems)
-        self._connected = True
+        self._connected = self._was_connected = True
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = None) -> None:
         """Connect, as ophyd calls it; the DCU's own timeouts apply."""
@@ -144,6 +154,26 @@ class EigerDevice(Device):
         status = self.detector.initialize.set(1)
         status.wait()
         return status
+
+    def recover(self, up_to: str = "restart") -> RecoveryStatus:
+        """Bring the detector back by the mildest means that helps; files on the DCU stay.
+
+        What is staged is unstaged; then cancel, abort, disarm, initialize, and a restart of the
+        DCU's software with initialize after it, until the detector is idle and can be used. After
+        the last two the settings are put back as they were read last.
+
+        Parameters
+        ----------
+        up_to : {"cancel", "abort", "disarm", "initialize", "restart"}
+            The highest rung.
+
+        Returns
+        -------
+        RecoveryStatus
+            Tells which rung it is at, fails with a `RecoveryError` if none helped, and has the
+            `report`, which prints as a table.
+        """
+        return self.recovery.set(up_to)
 
     def preflight(self) -> Preflight:
         """Ask whether the next series can be taken as it is set up now; nothing is changed.
@@ -263,6 +293,7 @@ class EigerDevice(Device):
 
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
+        self.recovery.close()
         self.live.close()
         self._acquisition.close()
         self.link.worker.close()
@@ -310,6 +341,9 @@ class EigerDevice(Device):
                 f"exposure lists {listed} exposures a point, triggers_per_point is {triggers}"
             )
         return listed
+
+    def _unstage_if_staged(self) -> EigerStatus | None:
+        return None if self._staged == Staged.no else cast("EigerStatus", self.unstage())
 
     def _connect_once(self) -> None:
         if not self._connected:

@@ -18,6 +18,7 @@
     ├── StateError (RuntimeError)                 not possible in the state the detector is in
     │   ├── NotStagedError                            trigger, read or describe came too early
     │   ├── PreflightError                            a series that cannot fit or be taken
+    │   ├── RecoveryError                             a detector that could not be brought back
     │   ├── StoppedError                              an exposure that was ended by stop()
     │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
@@ -110,6 +111,10 @@ class NotStagedError(StateError):
 
 class PreflightError(StateError):
     """The series cannot be taken as it is set up: no room, or too fast; nothing was armed."""
+
+
+class RecoveryError(StateError):
+    """The detector could not be brought back, or not with its settings."""
 
 
 class StoppedError(StateError):

@@ -199,6 +199,11 @@ class Acquisition:
         return self.link.worker.submit(self.make_way, EigerStatus(f"{self.name}: stop"))
 
     @property
+    def originals(self) -> dict[EigerSignal, Any]:
+        """What was put for a staging and not put back yet: the value before, by signal."""
+        return {signal: before for signal, (_, before) in self._not_put_back.items()}
+
+    @property
     def busy(self) -> bool:
         """Whether a trigger was asked for that is not done."""
         return self._exposure is not None and not self._exposure.status.done

@@ -72,7 +72,8 @@ class States:
             return
         advice = {
             "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
-            "error": f"initialize it: {self.name}.initialize(); status/error may say why",
+            "error": f"bring it back: {self.name}.recover() with its settings, or initialize it: "
+            f"{self.name}.initialize(); status/error may say why",
             "initialize": "wait until it is idle",
             "configure": "wait until it is idle",
             "ready": "somebody armed it; if nobody uses it, disarm it: "
@@ -159,7 +160,8 @@ class States:
         if state in ("error", "na"):
             raise StateError(
                 f"{self.name}: the detector went into state {state!r} during the exposure"
-                f"{self._faults()}; {self.name}.initialize() brings it back"
+                f"{self._faults()}; {self.name}.recover() brings it back with its settings, "
+                f"{self.name}.initialize() with its defaults"
             )
         return state
 
@@ -253,7 +255,7 @@ class States:
     def _still_lost(self, lost: Unanswered, found: str) -> Unanswered:
         advice = ""
         if isinstance(lost, DcuTimeoutError):
-            advice = f"; {self.name}.initialize() brings back a detector that does not react"
+            advice = f"; {self.name}.recover() brings back a detector that does not react"
         return type(lost)(f"{self.name}: {lost}; {found}{advice}", request=lost.request)
 
 

@@ -1,5 +1,6 @@
 """Bluesky plans for what people do with an EIGER."""
 
+from eiger_plans.recovery import recover
 from eiger_plans.series import series
 
-__all__ = ["series"]
+__all__ = ["recover", "series"]
