@@ -24,9 +24,6 @@ from ophyd_eiger.triggering import Scheme
 
 logger = logging.getLogger(__name__)
 
-# Bytes by the unit that the DCU states.
-UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1024, "kib": 1024, "mb": 1024**2, "gb": 1024**3}
-
 
 class Clearance:
     """Sees before arm that a series is possible.
@@ -153,7 +150,7 @@ class Clearance:
     def _free_on_dcu(self) -> float | None:
         """Return the room for files on the DCU in bytes; None if it does not say."""
         signal = self.states.filewriter.buffer_free
-        return bytes_free(signal, self.states) if self._ask(signal) else None
+        return self.states.in_bytes(signal.last) if self._ask(signal) else None
 
     def _ask(self, signal: EigerSignal) -> bool:
         """Ask for what a series does not depend on: a DCU need not have it, nor answer sensibly."""
@@ -175,18 +172,6 @@ class Clearance:
                 kind = (delivery.shape, np.dtype(delivery.dtype))
                 self._seen[kind] = size / sum(file.images for file in files)
                 self._rate_home = size / seconds if seconds > 0 else self._rate_home
-
-
-def bytes_free(signal: EigerSignal, states: States) -> float | None:
-    """Return the DCU's last answer of free room in bytes; None where it is no number.
-
-    kB at API 1.6 and bytes at 1.8, where the DCU states no unit.
-    """
-    number = number_of(signal.last)
-    if number is None or number < 0:
-        return None
-    otherwise = 1 if states.needs_more_than_disarm() else 1024
-    return number * UNITS.get(signal.unit.lower(), otherwise)
 
 
 def free_at(directory: Path) -> float | None:

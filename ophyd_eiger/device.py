@@ -9,6 +9,7 @@ from ophyd import Component, Device, Kind
 from ophyd.device import Staged
 
 from ophyd_eiger import configuration_files
+from ophyd_eiger.care import Care
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
@@ -96,6 +97,7 @@ class EigerDevice(Device):
             read=self.read_configuration,
             is_staged=lambda: self._staged != Staged.no,
         )
+        self.care = Care(states, self.stream)
         self.recovery = Recovery(
             states,
             self.system,
@@ -294,6 +296,7 @@ class EigerDevice(Device):
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
         self.recovery.close()
+        self.care.stop()
         self.live.close()
         self._acquisition.close()
         self.link.worker.close()

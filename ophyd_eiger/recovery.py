@@ -130,6 +130,11 @@ class Recovery:
         ).start()
         return status
 
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a recovery is not over yet."""
+        return self._status is not None and not self._status.done
+
     def close(self) -> None:
         """Climb no further."""
         self._closed.set()

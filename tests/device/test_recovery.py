@@ -13,7 +13,7 @@ from eiger_plans import recover
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
 from ophyd_eiger.cli import main
-from ophyd_eiger.errors import RecoveryError
+from ophyd_eiger.errors import RecoveryError, StateError
 
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
@@ -289,6 +289,8 @@ def test_one_at_a_time_and_the_status_says_where_it_is(dcu, eiger):
         assert not status.done
     assert "under way: 3 of 5 rungs, by initialize" in repr(status)
     assert eiger.recover() is status
+    with pytest.raises(StateError, match="it is being recovered"):
+        eiger.stage()
     dcu.faults.clear()
     status.wait(30)
 
