@@ -138,6 +138,8 @@ def test_watching_ends_with_a_device_that_nobody_uses(dcu, tmp_path):
     assert not thread.is_alive()
 
 
+# An EIGER2 needs none.
+@pytest.mark.parametrize("model", ["eiger-500k"])
 def test_no_command_while_armed_or_exposing(dcu, eiger, model, requests_sent):
     eiger.configure({"ntrigger": 2})
     eiger.care.period = 0.1
