@@ -6,6 +6,7 @@ the array is stale: it has no value to read until it is asked for again.
 """
 
 import logging
+import time
 from typing import Any
 
 import numpy as np
@@ -167,6 +168,7 @@ class EigerArray(EigerSignal):
                 f"{_difference(found, checked)}",
                 request=f"PUT {self.source}",
             )
+        self.put_at = time.monotonic()
         self._asked = self._readback, self._readback
 
     def _send(self, value: np.ndarray) -> Any:

@@ -16,7 +16,7 @@ from ophyd_eiger.containing import forward_asset_docs
 from ophyd_eiger.destination import Destination
 from ophyd_eiger.device import EigerDevice
 from ophyd_eiger.documents import Promise
-from ophyd_eiger.errors import NotStagedError
+from ophyd_eiger.errors import NotStagedError, StateError
 from ophyd_eiger.naming import DatumNaming, Naming, StreamNaming
 from ophyd_eiger.points import Point
 from ophyd_eiger.signals import EigerSignal
@@ -90,7 +90,14 @@ class EigerDetector(EigerDevice):
         ------
         RedundantStaging
             If it is staged already.
+        StateError
+            While it is being recovered.
         """
+        if self.recovery.is_under_way:
+            raise StateError(
+                f"{self.name}: it is being recovered, and its settings are not back yet; wait for "
+                "the Status of recover()"
+            )
         if self._staged_itself:
             # By a fly scan that failed before it came to its end.
             self.unstage()

@@ -17,6 +17,8 @@
     ├── UnknownSettingError (LookupError)         a name that is no setting of this detector
     ├── StateError (RuntimeError)                 not possible in the state the detector is in
     │   ├── NotStagedError                            trigger, read or describe came too early
+    │   ├── PreflightError                            a series that cannot fit or be taken
+    │   ├── RecoveryError                             a detector that could not be brought back
     │   ├── StoppedError                              an exposure that was ended by stop()
     │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
@@ -106,6 +108,14 @@ class StateError(EigerError, RuntimeError):
 
 class NotStagedError(StateError):
     """A verb came before the one it needs: trigger before stage, read before trigger."""
+
+
+class PreflightError(StateError):
+    """The series cannot be taken as it is set up: no room, or too fast; nothing was armed."""
+
+
+class RecoveryError(StateError):
+    """The detector could not be brought back, or not with its settings."""
 
 
 class StoppedError(StateError):

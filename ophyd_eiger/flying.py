@@ -158,6 +158,7 @@ class Flying:
         acquisition.make_way()
         staging.flown = info.scheme
         self._info = info
+        acquisition.clearance.require(info.scheme, staging.directory)
         acquisition.arm(staging)
 
     def _settings(self, info: TriggerInfo) -> Iterator[tuple[EigerSignal, object]]:

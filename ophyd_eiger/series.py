@@ -9,8 +9,9 @@ The verbs return at once; the worker does the work. For `bp.count([eiger], 2)` i
 with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths are shortened: `config/x` is
 `/detector/api/<version>/config/x`):
 
-    stage    GET status/state; GET what `arming.RELIED_ON` lists; PUT filewriter name_pattern, GET
-             it (and the same for filewriter mode if it was not enabled);
+    stage    GET status/state; GET what `arming.RELIED_ON` lists; GET filewriter status/buffer_free,
+             if the DCU has it; PUT filewriter name_pattern, GET it (and the same for filewriter
+             mode if it was not enabled);
              PUT command/arm; GET config/bit_depth_image; GET config/data_collection_date
     trigger  PUT command/trigger; GET status/state; PUT command/disarm
     trigger  PUT command/arm; GET config/bit_depth_image;
@@ -37,6 +38,7 @@ from typing import Any
 
 from ophyd_eiger.arming import Arming
 from ophyd_eiger.bringing import prepare_directory
+from ophyd_eiger.clearance import Clearance
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
@@ -109,6 +111,7 @@ class Acquisition:
         self.transfer = Transfer(link.client, self.name)
         self.ending = Ending(states, self.transfer)
         self.arming = Arming(states, self.ending, triggers_a_point, live.listed)
+        self.clearance = Clearance(states, self.arming)
         self.exposing = Exposing(states, self.transfer, live.newest)
         self.deliveries: list[Delivery] = []
         self.point: Point | None = None
@@ -206,6 +209,11 @@ class Acquisition:
         return self.link.worker.submit(self.make_way, EigerStatus(f"{self.name}: stop"))
 
     @property
+    def originals(self) -> dict[EigerSignal, Any]:
+        """What was put for a staging and not put back yet: the value before, by signal."""
+        return {signal: before for signal, (_, before) in self._not_put_back.items()}
+
+    @property
     def busy(self) -> bool:
         """Whether a trigger was asked for that is not done."""
         return self._exposure is not None and not self._exposure.status.done
@@ -262,6 +270,8 @@ class Acquisition:
         self.states.require_idle()
         self.arming.read_what_is_relied_on()
         prepare_directory(staging.directory, staging.policy)
+        self.clearance.begin(self.deliveries)
+        self.clearance.require(self.arming.scheme(None), staging.directory)
         self.deliveries = []
         self.arming.promise = None
         self.arming.promise_given = False

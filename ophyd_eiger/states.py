@@ -15,6 +15,7 @@ from ophyd_eiger.errors import (
     RefusedError,
     StateError,
 )
+from ophyd_eiger.replies import number_of
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Detector, Filewriter, Monitor
 
@@ -30,6 +31,8 @@ EARLY_S = 2.0
 # API 1.6 on tells "idle" from "ready".
 FIRST_API_WITH_IDLE = (1, 6)
 FIRST_API_OF_EIGER2 = (1, 8)
+# Bytes by the unit that the DCU states for its room.
+UNITS = {"b": 1, "byte": 1, "bytes": 1, "kb": 1024, "kib": 1024, "mb": 1024**2, "gb": 1024**3}
 
 
 class States:
@@ -72,7 +75,8 @@ class States:
             return
         advice = {
             "na": f"initialize it: {self.name}.initialize() (puts energy and times to defaults)",
-            "error": f"initialize it: {self.name}.initialize(); status/error may say why",
+            "error": f"bring it back: {self.name}.recover() with its settings, or initialize it: "
+            f"{self.name}.initialize(); status/error may say why",
             "initialize": "wait until it is idle",
             "configure": "wait until it is idle",
             "ready": "somebody armed it; if nobody uses it, disarm it: "
@@ -96,6 +100,17 @@ class States:
     def needs_more_than_disarm(self) -> bool:
         """Return whether disarm alone leaves an exposure running, as on EIGER2 from 2020 on."""
         return self._api() >= FIRST_API_OF_EIGER2
+
+    def in_bytes(self, room: Any) -> float | None:
+        """Return what the DCU says of its room for files in bytes; None where it is no number.
+
+        kB at API 1.6 and bytes at 1.8, where it states no unit.
+        """
+        number = number_of(room)
+        if number is None or number < 0:
+            return None
+        otherwise = 1 if self.needs_more_than_disarm() else 1024
+        return number * UNITS.get(self.filewriter.buffer_free.unit.lower(), otherwise)
 
     def refused_trigger(self, error: RefusedError) -> StateError:
         """Return what to tell of a trigger that the detector refused."""
@@ -159,7 +174,8 @@ class States:
         if state in ("error", "na"):
             raise StateError(
                 f"{self.name}: the detector went into state {state!r} during the exposure"
-                f"{self._faults()}; {self.name}.initialize() brings it back"
+                f"{self._faults()}; {self.name}.recover() brings it back with its settings, "
+                f"{self.name}.initialize() with its defaults"
             )
         return state
 
@@ -253,7 +269,7 @@ class States:
     def _still_lost(self, lost: Unanswered, found: str) -> Unanswered:
         advice = ""
         if isinstance(lost, DcuTimeoutError):
-            advice = f"; {self.name}.initialize() brings back a detector that does not react"
+            advice = f"; {self.name}.recover() brings back a detector that does not react"
         return type(lost)(f"{self.name}: {lost}; {found}{advice}", request=lost.request)
 
 

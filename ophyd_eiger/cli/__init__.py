@@ -12,7 +12,18 @@ except ImportError as error:
         f"ophyd-eiger: {error}; the command line needs: pip install 'ophyd-eiger[cli]'"
     ) from error
 
-from ophyd_eiger.cli import abort, demo, doctor, fetch, get, info, initialize, set_values, watch
+from ophyd_eiger.cli import (
+    abort,
+    demo,
+    doctor,
+    fetch,
+    get,
+    info,
+    initialize,
+    recover,
+    set_values,
+    watch,
+)
 
 
 @click.group()
@@ -25,5 +36,5 @@ def main() -> None:
     """
 
 
-for _module in (doctor, info, get, set_values, watch, fetch, initialize, abort, demo):
+for _module in (doctor, info, get, set_values, watch, fetch, initialize, abort, recover, demo):
     main.add_command(_module.command)

@@ -24,6 +24,7 @@ ARGUMENTS = {
     "get": ("count_time",),
     "info": (),
     "initialize": (),
+    "recover": (),
     "set": ("count_time=1",),
     "watch": ("--count", "1"),
 }

@@ -7,14 +7,15 @@ again until its answer changes ends in a star.
 RELIED_ON = "GET what `ophyd_eiger.arming.RELIED_ON` lists"
 NAME = ["PUT filewriter config/name_pattern", "GET filewriter config/name_pattern"]
 ARM = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
+BUFFER = "GET filewriter status/buffer_free"
 STATE = "GET detector status/state"
 POLL = STATE + "*"
 DISARM = "PUT detector command/disarm"
 TRIGGER = "PUT detector command/trigger"
 DATE = "GET detector config/data_collection_date"
-STAGE = [STATE, RELIED_ON, *NAME, *ARM, DATE]
+STAGE = [STATE, RELIED_ON, BUFFER, *NAME, *ARM, DATE]
 # With external triggers the monitor may tell of images, so its mode is asked for.
-EXTERNAL_STAGE = [STATE, RELIED_ON, "GET monitor config/mode", *NAME, *ARM, DATE]
+EXTERNAL_STAGE = [STATE, RELIED_ON, "GET monitor config/mode", BUFFER, *NAME, *ARM, DATE]
 
 
 def put_and_back(*keys):
@@ -90,7 +91,7 @@ SEQUENCES = {
         {},
         [
             ("stage", STAGE),
-            ("prepare", [DISARM, *put_and_back("trigger_mode", "ntrigger"), *ARM]),
+            ("prepare", [DISARM, *put_and_back("trigger_mode", "ntrigger"), BUFFER, *ARM]),
             ("kickoff", []),
             ("complete", [POLL, DISARM]),
             ("unstage", [*put_and_back("ntrigger", "trigger_mode"), *NAME]),

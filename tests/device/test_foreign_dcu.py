@@ -424,7 +424,7 @@ FAILING = {
         hanging("PUT detector command/trigger", done=False),
         DcuTimeoutError,
         r"^eiger: PUT http.*/command/trigger: no answer within .* the state is 'ready': the images "
-        r"may not have been taken; eiger\.initialize\(\) brings back",
+        r"may not have been taken; eiger\.recover\(\) brings back",
     ),
 }
 SHORT = {

@@ -24,8 +24,9 @@ NAME_PATTERN = ["PUT filewriter config/name_pattern", "GET filewriter config/nam
 ARM = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
 TRIGGER = ["PUT detector command/trigger"]
 DISARM = ["GET detector status/state", "PUT detector command/disarm"]
+BUFFER = "GET filewriter status/buffer_free"
 DATE = "GET detector config/data_collection_date"
-STAGE = ["GET detector status/state", *RELIED_ON, *NAME_PATTERN, *ARM, DATE]
+STAGE = ["GET detector status/state", *RELIED_ON, BUFFER, *NAME_PATTERN, *ARM, DATE]
 
 
 def test_a_series_a_point(RE, eiger, requests_sent):
@@ -56,7 +57,7 @@ def test_the_file_writer_is_switched_on_and_off_again(RE, eiger, requests_sent):
     requests_sent.clear()
     RE(bp.count([eiger], 1))
     mode = ["PUT filewriter config/mode", "GET filewriter config/mode"]
-    stage = ["GET detector status/state", *RELIED_ON, *mode, *NAME_PATTERN, *ARM, DATE]
+    stage = ["GET detector status/state", *RELIED_ON, BUFFER, *mode, *NAME_PATTERN, *ARM, DATE]
     assert requests_sent() == stage + TRIGGER + DISARM + NAME_PATTERN + mode
     assert eiger.filewriter.mode.get() == "disabled"
 

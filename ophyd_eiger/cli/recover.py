@@ -1,0 +1,77 @@
+"""`ophyd-eiger recover`: brings a detector back by the mildest means that helps."""
+
+import dataclasses
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from ophyd_eiger.cli.common import Call, dcu_command
+from ophyd_eiger.errors import StateError
+
+if TYPE_CHECKING:
+    from ophyd_eiger.device import EigerDevice
+
+# In these states somebody may be taking data.
+IN_USE = ("configure", "ready", "acquire")
+RUNGS = ("cancel", "abort", "disarm", "initialize", "restart")
+
+
+@dcu_command("recover")
+@click.option(
+    "--up-to",
+    type=click.Choice(RUNGS),
+    default=RUNGS[-1],
+    show_default=True,
+    help="The highest rung.",
+)
+@click.option("--yes", is_flag=True, help="Do not ask, though somebody may be taking data.")
+def command(call: Call, up_to: str, yes: bool) -> None:
+    """Bring a detector back that hangs, failed or is armed by nobody.
+
+    It is cancelled, aborted, disarmed, initialized, and at last its DCU is restarted, until one of
+    these helps. Files on the DCU stay; settings that are lost on the way are put back where they
+    could be read before.
+    """
+    _, state = call.reach()
+    if state in IN_USE and not yes:
+        _ask(state)
+    from ophyd_eiger.detector import EigerDetector
+
+    eiger = EigerDetector(
+        call.url, name="eiger", api_version=call.api_version, timeouts=call.timeouts("initialize")
+    )
+    try:
+        report = _climb(eiger, up_to, call)
+    finally:
+        eiger.destroy()
+    document = {
+        "url": call.url,
+        "recovered": report.recovered,
+        "rungs": [dataclasses.asdict(rung) for rung in report.rungs],
+        "put_back": [*(report.restored.put if report.restored else ()), *report.arrays],
+        "lost": list(report.lost),
+        "notes": list(report.notes),
+    }
+    call.give(document, repr(report))
+
+
+def _ask(state: str) -> None:
+    """Ask whether what runs may be ended; where nobody can answer, it may not."""
+    if not sys.stdin.isatty():
+        raise StateError(f"the state is {state!r}: somebody may be taking data; --yes ends it")
+    click.confirm(f"the state is {state!r}: is nobody taking data? End it", abort=True, err=True)
+
+
+def _climb(eiger: "EigerDevice", up_to: str, call: Call) -> Any:
+    status = eiger.recover(up_to)
+    shown: list[Any] = []
+
+    def show(**_: Any) -> None:
+        for rung in status.report.rungs[len(shown) :]:
+            shown.append(rung)
+            call.say(f"  {rung}")
+
+    status.watch(show)
+    status.wait()
+    return status.report
