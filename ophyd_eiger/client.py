@@ -9,9 +9,7 @@ import json
 import logging
 import math
 import re
-import threading
 import time
-import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -42,6 +40,8 @@ logger = logging.getLogger(__name__)
 # another one would take an EIGER for an EIGER2.
 KNOWN_APIS = ("1.0.0", "1.5.0", "1.6.0", "1.8.0")
 _HEADERS = dict(requests.utils.default_headers())
+# More are closed after use; nobody has as many threads.
+MOST_CONNECTIONS = 64
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
 # The HTTP status of a part of a file, and what says which part (RFC 9110, 14.4).
@@ -134,7 +134,7 @@ class Body:
 
 
 class DcuClient:
-    """Requests to one DCU over kept-alive connections, those of each thread its own.
+    """Requests to one DCU over kept-alive connections, from any thread.
 
     Parameters
     ----------
@@ -156,9 +156,7 @@ class DcuClient:
         self.url = base_url(address)
         self.timeouts = timeouts or Timeouts()
         self._api_version = api_version
-        self._local = threading.local()
-        self._adapters: weakref.WeakSet[HTTPAdapter] = weakref.WeakSet()
-        self._lock = threading.Lock()
+        self._adapter = _new_adapter()
         self.ledger = Ledger()
 
     def __repr__(self) -> str:
@@ -350,20 +348,16 @@ class DcuClient:
             logger.debug("%s: gone already", error)
 
     def close(self) -> None:
-        """Close every connection; the next request opens a new one."""
-        with self._lock:
-            adapters, self._adapters = list(self._adapters), weakref.WeakSet()
-        self._local = threading.local()
-        for adapter in adapters:
-            adapter.close()
+        """Close every connection, those in use when they are not any more.
 
-    def _adapter(self) -> HTTPAdapter:
-        adapter = getattr(self._local, "adapter", None)
-        if adapter is None:
-            adapter = self._local.adapter = HTTPAdapter(max_retries=0, pool_maxsize=2)
-            with self._lock:
-                self._adapters.add(adapter)
-        return adapter
+        The next request opens a new one.
+        """
+        adapter, self._adapter = self._adapter, _new_adapter()
+        pools = adapter.poolmanager.pools
+        # The adapter forgets its pools, whose connections live as long as a reply that is kept.
+        for pool in [pools[key] for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated
+            pool.close()
+        adapter.close()
 
     def _send(
         self, method: str, url: str, timeout: float, *, stream: bool = False, **parts: Any
@@ -376,7 +370,7 @@ class DcuClient:
         request = requests.PreparedRequest()
         headers = {**_HEADERS, **parts.pop("headers", {})}
         request.prepare(method=method, url=url, headers=headers, **parts)
-        response = self._adapter().send(request, timeout=(self.timeouts.connect, timeout))
+        response = self._adapter.send(request, timeout=(self.timeouts.connect, timeout))
         if not stream:
             response.content  # noqa: B018 - it is kept
         return response
@@ -488,6 +482,10 @@ def _body(
             request=f"GET {url}",
         )
     return Body(start, int(match[3]), version, read_into)
+
+
+def _new_adapter() -> HTTPAdapter:
+    return HTTPAdapter(max_retries=0, pool_connections=1, pool_maxsize=MOST_CONNECTIONS)
 
 
 def _new_memory(size: int) -> memoryview:
