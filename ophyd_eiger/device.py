@@ -15,6 +15,7 @@ from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination
+from ophyd_eiger.home import FilesHome
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
 from ophyd_eiger.owed import take_on
@@ -96,6 +97,12 @@ class EigerDevice(Device):
         self.link.interrupt = self._acquisition.interrupt
         self.link.refuse_while_staged = self._acquisition.refuse_while_staged
         self.link.after_command = self._after_command
+        self.files_home = FilesHome(
+            f"{self.name}_files",
+            f"{client.url}/data",
+            self._acquisition.bring_home,
+            lambda: list(self._acquisition.deliveries),
+        )
         self.configuration = Configuration(
             self.name,
             self.subsystems,

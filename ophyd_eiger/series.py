@@ -195,6 +195,17 @@ class Acquisition:
         timed = self.link.client.ledger.timed("unstage", lambda: self._unstage(check))
         return self.link.worker.submit(timed, EigerStatus(f"{self.name}: unstage"))
 
+    def bring_home(self) -> EigerStatus:
+        """End the series that is armed, if any; done when every file is home and checked."""
+        timed = self.link.client.ledger.timed("files", self._bring_home)
+        return self.link.worker.submit(timed, EigerStatus(f"{self.name}: files"))
+
+    def _bring_home(self) -> None:
+        self.make_way()
+        for delivery in self.deliveries:
+            self.transfer.finalize(delivery)
+        self.transfer.wait(self.link.client.timeouts.files)
+
     def stop(self, *, success: bool = False) -> EigerStatus:
         """End the exposure and the series that run now; the next trigger arms a new one.
 

@@ -1,0 +1,96 @@
+"""A run that ends when its files are home, and says what came."""
+
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import event_model
+import pytest
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus
+from eiger_plans import files_home
+
+import sim_dcu
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts
+
+
+@pytest.fixture
+def dcu():
+    with sim_dcu.serve("eiger-500k", time_scale=0, seed=3, initialized=True) as server:
+        yield server
+
+
+@pytest.fixture
+def eiger(dcu, tmp_path):
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(files=1))
+    yield device
+    device.destroy()
+
+
+@pytest.fixture
+def taken(eiger, tmp_path):
+    """Run plans with the preprocessor; what was home when the stop document came is kept."""
+    documents: list[tuple[str, dict]] = []
+    engine = RunEngine({})
+    engine.preprocessors.append(files_home(eiger))
+
+    def note(name, doc):
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        home = sorted(path.name for path in tmp_path.glob("*.h5")) if name == "stop" else None
+        documents.append((name, {**doc, "home": home}))
+
+    engine.subscribe(note)
+
+    def run(plan):
+        documents.clear()
+        engine(plan)
+        return documents
+
+    run.documents = documents
+    return run
+
+
+def told(documents, stream="eiger_files"):
+    """Return the data of the events of a stream."""
+    uids = [d["uid"] for n, d in documents if n == "descriptor" and d["name"] == stream]
+    return [d["data"] for n, d in documents if n == "event" and d["descriptor"] in uids]
+
+
+@pytest.mark.parametrize("wait", [True, False])
+def test_files_are_home_before_the_stop_document(eiger, taken, tmp_path, wait):
+    eiger.configure({"nimages": 3, "filewriter.nimages_per_file": 2})
+    eiger.file_policy = FilePolicy(wait=wait)
+    documents = taken(bp.count([eiger], 2))
+    (stop,) = [doc for name, doc in documents if name == "stop"]
+    assert stop["home"] == sorted(path.name for path in tmp_path.glob("*.h5"))
+    # Of each series two data files, the master and the view.
+    assert len(stop["home"]) == 8
+    events = told(documents)
+    assert [event["eiger_files_images"] for event in events] == [3, 3]
+    assert [event["eiger_files_images_promised"] for event in events] == [3, 3]
+    assert [event["eiger_files_files"] for event in events] == [3, 3]
+    for event in events:
+        files = tmp_path.glob(f"{event['eiger_files_series']}_*[!w].h5")
+        assert event["eiger_files_bytes"] == sum(path.stat().st_size for path in files)
+        assert event["eiger_files_directory"] == str(tmp_path)
+
+
+def test_a_series_that_waits_for_more_triggers_is_ended(eiger, taken):
+    eiger.configure({"ntrigger": 5})
+    (event,) = told(taken(bp.count([eiger], 2)))
+    assert (event["eiger_files_images_promised"], event["eiger_files_images"]) == (5, 2)
+
+
+def test_runs_with_keys_get_their_own(eiger, taken):
+    documents = taken(bpp.set_run_key_wrapper(bp.count([eiger], 2), "mine"))
+    assert len(told(documents)) == 2
+
+
+def test_a_run_without_images_has_no_such_stream(eiger, taken):
+    assert told(taken(bp.count([eiger.detector.state], 1))) == []
+
+
+def test_files_that_do_not_come_fail_the_run(dcu, taken, eiger):
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    with pytest.raises(FailedStatus, match=r"_data_000001\.h5.* did not come home"):
+        taken(bp.count([eiger]))
+    (stop,) = [doc for name, doc in taken.documents if name == "stop"]
+    assert stop["exit_status"] == "fail"
