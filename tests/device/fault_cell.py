@@ -130,11 +130,14 @@ class Scan:
         Where the files go.
     way : {"step", "fly"}
         How the points are taken.
+    points : int
+        How many.
     """
 
-    def __init__(self, dcu: Any, folder: Path, way: str) -> None:
+    def __init__(self, dcu: Any, folder: Path, way: str, points: int = POINTS) -> None:
         self.dcu = dcu
         self.way = way
+        self.points = points
         self.eiger = EigerDetector(dcu.url, name="eiger", directory=folder, timeouts=TIMEOUTS)
         self.documents: list[tuple[str, dict[str, Any]]] = []
         self.engine = RunEngine({})
@@ -151,7 +154,7 @@ class Scan:
                     "frame_time": 0.005,
                     "count_time": 0.004,
                     "nimages": IMAGES,
-                    "ntrigger": POINTS,
+                    "ntrigger": self.points,
                     "filewriter.nimages_per_file": IMAGES,
                 }
             )
@@ -162,7 +165,7 @@ class Scan:
         return outcome
 
     def _strike(self, fault: str, wanted: str, phase: str) -> None:
-        if phase != wanted:
+        if not phase or phase != wanted:
             return
         name, arguments = fault.split()[0], dict(FAULTS[fault])
         if fault in OF_PATHS:
@@ -175,7 +178,9 @@ class Scan:
         @bpp.stage_decorator([self.eiger])
         @bpp.run_decorator()
         def points() -> Iterator[Any]:
-            for name in ("first trigger", "mid-series", "last trigger"):
+            names = {0: "first trigger", self.points // 2: "mid-series"}
+            for number in range(self.points):
+                name = names.get(number, "last trigger" if number == self.points - 1 else "")
                 self._strike(fault, phase, name)
                 if name == "last trigger":
                     self._strike(fault, phase, "disarm")
@@ -193,7 +198,7 @@ class Scan:
                 self._strike(fault, phase, name)
             yield from bps.prepare(
                 self.eiger,
-                {"number_of_events": POINTS, "exposures_per_event": IMAGES},
+                {"number_of_events": self.points, "exposures_per_event": IMAGES},
                 wait=True,
             )
             yield from bps.declare_stream(self.eiger, name="primary", collect=True)
@@ -268,7 +273,7 @@ class Scan:
         self.documents.clear()
         outcome = self.run("late", "never")
         self._compare(outcome)
-        if outcome.raised or outcome.right != POINTS:
+        if outcome.raised or outcome.right != self.points:
             return f"{outcome.raised} {outcome}"
         return ""
 

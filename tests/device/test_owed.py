@@ -2,12 +2,16 @@
 
 import logging
 import os
+import re
+import subprocess
+import sys
 from pathlib import Path
 
 import bluesky.plans as bp
 import h5py
 import numpy as np
 import pytest
+import requests
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
@@ -240,3 +244,54 @@ def test_where_the_dcus_disk_is_mounted_nothing_is_fetched(RE, catalog, tmp_path
         with pytest.raises(TransferError, match="nowhere: the DCU's data folder is not mounted"):
             eiger.stage().wait(20)
         eiger.destroy()
+
+
+FULL = """
+import resource, sys
+import bluesky.plans as bp
+from bluesky import RunEngine
+from bluesky.utils import FailedStatus
+from ophyd_eiger import EigerDetector, Timeouts
+
+url, folder, limit = sys.argv[1:]
+eiger = EigerDetector(url, name="eiger", directory=folder, timeouts=Timeouts(files=1))
+eiger.connect()
+eiger.configure({"nimages": 40})
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), hard))
+try:
+    RunEngine({})(bp.count([eiger], 2))
+except FailedStatus as error:
+    print(error.__cause__)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(len(eiger.fetch()))
+eiger.destroy()
+"""
+
+
+def test_a_disk_that_fills_up_is_told_and_the_series_completed_when_there_is_room(dcu, tmp_path):
+    """A limit on the size of files stands for the disk: masters fit, data files do not."""
+    limit = 800_000
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, dcu.url, str(tmp_path / "data"), str(limit)],
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    told, came = done.stdout.splitlines()
+    sizes = {
+        name: int(requests.head(f"{dcu.url}/data/{name}", timeout=20).headers["Content-Length"])
+        for name in requests.get(f"{dcu.url}/filewriter/api/1.6.0/files", timeout=20).json()
+    }
+    big = [name for name in sizes if sizes[name] > limit]
+    assert came == str(len(big))
+    assert re.search(
+        rf"{tmp_path}/data/eiger_\w+_data_000001\.h5: cannot be written after {limit} of "
+        rf"\d+ bytes: File too large",
+        told,
+    )
+    home = tmp_path / "data"
+    for name, size in sizes.items():
+        assert (home / name).stat().st_size == size
+    assert list(home.glob(".*")) == []
