@@ -8,10 +8,9 @@ import click
 
 from ophyd_eiger.cli.common import Call, dcu_command
 from ophyd_eiger.errors import StateError
-from ophyd_eiger.recovery_report import RUNGS
+from ophyd_eiger.recovery_report import RUNGS, RecoveryReport
 
 if TYPE_CHECKING:
-    from ophyd_eiger.recovery_report import RecoveryReport
     from ophyd_eiger.tended import TendedDevice
 
 
@@ -61,7 +60,7 @@ def _ask(state: str) -> None:
     click.confirm(f"the state is {state!r}: is nobody taking data? End it", abort=True, err=True)
 
 
-def _climb(eiger: "TendedDevice", up_to: str, call: Call) -> "RecoveryReport":
+def _climb(eiger: "TendedDevice", up_to: str, call: Call) -> RecoveryReport:
     status = eiger.recover(up_to)
     shown: list[Any] = []
 
