@@ -15,6 +15,7 @@ from ophyd_eiger.arming import Arming
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError, StateError
 from ophyd_eiger.points import Staging
+from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.preflight import REFUSE, WARN, Check, Facts, Preflight, checks
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.required import require_whole
@@ -40,9 +41,8 @@ class Clearance:
         self.states = states
         self.name = states.name
         self.arming = arming
-        # Bytes an image and bytes/s of the newest files, by the images' shape and type.
+        # Bytes an image of the newest files, by the images' shape and type.
         self._seen: dict[tuple[tuple[int, int], np.dtype], float] = {}
-        self._rate_home: float | None = None
         self._told: set[tuple[str, Scheme]] = set()
 
     def begin(self, before: Iterable[Delivery]) -> None:
@@ -50,7 +50,7 @@ class Clearance:
         self._learn(before)
         self._told = set()
 
-    def require(self, scheme: Scheme, directory: Path) -> None:
+    def require(self, scheme: Scheme, directory: Path, policy: FilePolicy) -> None:
         """See that a series can be armed; warnings are logged, once a staging.
 
         Raises
@@ -60,11 +60,11 @@ class Clearance:
         DcuError
             If the DCU cannot be asked.
         """
-        found = self._look(scheme, directory)
+        found = self._look(scheme, directory, policy)
         if not found:
             # It may not have followed the last setting at once.
             self._ask(self.states.detector.bit_depth_image)
-            found = self._look(scheme, directory)
+            found = self._look(scheme, directory, policy)
         for check in found.checks:
             if check.severity == WARN and (check.subject, scheme) not in self._told:
                 self._told.add((check.subject, scheme))
@@ -72,7 +72,11 @@ class Clearance:
         found.raise_refusals()
 
     def report(
-        self, staging: Staging | None, directory: Path, deliveries: Iterable[Delivery]
+        self,
+        staging: Staging | None,
+        directory: Path,
+        policy: FilePolicy,
+        deliveries: Iterable[Delivery],
     ) -> Preflight:
         """Ask for all that the next series depends on, and return what stage would find.
 
@@ -82,6 +86,8 @@ class Clearance:
             What is staged, so that the detector need not be idle.
         directory : Path
             Where the files will go.
+        policy : FilePolicy
+            What becomes of them.
         deliveries : iterable of Delivery
             The files that came home so far.
 
@@ -109,14 +115,14 @@ class Clearance:
         self._ask(self.states.detector.bit_depth_image)
         if not allowed("settings", lambda: self.arming.scheme(staging)):
             return Preflight(self.name, None, refusals)
-        found = self._look(self.arming.scheme(staging), directory)
+        found = self._look(self.arming.scheme(staging), directory, policy)
         return Preflight(self.name, found.facts, (*refusals, *found.checks))
 
-    def _look(self, scheme: Scheme, directory: Path) -> Preflight:
-        facts = self._facts(scheme, directory)
+    def _look(self, scheme: Scheme, directory: Path, policy: FilePolicy) -> Preflight:
+        facts = self._facts(scheme, directory, policy)
         return Preflight(self.name, facts, checks(facts))
 
-    def _facts(self, scheme: Scheme, directory: Path) -> Facts:
+    def _facts(self, scheme: Scheme, directory: Path, policy: FilePolicy) -> Facts:
         detector, filewriter = self.states.detector, self.states.filewriter
         shape = (
             require_whole(detector.y_pixels_in_detector, 1),
@@ -139,11 +145,12 @@ class Clearance:
                 and filewriter.compression_enabled.last is not False
             ),
             seen=None if kind is None else self._seen.get((shape, kind)),
-            rate_home=self._rate_home,
             images_per_file=require_whole(filewriter.nimages_per_file),
             dcu_free=self._free_on_dcu(),
             directory=directory,
             disk_free=free_at(directory),
+            copied=policy.mount is None,
+            deleted=policy.delete_on_dcu,
             limits_week=self.states.needs_more_than_disarm(),
         )
 
@@ -167,11 +174,9 @@ class Clearance:
         for delivery in deliveries:
             files = [file for file in tuple(delivery.home.values()) if file.images]
             size = sum(file.bytes for file in files)
-            seconds = sum(file.seconds for file in files)
             if files:
                 kind = (delivery.shape, np.dtype(delivery.dtype))
                 self._seen[kind] = size / sum(file.images for file in files)
-                self._rate_home = size / seconds if seconds > 0 else self._rate_home
 
 
 def free_at(directory: Path) -> float | None:

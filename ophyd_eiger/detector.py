@@ -14,12 +14,12 @@ from ophyd.utils.errors import RedundantStaging
 
 from ophyd_eiger.containing import forward_asset_docs
 from ophyd_eiger.destination import Destination
-from ophyd_eiger.device import EigerDevice
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.errors import NotStagedError, StateError
 from ophyd_eiger.naming import DatumNaming, Naming, StreamNaming
 from ophyd_eiger.points import Point
 from ophyd_eiger.signals import EigerSignal
+from ophyd_eiger.tended import TendedDevice
 from ophyd_eiger.triggering import TriggerInfo, TriggerMode
 from ophyd_eiger.worker import EigerStatus
 
@@ -27,7 +27,7 @@ from ophyd_eiger.worker import EigerStatus
 FLY_STREAM = "primary"
 
 
-class EigerDetector(EigerDevice):
+class EigerDetector(TendedDevice):
     """A DECTRIS EIGER detector, driven over its DCU's SIMPLON API.
 
     Each event records `<name>_series_id` and has the images `<name>_image`, shaped (images a

@@ -10,7 +10,6 @@ from ophyd import Component, Device, Kind
 from ophyd.device import Staged
 
 from ophyd_eiger import configuration_files
-from ophyd_eiger.care import Care
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
@@ -21,8 +20,6 @@ from ophyd_eiger.live import Live
 from ophyd_eiger.owed import take_on
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.policy import FilePolicy
-from ophyd_eiger.preflight import Preflight
-from ophyd_eiger.recovery import Recovery, RecoveryStatus
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import Link
@@ -86,7 +83,7 @@ class EigerDevice(Device):
         self.file_prefix = prefix
         self.file_policy = file_policy or FilePolicy()
         self._destination: Destination | None = None
-        self._connected = self._was_connected = False
+        self._connected = False
         super().__init__(client.url, name=name, parent=parent, **kwargs)
         self.live.enabled = live
         states = States(self.name, self.detector, self.filewriter, self.monitor, self.link)
@@ -110,16 +107,6 @@ class EigerDevice(Device):
             connect=self._connect_once,
             read=self.read_configuration,
             is_staged=lambda: self._staged != Staged.no,
-        )
-        self.care = Care(states, self.stream)
-        self.recovery = Recovery(
-            states,
-            self.system,
-            self.configuration,
-            refresh=self.refresh,
-            was_connected=lambda: self._was_connected,
-            originals=lambda: self._acquisition.originals,
-            unstage=self._unstage_if_staged,
         )
 
     # ---- at the prompt ----
@@ -153,7 +140,7 @@ class EigerDevice(Device):
             If the DCU cannot be asked.
         """
         refresh(self.subsystems)
-        self._connected = self._was_connected = True
+        self._connected = True
 
     def wait_for_connection(self, all_signals: bool = False, timeout: Any = None) -> None:
         """Connect, as ophyd calls it; the DCU's own timeouts apply."""
@@ -170,51 +157,6 @@ class EigerDevice(Device):
         status = self.detector.initialize.set(1)
         status.wait()
         return status
-
-    def recover(self, up_to: str = "restart") -> RecoveryStatus:
-        """Bring the detector back by the mildest means that helps; files on the DCU stay.
-
-        What is staged is unstaged; then cancel, abort, disarm, initialize, and a restart of the
-        DCU's software with initialize after it, until the detector is idle and can be used. After
-        the last two the settings are put back as they were read last.
-
-        Parameters
-        ----------
-        up_to : {"cancel", "abort", "disarm", "initialize", "restart"}
-            The highest rung.
-
-        Returns
-        -------
-        RecoveryStatus
-            Tells which rung it is at, fails with a `RecoveryError` if none helped, and has the
-            `report`, which prints as a table.
-        """
-        return self.recovery.set(up_to)
-
-    def preflight(self) -> Preflight:
-        """Ask whether the next series can be taken as it is set up now; nothing is changed.
-
-        Does it fit on the DCU and on the disk at home, is it fast enough, is it allowed. `stage`
-        looks at the same, refuses what cannot be, and logs what may go wrong. A scan's number of
-        points is not known before: it is about what one arm takes.
-
-        Returns
-        -------
-        Preflight
-            Prints as a table; true if nothing stands against it.
-
-        Raises
-        ------
-        DcuError
-            If the DCU cannot be asked.
-        """
-        self._connect_once()
-        staging = self._acquisition.staging
-        if staging is None:
-            where = Destination.of(self.name, self.directory, self.file_prefix).directory
-        else:
-            where = staging.directory
-        return self._acquisition.clearance.report(staging, where, self._acquisition.deliveries)
 
     @property
     def fetched(self) -> list[FetchedFile]:
@@ -357,8 +299,6 @@ class EigerDevice(Device):
 
     def destroy(self) -> None:
         """End what runs, the device's threads and its connections; files stay on the DCU."""
-        self.recovery.close()
-        self.care.stop()
         self.live.close()
         self._acquisition.close()
         self.link.worker.close()
@@ -406,9 +346,6 @@ class EigerDevice(Device):
                 f"exposure lists {listed} exposures a point, triggers_per_point is {triggers}"
             )
         return listed
-
-    def _unstage_if_staged(self) -> EigerStatus | None:
-        return None if self._staged == Staged.no else cast("EigerStatus", self.unstage())
 
     def _connect_once(self) -> None:
         if not self._connected:

@@ -158,7 +158,7 @@ class Flying:
         acquisition.make_way()
         staging.flown = info.scheme
         self._info = info
-        acquisition.clearance.require(info.scheme, staging.directory)
+        acquisition.clearance.require(info.scheme, staging.directory, staging.policy)
         acquisition.arm(staging)
 
     def _settings(self, info: TriggerInfo) -> Iterator[tuple[EigerSignal, object]]:

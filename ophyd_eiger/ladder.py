@@ -17,7 +17,6 @@ from ophyd_eiger.subsystems import System
 
 logger = logging.getLogger(__name__)
 
-RUNGS = ("cancel", "abort", "disarm", "initialize", "restart")
 ENDINGS = ("cancel", "abort", "disarm")
 # In these states those are refused.
 LOST = ("na", "error")

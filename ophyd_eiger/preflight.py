@@ -13,6 +13,7 @@ from ophyd_eiger.settings import table
 from ophyd_eiger.triggering import Scheme
 
 OK, WARN, REFUSE = "ok", "warn", "refuse"
+DCU = "room on the DCU"
 
 # The format of LZ4 blocks has nothing come out smaller than 1/255 of what went in; that is all that
 # is certain before images are taken. Images without a single photon come close to it.
@@ -53,8 +54,6 @@ class Facts:
         Whether files hold compressed images.
     seen : float or None
         Bytes an image in the newest files of such images.
-    rate_home : float or None
-        At which the newest files came home, in bytes/s.
     images_per_file : int
         `nimages_per_file`.
     dcu_free : float or None
@@ -63,6 +62,10 @@ class Facts:
         Where the files go.
     disk_free : float or None
         Room there, in bytes.
+    copied : bool
+        Whether files are copied to `directory`, and not read where the DCU's disk is mounted.
+    deleted : bool
+        Whether each is deleted on the DCU as soon as its copy is proven good.
     limits_week : bool
         Whether the firmware may refuse series of more than a week.
     """
@@ -77,11 +80,12 @@ class Facts:
     shortest_frame_time: float | None
     compressed: bool
     seen: float | None
-    rate_home: float | None
     images_per_file: int
     dcu_free: float | None
     directory: Path
     disk_free: float | None
+    copied: bool
+    deleted: bool
     limits_week: bool
 
     @property
@@ -204,9 +208,6 @@ class Preflight:
             text += f", {_seconds(facts.seconds)} at least"
         if facts.likely_image:
             text += f"; about {_bytes(facts.likely_image)} an image ({facts.assumption})"
-        if facts.rate_home and facts.likely_image:
-            home = facts.likely_image * scheme.total / facts.rate_home
-            text += f", home in {_seconds(home)} at the {_bytes(facts.rate_home)}/s of the last"
         return text
 
 
@@ -216,9 +217,10 @@ def checks(facts: Facts) -> Iterator[Check]:
         f"fetch what you need and clear it ({facts.device}.filewriter.clear.set(1) deletes every "
         "file on the DCU)"
     )
-    yield from _room(facts, "room on the DCU", facts.dcu_free, "for files on the DCU", clear)
-    elsewhere = f"make room, or give {facts.device} another directory"
-    yield from _room(facts, "room at home", facts.disk_free, f"in {facts.directory}", elsewhere)
+    yield from _room(facts, DCU, facts.dcu_free, "for files on the DCU", clear)
+    if facts.copied:
+        elsewhere = f"make room, or give {facts.device} another directory"
+        yield from _room(facts, "room at home", facts.disk_free, f"in {facts.directory}", elsewhere)
     if not facts.scheme.mode.takes_one_image:
         yield from _times(facts)
     yield from _numbers(facts)
@@ -234,7 +236,14 @@ def _room(
     wanted = total * likely + y * x * MASTER_PIXEL
     needs, there_is = f"about {_bytes(wanted)}", _bytes(free)
     fewer = "" if total == 1 else ", or take fewer images a series"
-    if total * least > free:
+    if facts.deleted and subject == DCU and wanted > free:
+        sentence = (
+            f"{there_is} are free {where}, and {_images(total)} need about {_bytes(wanted)} "
+            f"({_bytes(likely)} an image, {facts.assumption}): they fit only if files come home, "
+            f"and are deleted, as fast as images are taken; else {what_to_do}{fewer}"
+        )
+        yield Check(subject, needs, there_is, WARN, sentence)
+    elif total * least > free:
         how = f" even if each shrank to 1/{LARGEST_RATIO:g}, the most that LZ4 can"
         sentence = (
             f"{there_is} are free {where}, and {_images(total)} of {x} x {y} pixels of "

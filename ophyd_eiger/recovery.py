@@ -16,9 +16,9 @@ from ophyd.utils.errors import WaitTimeoutError
 
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.errors import DcuError, EigerError, RecoveryError
-from ophyd_eiger.ladder import RUNGS, Ladder
+from ophyd_eiger.ladder import Ladder
 from ophyd_eiger.progress import Progress
-from ophyd_eiger.recovery_report import DONE, FAILED, RecoveryReport, Rung
+from ophyd_eiger.recovery_report import DONE, FAILED, RUNGS, RecoveryReport, Rung
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.snapshot import Snapshot

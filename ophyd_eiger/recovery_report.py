@@ -5,6 +5,8 @@ from dataclasses import dataclass
 
 from ophyd_eiger.settings import Report, table
 
+# From the mildest to the last.
+RUNGS = ("cancel", "abort", "disarm", "initialize", "restart")
 DONE, FAILED, SKIPPED = "done", "failed", "skipped"
 
 

@@ -282,7 +282,7 @@ class Acquisition:
         self.arming.read_what_is_relied_on()
         prepare_directory(staging.directory, staging.policy)
         self.clearance.begin(self.deliveries)
-        self.clearance.require(self.arming.scheme(None), staging.directory)
+        self.clearance.require(self.arming.scheme(None), staging.directory, staging.policy)
         self.deliveries = []
         self.arming.promise = None
         self.arming.promise_given = False

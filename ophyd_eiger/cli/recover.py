@@ -8,13 +8,10 @@ import click
 
 from ophyd_eiger.cli.common import Call, dcu_command
 from ophyd_eiger.errors import StateError
+from ophyd_eiger.recovery_report import RUNGS, RecoveryReport
 
 if TYPE_CHECKING:
-    from ophyd_eiger.device import EigerDevice
-
-# In these states somebody may be taking data.
-IN_USE = ("configure", "ready", "acquire")
-RUNGS = ("cancel", "abort", "disarm", "initialize", "restart")
+    from ophyd_eiger.tended import TendedDevice
 
 
 @dcu_command("recover")
@@ -33,12 +30,12 @@ def command(call: Call, up_to: str, yes: bool) -> None:
     these helps. Files on the DCU stay; settings that are lost on the way are put back where they
     could be read before.
     """
-    _, state = call.reach()
-    if state in IN_USE and not yes:
+    dcu, state = call.reach()
+    if dcu.is_busy(state) and not yes:
         _ask(state)
-    from ophyd_eiger.detector import EigerDetector
+    from ophyd_eiger.tended import TendedDevice
 
-    eiger = EigerDetector(
+    eiger = TendedDevice(
         call.url, name="eiger", api_version=call.api_version, timeouts=call.timeouts("initialize")
     )
     try:
@@ -63,7 +60,7 @@ def _ask(state: str) -> None:
     click.confirm(f"the state is {state!r}: is nobody taking data? End it", abort=True, err=True)
 
 
-def _climb(eiger: "EigerDevice", up_to: str, call: Call) -> Any:
+def _climb(eiger: "TendedDevice", up_to: str, call: Call) -> RecoveryReport:
     status = eiger.recover(up_to)
     shown: list[Any] = []
 

@@ -217,11 +217,12 @@ FACTS = Facts(
     shortest_frame_time=1.1e-4,
     compressed=True,
     seen=None,
-    rate_home=None,
     images_per_file=1000,
     dcu_free=1e15,
     directory=Path("data"),
     disk_free=1e15,
+    copied=True,
+    deleted=False,
     limits_week=True,
 )
 
@@ -282,6 +283,18 @@ def test_what_is_not_found(changed):
     found = checked(**changed)
     assert found
     assert found.warnings == []
+
+
+def test_files_that_do_not_stay_or_are_not_copied():
+    """Deleted as they come home, they need not all fit on the DCU; not copied, not here."""
+    many = {"scheme": series_of(1000), "bits": 32, "dcu_free": 1e6}
+    assert not checked(**many)
+    found = checked(**many, deleted=True)
+    assert found
+    (told,) = found.warnings
+    assert "fit only if files come home, and are deleted, as fast as images are taken" in told
+    assert not checked(disk_free=1.0)
+    assert checked(disk_free=1.0, copied=False).warnings == []
 
 
 def test_between_certain_and_likely():
