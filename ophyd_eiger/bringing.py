@@ -13,7 +13,7 @@ from ophyd_eiger.check import check_data_file, check_master_file
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, EigerError, MissingFileError, TransferError
-from ophyd_eiger.fetching import Care, Download
+from ophyd_eiger.fetching import Download, Handling
 from ophyd_eiger.master import HDF5_ERRORS
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.view import Part, write_view
@@ -60,8 +60,10 @@ class Bringer:
         download = self._begun.setdefault(
             (delivery, name), Download(self.client, name, delivery.directory / name)
         )
-        care = Care(lambda path: check_file(delivery, name, path), delivery.policy.apply, proceed)
-        fetched = download.fetch(care)
+        handling = Handling(
+            lambda path: check_file(delivery, name, path), delivery.policy.apply, proceed
+        )
+        fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
         if delivery.policy.delete_on_dcu:
             self._delete(fetched.path)

@@ -34,7 +34,7 @@ NO_SUCH_RANGE = 416
 
 
 @dataclass(frozen=True)
-class Care:
+class Handling:
     """What becomes of a file beside its bytes.
 
     Attributes
@@ -73,7 +73,7 @@ class Download:
         # What the part that is here is of: its bytes in all, and the DCU's name for its version.
         self._begun: tuple[int, str] | None = None
 
-    def fetch(self, care: Care) -> FetchedFile:
+    def fetch(self, handling: Handling) -> FetchedFile:
         """Fetch, check and name the file.
 
         One that has its name already and is the DCU's own was brought by another program.
@@ -88,13 +88,13 @@ class Download:
         """
         began = time.perf_counter()
         if os.path.lexists(self.final):
-            size, images = self._found(care)
+            size, images = self._found(handling)
         else:
             with self._locked() as file:
-                size = self._download(file, care)
+                size = self._download(file, handling)
                 try:
-                    images = care.check(self.aside)
-                    care.finish(self.aside)
+                    images = handling.check(self.aside)
+                    handling.finish(self.aside)
                     give_name(self.aside, self.final)
                 finally:
                     # A file that is not what it should be is no beginning of one that is.
@@ -109,13 +109,13 @@ class Download:
         except OSError as error:
             logger.debug("%s: not removed: %s", self.aside, error)
 
-    def _found(self, care: Care) -> tuple[int, int]:
+    def _found(self, handling: Handling) -> tuple[int, int]:
         with self.client.open_file(self.name) as body:
             size = body.size
         try:
             here = self.final.stat().st_size
             if size is None or here == size:
-                return here, care.check(self.final)
+                return here, handling.check(self.final)
         except HDF5_ERRORS as error:
             logger.debug("%s: %s", self.final, error)
         raise FileExistsError(
@@ -160,7 +160,7 @@ class Download:
         except OSError as error:
             raise _not_written(self.final, 0, error) from error
 
-    def _download(self, file: BinaryIO, care: Care) -> int:
+    def _download(self, file: BinaryIO, handling: Handling) -> int:
         begun, self._begun = self._begun, None
         here = os.fstat(file.fileno()).st_size if begun is not None else 0
         start = max(0, here - OVERLAP)
@@ -168,7 +168,7 @@ class Download:
             try:
                 with self.client.open_file(self.name, start) as body:
                     if body.start == 0 or self._goes_on(file, body, begun, here):
-                        return self._write(file, body, care)
+                        return self._write(file, body, handling)
             except (RefusedError, ReplyError) as error:
                 if isinstance(error, RefusedError) and error.status != NO_SUCH_RANGE:
                     self._begun = begun
@@ -178,7 +178,7 @@ class Download:
                 self._begun = self._begun or begun
                 raise
         with self.client.open_file(self.name) as body:
-            return self._write(file, body, care)
+            return self._write(file, body, handling)
 
     def _goes_on(
         self, file: BinaryIO, body: Body, begun: tuple[int, str] | None, here: int
@@ -196,7 +196,7 @@ class Download:
             filled += count
         return file.read(len(again)) == bytes(again)
 
-    def _write(self, file: BinaryIO, body: Body, care: Care) -> int:
+    def _write(self, file: BinaryIO, body: Body, handling: Handling) -> int:
         """Write a body where the file stands, or from its beginning; return the file's size."""
         if body.start == 0:
             file.seek(0)
@@ -218,7 +218,7 @@ class Download:
             except OSError as error:
                 raise _not_written(self.final, file.tell(), error, body.size) from error
             written += count
-            care.proceed(written)
+            handling.proceed(written)
         try:
             os.fsync(file.fileno())
         except OSError as error:

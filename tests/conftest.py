@@ -15,8 +15,10 @@ def pytest_collection_modifyitems(items):
     """Choose the generation of some tests, and begin with what may take longest.
 
     Of the modules that say GENERATIONS_BY_TURNS the short run takes each test with one generation
-    only. What takes long comes first, so that no worker of xdist is left alone with it.
+    only; of those that say SHORT_RUN_EVERY = n, of each test's cases every n-th. What takes long
+    comes first, so that no worker of xdist is left alone with it.
     """
+    _thin_out(items)
     generations: dict[str, dict[str, list]] = {}
     for item in items:
         parameters = getattr(item, "callspec", None)
@@ -32,6 +34,18 @@ def pytest_collection_modifyitems(items):
         for item in tests["eiger-500k" if turn % 2 else "eiger2-500k"]:
             item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: -_limit(item))
+
+
+def _thin_out(items):
+    cases: dict[str, int] = {}
+    for item in items:
+        every = getattr(item.module, "SHORT_RUN_EVERY", 1)
+        if every == 1 or not hasattr(item, "callspec") or item.get_closest_marker("long"):
+            continue
+        test = item.nodeid.partition("[")[0]
+        number = cases[test] = cases.get(test, -1) + 1
+        if number % every:
+            item.add_marker(pytest.mark.long)
 
 
 def _words(values):

@@ -152,7 +152,7 @@ def _sizes(delivery: "Delivery") -> dict[str, int]:
 def _by_name(
     client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
 ) -> "tuple[list[FetchedFile], list[str]]":
-    from ophyd_eiger.fetching import Care, Download
+    from ophyd_eiger.fetching import Download, Handling
 
     listed = sorted(client.files())
     wanted = [name for name in listed if any(fnmatch.fnmatch(name, each) for each in patterns)]
@@ -169,12 +169,12 @@ def _by_name(
 
     with _telling(progress, call):
         for name in wanted:
-            care = Care(
+            handling = Handling(
                 _check, lambda _: None, lambda so_far, name=name: here.update({name: so_far})
             )
             download = Download(client, name, directory / name)
             try:
-                came.append(download.fetch(care))
+                came.append(download.fetch(handling))
                 if delete:
                     client.delete_file(name)
             except (EigerError, OSError) as error:

@@ -6,6 +6,9 @@ import time
 import pytest
 from foreign_dcu import ForeignDcu, Reply, answering, missing, with_metadata, with_value
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 GENERATIONS_BY_TURNS = True
 LEVELS = ("ok", "note", "warning", "fault")
 

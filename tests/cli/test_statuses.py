@@ -16,6 +16,9 @@ from plain_client import until
 from ophyd_eiger.cli import main
 from ophyd_eiger.cli.common import EXIT_STATUSES
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 ARGUMENTS = {
     "abort": (),

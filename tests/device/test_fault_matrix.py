@@ -19,7 +19,7 @@ def is_short(fault, phase, model, way):
     """Return whether the short run takes a cell: some of each fault and of each phase."""
     turn = list(FAULTS).index(fault) * 3 + PHASES.index(phase)
     return (
-        (turn % 5 == 0)
+        (turn % 13 == 0)
         and model == ("eiger-500k", "eiger2-500k")[turn % 2]
         and way == ("step", "fly")[turn // 2 % 2]
     )

@@ -10,15 +10,15 @@ from file_server import serving
 
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import DcuError, FileError, LostReplyError, TransferError
-from ophyd_eiger.fetching import OVERLAP, Care, Download
+from ophyd_eiger.fetching import OVERLAP, Download, Handling
 
 NAME = "series_1_data_000001.h5"
 CONTENT = np.random.default_rng(7).bytes(5 * OVERLAP + 12345)
 OTHER = np.random.default_rng(8).bytes(len(CONTENT))
 
 
-def care(*, check=lambda path: 3, finish=lambda path: None, proceed=lambda here: None):
-    return Care(check, finish, proceed)
+def handling(*, check=lambda path: 3, finish=lambda path: None, proceed=lambda here: None):
+    return Handling(check, finish, proceed)
 
 
 def download(server, folder) -> Download:
@@ -31,7 +31,7 @@ def hidden(folder: Path) -> list[str]:
 
 def test_a_whole_file(tmp_path):
     with serving({NAME: CONTENT}) as server:
-        fetched = download(server, tmp_path).fetch(care())
+        fetched = download(server, tmp_path).fetch(handling())
     assert (fetched.path, fetched.bytes, fetched.images) == (tmp_path / NAME, len(CONTENT), 3)
     assert fetched.path.read_bytes() == CONTENT
     assert hidden(tmp_path) == []
@@ -42,9 +42,9 @@ def test_it_goes_on_where_it_broke_off(tmp_path):
         file = download(server, tmp_path)
         for _ in range(2):
             with pytest.raises((LostReplyError, FileError)):
-                file.fetch(care())
+                file.fetch(handling())
             assert not (tmp_path / NAME).exists()
-        assert file.fetch(care()).path.read_bytes() == CONTENT
+        assert file.fetch(handling()).path.read_bytes() == CONTENT
     # What is here at the second break: 2 x OVERLAP from where the second reply began.
     assert server.asked == [(NAME, None), (NAME, 2 * OVERLAP), (NAME, 3 * OVERLAP)]
     assert hidden(tmp_path) == []
@@ -55,8 +55,8 @@ def test_without_ranges_it_begins_anew(tmp_path, ranges):
     with serving({NAME: CONTENT}, ranges=ranges, breaks=[3 * OVERLAP]) as server:
         file = download(server, tmp_path)
         with pytest.raises((LostReplyError, FileError)):
-            file.fetch(care())
-        assert file.fetch(care()).path.read_bytes() == CONTENT
+            file.fetch(handling())
+        assert file.fetch(handling()).path.read_bytes() == CONTENT
     again = [] if ranges == "ignored" else [(NAME, None)]
     assert server.asked == [(NAME, None), (NAME, 2 * OVERLAP), *again]
 
@@ -66,12 +66,12 @@ def test_another_file_of_the_name_is_not_spliced(tmp_path, change):
     with serving({NAME: CONTENT}, breaks=[3 * OVERLAP], etag="1") as server:
         file = download(server, tmp_path)
         with pytest.raises((LostReplyError, FileError)):
-            file.fetch(care())
+            file.fetch(handling())
         changed = {"bytes": OTHER, "size": CONTENT + b"more", "version": CONTENT}[change]
         server.files[NAME] = changed
         if change == "version":
             server.etag = "2"
-        assert file.fetch(care()).path.read_bytes() == changed
+        assert file.fetch(handling()).path.read_bytes() == changed
     assert server.asked[1:] == [(NAME, 2 * OVERLAP), (NAME, None)]
 
 
@@ -86,9 +86,9 @@ def test_without_a_length_nothing_is_gone_on_with(tmp_path):
     with serving({NAME: CONTENT}, breaks=[3 * OVERLAP], length=False) as server:
         file = download(server, tmp_path)
         with pytest.raises(FileError, match="not whole"):
-            file.fetch(care(check=check))
+            file.fetch(handling(check=check))
         assert hidden(tmp_path) == []
-        assert file.fetch(care(check=check)).path.read_bytes() == CONTENT
+        assert file.fetch(handling(check=check)).path.read_bytes() == CONTENT
     assert server.asked == [(NAME, None), (NAME, None)]
 
 
@@ -99,9 +99,9 @@ def test_what_fails_its_check_has_no_name_and_is_fetched_anew(tmp_path):
     with serving({NAME: CONTENT}) as server:
         file = download(server, tmp_path)
         with pytest.raises(FileError, match="broken"):
-            file.fetch(care(check=check))
+            file.fetch(handling(check=check))
         assert list(tmp_path.iterdir()) == []
-        file.fetch(care())
+        file.fetch(handling())
     assert server.asked == [(NAME, None), (NAME, None)]
 
 
@@ -112,7 +112,7 @@ def test_one_that_is_not_wanted_any_more(tmp_path):
     with serving({NAME: CONTENT}) as server:
         file = download(server, tmp_path)
         with pytest.raises(TransferError, match=r"given up after \d+ bytes"):
-            file.fetch(care(proceed=proceed))
+            file.fetch(handling(proceed=proceed))
     file.discard()
     assert list(tmp_path.iterdir()) == []
 
@@ -123,13 +123,13 @@ def test_two_programs_do_not_write_into_one_file(tmp_path):
 
         def proceed(here):
             with pytest.raises(TransferError, match="another program is fetching this file"):
-                other.fetch(care())
+                other.fetch(handling())
             other.discard()
 
-        assert download(server, tmp_path).fetch(care(proceed=proceed)).bytes == len(CONTENT)
+        assert download(server, tmp_path).fetch(handling(proceed=proceed)).bytes == len(CONTENT)
         assert (tmp_path / NAME).read_bytes() == CONTENT
         # The other one finds it home.
-        assert other.fetch(care()).bytes == len(CONTENT)
+        assert other.fetch(handling()).bytes == len(CONTENT)
     assert hidden(tmp_path) == []
 
 
@@ -146,7 +146,7 @@ def test_a_file_of_the_name_that_is_here_is_not_overwritten(tmp_path, mine):
         serving({NAME: CONTENT}) as server,
         pytest.raises(FileExistsError, match="not overwritten"),
     ):
-        download(server, tmp_path).fetch(care(check=check))
+        download(server, tmp_path).fetch(handling(check=check))
     assert (tmp_path / NAME).read_bytes() == mine
 
 
@@ -154,7 +154,7 @@ def test_what_a_killed_program_left_is_no_beginning(tmp_path):
     (tmp_path / f".{NAME}.part").write_bytes(OTHER[: 3 * OVERLAP])
     (tmp_path / f".{NAME}.lock").touch()
     with serving({NAME: CONTENT}) as server:
-        assert download(server, tmp_path).fetch(care()).path.read_bytes() == CONTENT
+        assert download(server, tmp_path).fetch(handling()).path.read_bytes() == CONTENT
     assert server.asked == [(NAME, None)]
     assert hidden(tmp_path) == []
 
@@ -163,7 +163,7 @@ def test_owner_and_mode_are_given_before_the_name(tmp_path):
     seen = []
     with serving({NAME: CONTENT}) as server:
         download(server, tmp_path).fetch(
-            care(finish=lambda path: seen.append((path.name, (tmp_path / NAME).exists())))
+            handling(finish=lambda path: seen.append((path.name, (tmp_path / NAME).exists())))
         )
     assert seen == [(f".{NAME}.part", False)]
 
@@ -172,19 +172,19 @@ FULL = """
 import resource, sys
 from pathlib import Path
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.fetching import Care, Download
+from ophyd_eiger.fetching import Download, Handling
 
 url, name, folder, limit = sys.argv[1:]
 file = Download(DcuClient(url, api_version="1.6.0"), name, Path(folder) / name)
-care = Care(lambda path: 3, lambda path: None, lambda here: None)
+handling = Handling(lambda path: 3, lambda path: None, lambda here: None)
 _, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
 resource.setrlimit(resource.RLIMIT_FSIZE, (int(limit), hard))
 try:
-    file.fetch(care)
+    file.fetch(handling)
 except OSError as error:
     print(type(error).__name__, error)
 resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
-print(file.fetch(care).bytes)
+print(file.fetch(handling).bytes)
 """
 
 
@@ -215,12 +215,12 @@ def test_a_folder_that_is_gone(tmp_path):
         serving({NAME: CONTENT}) as server,
         pytest.raises(TransferError, match=rf"gone/{NAME}: cannot be written after 0 bytes: No su"),
     ):
-        download(server, tmp_path / "gone").fetch(care())
+        download(server, tmp_path / "gone").fetch(handling())
 
 
 def test_a_dcu_that_is_gone(tmp_path):
     with serving({NAME: CONTENT}) as server:
         file = download(server, tmp_path)
     with pytest.raises(DcuError):
-        file.fetch(care())
+        file.fetch(handling())
     assert not (tmp_path / NAME).exists()

@@ -17,6 +17,9 @@ import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
 from ophyd_eiger.errors import NotStagedError, SignalTimeoutError, StateError, StoppedError
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 
 def fly_together(detectors, info, before_complete=bps.null):
     @bpp.stage_decorator(detectors)

@@ -36,6 +36,9 @@ from ophyd_eiger.errors import (
     TransferError,
 )
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # Long enough for a busy machine; and short enough for a test to see them pass.
 PATIENT = Timeouts(connect=20, get=20, put=20, arm=20, end=20, trigger_margin=20, files=20)
 HASTY = Timeouts(connect=20, get=2, put=20, arm=2, end=2, trigger_margin=1, files=1)

@@ -19,6 +19,9 @@ from ophyd_eiger import EigerDetector, arrays, client
 from ophyd_eiger.signals import EigerSignal, LimitError, ReadOnlyError
 from ophyd_eiger.subsystem import CONNECTIONS
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 VERSIONS = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 
 

@@ -11,6 +11,9 @@ from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import EigerError, NotServedError, ReplyError
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 LIMITS = r"\[2\.99\S+e-06, 1800\.0\] s reported by the detector for config/count_time"
 
 

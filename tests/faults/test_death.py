@@ -8,6 +8,9 @@ import requests
 from dcu_process import Dcu, running, until_back, until_closed, until_refused
 from plain_client import until
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 
 @pytest.mark.parametrize("files", ["gone", "kept"])
 def test_it_refuses_and_comes_back_at_the_same_port_as_after_power_up(dcu: Dcu, files: str) -> None:

@@ -10,6 +10,9 @@ import pytest
 from dcu_process import VERSIONS, Dcu, running
 from plain_client import until
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 SHORT = 0.5
 DATA = "series_1_data_{:06d}.h5"
 MASTER = "series_1_master.h5"

@@ -11,6 +11,9 @@ import requests
 from dcu_process import Dcu, running, until_closed
 from plain_client import until
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 SHORT = 0.4
 
 

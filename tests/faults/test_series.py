@@ -10,6 +10,9 @@ import requests
 from dcu_process import Dcu, running
 from plain_client import Client, until
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 
 def images_in(dcu: Dcu, number: int) -> int:
     """Return how many images a data file of series 1 holds, as downloaded."""

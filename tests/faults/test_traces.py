@@ -11,6 +11,9 @@ import requests
 from dcu_process import VERSIONS, Dcu, running, until_back, until_closed
 from plain_client import until
 
+# Of each test's cases the short run takes every 3rd, see conftest.
+SHORT_RUN_EVERY = 3
+
 # What differs between two series of one DCU too: the time, and an id that is new each time.
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?")
 UNIQUE_ID = re.compile(rb"[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}")

@@ -10,6 +10,9 @@ from checker import differences, faults, golden, stack
 from golden.make import DATA, REAL_FILES, describe, walk
 from written import armed, data_names, write_series
 
+# Of each test's cases the short run takes every 3rd, see conftest.
+SHORT_RUN_EVERY = 3
+
 SERIES = {
     "nimages": 5,
     "nimages_per_file": 2,

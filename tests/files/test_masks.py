@@ -8,6 +8,9 @@ from written import GENERATIONS
 from sim_dcu import geometry
 from sim_dcu.models import MODELS
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # Sizes and gap pixels by generation and modules: the maker's sizes, gaps counted in pyFAI's masks.
 DETECTORS = {
     (1, (1, 1)): ((514, 1030), 0),

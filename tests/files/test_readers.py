@@ -19,6 +19,9 @@ from written import armed, write_series
 
 from sim_dcu import oracle
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 GENERATIONS = (1, 2)
 # "off" is filewriter/config/compression_enabled false.
 COMPRESSIONS = ("bslz4", "lz4", "off")

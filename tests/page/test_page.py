@@ -19,6 +19,8 @@ from plain_client import Client, until
 import sim_dcu
 from sim_dcu.resources import OTHERS
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
 LIMIT = 20.0  # s
 
 

@@ -12,6 +12,9 @@ from ophyd_eiger.errors import ChunkError, FileError, MissingFileError
 from ophyd_eiger.handlers import EigerHandler
 from ophyd_eiger.view import Part, write_view
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 SPEC = "EIGER_SIMPLON"
 
 

@@ -15,6 +15,9 @@ from plain_client import Client
 
 import sim_dcu
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 JSON = "application/json; charset=utf-8"
 TEXT = "text/plain; charset=utf-8"
 FLOAT32_MAX = 3.4028234663852886e38

@@ -17,6 +17,9 @@ import sim_dcu
 from sim_dcu import geometry, oracle, scene
 from sim_dcu.images import ImageSource
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 EIGER_500K = (1, 1)
 EIGER_1M = (1, 2)
 

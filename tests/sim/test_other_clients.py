@@ -21,6 +21,9 @@ from plain_client import Client, until
 import sim_dcu
 from sim_dcu import tiff
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # fastcs-eiger asks for about so many parameters at once and waits 3 s (its HTTP connection).
 AT_ONCE, PATIENCE = 85, 3.0
 

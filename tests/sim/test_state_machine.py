@@ -19,6 +19,9 @@ from sim_dcu.acquisition import Acquisition, Train
 from sim_dcu.clock import Clock
 from sim_dcu.filewriter import SeriesWriter
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 
 @pytest.fixture
 def pool() -> Iterator[ThreadPoolExecutor]:

@@ -9,6 +9,9 @@ from plain_client import Client, until
 
 import sim_dcu
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 MODELS = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 TEMPERATURE = {"eiger-500k": "board_000/th0_temp", "eiger2-500k": "temperature"}
 HUMIDITY = {"eiger-500k": "board_000/th0_humidity", "eiger2-500k": "humidity"}

@@ -14,6 +14,9 @@ from plain_client import Client, until
 import sim_dcu
 from sim_dcu.system import LOGGED_REQUESTS, LONGEST_LINE, ApiLog
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
+
 VERSIONS = {"eiger-500k": "1.6.0", "eiger2-500k": "1.8.0"}
 
 
