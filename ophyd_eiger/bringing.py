@@ -12,9 +12,16 @@ from pathlib import Path
 from ophyd_eiger.check import check_data_file, check_master_file
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, EigerError, MissingFileError, TransferError
+from ophyd_eiger.errors import (
+    DcuError,
+    EigerError,
+    FileError,
+    MissingFileError,
+    TransferError,
+)
 from ophyd_eiger.fetching import Download, Handling
-from ophyd_eiger.master import HDF5_ERRORS
+from ophyd_eiger.images import images_of
+from ophyd_eiger.master import HDF5_ERRORS, open_hdf5
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.view import Part, write_view
 
@@ -37,7 +44,13 @@ class Bringer:
         self.name = name
         self._begun: dict[tuple[Delivery, str], Download] = {}
 
-    def bring(self, delivery: Delivery, name: str, proceed: Callable[[int], None]) -> FetchedFile:
+    def bring(
+        self,
+        delivery: Delivery,
+        name: str,
+        proceed: Callable[[int], None],
+        settling: Callable[[bool], None],
+    ) -> FetchedFile:
         """Bring one file home, or see that it is where the DCU's disk is mounted.
 
         Parameters
@@ -48,6 +61,8 @@ class Bringer:
             Its name.
         proceed : callable
             Takes the bytes that are here; raises if it is not wanted any more.
+        settling : callable
+            Takes True when all bytes are here, and False when they are checked.
 
         Raises
         ------
@@ -61,7 +76,7 @@ class Bringer:
             (delivery, name), Download(self.client, name, delivery.directory / name)
         )
         handling = Handling(
-            lambda path: check_file(delivery, name, path), delivery.policy.apply, proceed
+            lambda path: check_file(delivery, name, path), delivery.policy.apply, proceed, settling
         )
         fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
@@ -91,7 +106,11 @@ class Bringer:
         for view in delivery.views:
             # The series' name has been given once, so that a view of it is its own.
             path = delivery.directory / view.file
-            view.path = path if path.exists() else None
+            if not path.exists():
+                continue
+            view.path = path
+            # One of more images was written by a process that knew of more events.
+            view.is_whole = _images_shown(path) > len(view.firsts) * view.images
 
     def write_views(self, delivery: Delivery) -> str:
         """Write what maps the images that events name; return what went wrong, or nothing.
@@ -131,7 +150,7 @@ class Bringer:
     def _delete(self, copy: Path) -> None:
         """Delete a file on the DCU whose copy here is proven good and has its name."""
         try:
-            _keep_name(copy.parent)
+            keep_names(copy.parent)
             self.client.delete_file(copy.name)
         except (DcuError, OSError) as error:
             logger.warning("%s: %s stays on the DCU: %s", self.name, copy.name, error)
@@ -153,7 +172,15 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     return check_data_file(path, images=delivery.images_in(name))
 
 
-def _keep_name(directory: Path) -> None:
+def _images_shown(view: Path) -> int:
+    try:
+        with open_hdf5(view) as file:
+            return images_of(file, view).shape[0]
+    except FileError:
+        return 0
+
+
+def keep_names(directory: Path) -> None:
     """See that the names in a folder outlive a power cut."""
     folder = os.open(directory, os.O_RDONLY)
     try:

@@ -78,6 +78,10 @@ class Delivery:
         Whether no event will name images of it any more, so that its views can be written.
     is_home : bool
         Whether all is home that there is.
+    listed_since_end : bool
+        Whether the DCU gave its list of files since the series is over.
+    known : set of str
+        What was home when it was taken on again, for `fetch` to tell what came.
     listed : set of str
         The files of it that the DCU lists, as last seen.
     views : list of View
@@ -102,6 +106,8 @@ class Delivery:
     interrupted: bool = False
     final: bool = False
     is_home: bool = False
+    listed_since_end: bool = False
+    known: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
     views: list[View] = field(default_factory=list)
     home: dict[str, FetchedFile] = field(default_factory=dict)
@@ -242,9 +248,23 @@ class Delivery:
         """Return the names that are to come home and have not."""
         return [name for name in self.expected(self.listed) if name not in self.home]
 
+    def owes(self) -> list[str]:
+        """Return the names of files that have not come home, or else of views still to write."""
+        views = [view.file for view in self.views if view.firsts and not view.is_whole]
+        return self.missing() or (views if self.final else [])
+
+    @property
+    def all_is_listed(self) -> bool:
+        """Whether it is known which files there will be."""
+        return self.ended and (self.listed_since_end or not self.cut_short)
+
+    def came(self) -> list[FetchedFile]:
+        """Return the files that came since it was taken on again."""
+        return [file for name, file in tuple(self.home.items()) if name not in self.known]
+
     def is_complete(self, listed: set[str]) -> bool:
         """Return whether all is home that there is."""
-        return self.ended and all(name in self.home for name in self.expected(listed))
+        return self.all_is_listed and all(name in self.home for name in self.expected(listed))
 
     def miscounted(self) -> str:
         """Return what is wrong with the number of images of a complete series, or nothing.

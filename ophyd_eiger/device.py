@@ -175,9 +175,9 @@ class EigerDevice(Device):
     def owed(self) -> dict[str, list[str]]:
         """What has not come home of series that are over: names of files by name of the series."""
         return {
-            delivery.basename: delivery.missing()
+            delivery.basename: owes
             for delivery in self._acquisition.transfer.owed
-            if not delivery.is_home
+            if (owes := delivery.owes())
         }
 
     def fetch(self) -> list[FetchedFile]:
@@ -197,27 +197,24 @@ class EigerDevice(Device):
         patience = self.link.client.timeouts.files
         again = transfer.take_up_again()
         taken = take_on(transfer, folders, patience)
+        for path in taken.busy:
+            logger.info("%s: left to the process that takes it: %s", self.name, path)
         for reason in taken.passed_over:
             logger.info("%s: not fetched: %s", self.name, reason)
         awaited = [*again, *taken.deliveries]
-        before = {delivery: set(delivery.home) for delivery in awaited}
         transfer.wait(patience, awaited)
-        return [
-            file
-            for delivery in awaited
-            for name, file in delivery.home.items()
-            if name not in before[delivery]
-        ]
+        return [file for delivery in awaited for file in delivery.came()]
 
     def wait_for_files(self) -> None:
-        """Wait until the files of all series are home and checked, as `unstage` does by itself.
+        """Wait until all series that are over are home and checked, as `unstage` does by itself.
 
         Raises
         ------
         TransferError
             Naming what is missing and why, also of scans before.
         """
-        self._acquisition.transfer.wait(self.link.client.timeouts.files)
+        transfer = self._acquisition.transfer
+        transfer.wait(self.link.client.timeouts.files, transfer.ended)
 
     def configure(self, d: Mapping[Any, Any]) -> Any:
         """Set up in one call: what is not so already, in the order the hardware needs.

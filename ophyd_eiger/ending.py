@@ -59,26 +59,29 @@ class Ending:
             return
         if series.failed_to_end and self.states.is_over():
             series.ended = True
-            self._forget_if_empty(series)
+            self._note_over(series)
             return
         series.failed_to_end = True
         if series.triggered and not series.over and not (series.used_up and not series.failed):
             self._end_exposure(series, exposure)
         self.send(self.detector.disarm)
         series.ended = True
-        self._forget_if_empty(series)
-        if series.triggered:
-            self.states.wait_for_files_closed()
-            self.transfer.end(
-                series.delivery,
-                cut_short=True,
-                # Signals from outside may have come for points that nobody asked for.
-                interrupted=(series.interrupted or series.failed or series.scheme.mode.is_external),
-            )
+        try:
+            if series.triggered:
+                self.states.wait_for_files_closed()
+        finally:
+            self._note_over(series)
 
-    def _forget_if_empty(self, series: Series) -> None:
+    def _note_over(self, series: Series) -> None:
         if not series.triggered:
             self.transfer.forget(series.delivery)
+            return
+        self.transfer.end(
+            series.delivery,
+            cut_short=True,
+            # Signals from outside may have come for points that nobody asked for.
+            interrupted=(series.interrupted or series.failed or series.scheme.mode.is_external),
+        )
 
     def _end_exposure(self, series: Series, exposure: Exposure | None) -> None:
         # A DCU that says nothing of it is taken for one that exposes shortly.

@@ -6,20 +6,21 @@ and is locked, so that two programs never write into one file.
 
 import errno
 import fcntl
+import glob
 import logging
 import os
 import shutil
 import time
+import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
 
 from ophyd_eiger.client import Body, DcuClient
 from ophyd_eiger.deliveries import FetchedFile
-from ophyd_eiger.errors import FileError, RefusedError, ReplyError, TransferError
-from ophyd_eiger.master import HDF5_ERRORS
+from ophyd_eiger.errors import EigerError, FileError, RefusedError, ReplyError, TransferError
 from ophyd_eiger.view import give_name
 
 logger = logging.getLogger(__name__)
@@ -31,6 +32,7 @@ FAST_PIECE_S, SLOW_PIECE_S = 0.05, 0.5
 # In bytes: so much of what is here is asked for again before a file is gone on with, and compared.
 OVERLAP = 1 << 16
 NO_SUCH_RANGE = 416
+ASIDE_ENDING = ".part"
 
 
 @dataclass(frozen=True)
@@ -45,11 +47,15 @@ class Handling:
         Takes the path before the file gets its name: owner, mode.
     proceed : callable
         Takes the bytes that are here, again and again; raises if the file is not wanted any more.
+    settling : callable
+        Takes True when all bytes are here, and False when they are synced, checked and named, or
+        are not: no byte comes meanwhile, which of a large file takes its time.
     """
 
     check: Callable[[Path], int]
     finish: Callable[[Path], None]
     proceed: Callable[[int], None]
+    settling: Callable[[bool], None] = field(default=lambda _: None)
 
 
 class Download:
@@ -69,7 +75,8 @@ class Download:
         self.client = client
         self.name = name
         self.final = final
-        self.aside = final.with_name(f".{final.name}.part")
+        # Of its own, so that no two programs write into one, whether there are locks or not.
+        self.aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{ASIDE_ENDING}")
         # What the part that is here is of: its bytes in all, and the DCU's name for its version.
         self._begun: tuple[int, str] | None = None
 
@@ -91,32 +98,49 @@ class Download:
             size, images = self._found(handling)
         else:
             with self._locked() as file:
-                size = self._download(file, handling)
                 try:
-                    images = handling.check(self.aside)
-                    handling.finish(self.aside)
-                    give_name(self.aside, self.final)
+                    size = self._download(file, handling)
+                    images = self._settle(file, size, handling)
                 finally:
                     # A file that is not what it should be is no beginning of one that is.
-                    self.aside.unlink(missing_ok=True)
+                    if self._begun is None:
+                        self.aside.unlink(missing_ok=True)
         return FetchedFile(self.final, size, images, time.perf_counter() - began)
 
-    def discard(self) -> None:
-        """Remove what is here of it, unless another program is writing that."""
+    def _settle(self, file: BinaryIO, size: int, handling: Handling) -> int:
+        handling.settling(True)
         try:
-            with self._locked():
-                self.aside.unlink(missing_ok=True)
+            os.fsync(file.fileno())
+            images = handling.check(self.aside)
+            handling.finish(self.aside)
+            give_name(self.aside, self.final)
+        except FileExistsError:
+            raise
         except OSError as error:
-            logger.debug("%s: not removed: %s", self.aside, error)
+            if isinstance(error, EigerError):
+                raise
+            raise _not_written(self.final, size, error, size) from error
+        finally:
+            handling.settling(False)
+        return images
+
+    def discard(self) -> None:
+        """Remove what this object has of it."""
+        if self._begun is not None:
+            self._begun = None
+            self.aside.unlink(missing_ok=True)
 
     def _found(self, handling: Handling) -> tuple[int, int]:
-        with self.client.open_file(self.name) as body:
-            size = body.size
+        """Return size and images of the file that is here, if it is the DCU's, byte for byte.
+
+        A DCU that counts its series anew gives a name again, and masters are all of one size.
+        """
         try:
-            here = self.final.stat().st_size
-            if size is None or here == size:
-                return here, handling.check(self.final)
-        except HDF5_ERRORS as error:
+            with self.client.open_file(self.name) as body, self.final.open("rb") as here:
+                if _are_equal(here, body, handling):
+                    size = here.tell()
+                    return size, handling.check(self.final)
+        except FileError as error:
             logger.debug("%s: %s", self.final, error)
         raise FileExistsError(
             errno.EEXIST, "exists already and is not overwritten", str(self.final)
@@ -124,14 +148,15 @@ class Download:
 
     @contextmanager
     def _locked(self) -> Iterator[BinaryIO]:
-        """Open the file aside for this program alone.
+        """Open the file aside, while no other program fetches this file.
 
-        The lock is on a file of its own, because HDF5 locks what it opens.
+        The lock is on a file of its own, because HDF5 locks what it opens. It saves work and
+        clears up; that no two programs write into one file does not depend on it.
 
         Raises
         ------
         TransferError
-            If another one has it, or if it cannot be made.
+            If another one fetches it, or if it cannot be made.
         """
         lock = self.final.with_name(f".{self.final.name}.lock")
         while True:
@@ -140,10 +165,12 @@ class Download:
             except OSError as error:
                 raise _not_written(self.final, 0, error) from error
             try:
-                _lock(held, self.aside)
+                is_locked = _lock(held, self.final)
                 # Whoever had it may have removed it before it was ours.
-                if not _is_still(held, lock):
+                if is_locked and not _is_still(held, lock):
                     continue
+                if is_locked:
+                    self._clear_up()
                 try:
                     with self._open_aside() as file:
                         yield file
@@ -153,10 +180,18 @@ class Download:
                 os.close(held)
             return
 
+    def _clear_up(self) -> None:
+        """Remove what programs left that were killed."""
+        for path in self.final.parent.glob(f".{glob.escape(self.final.name)}.*{ASIDE_ENDING}"):
+            if path != self.aside:
+                path.unlink(missing_ok=True)
+
     def _open_aside(self) -> BinaryIO:
         try:
-            self.aside.touch()
-            return self.aside.open("r+b", buffering=0)
+            if self._begun is not None and self.aside.exists():
+                return self.aside.open("r+b", buffering=0)
+            self._begun = None
+            return self.aside.open("x+b", buffering=0)
         except OSError as error:
             raise _not_written(self.final, 0, error) from error
 
@@ -219,10 +254,6 @@ class Download:
                 raise _not_written(self.final, file.tell(), error, body.size) from error
             written += count
             handling.proceed(written)
-        try:
-            os.fsync(file.fileno())
-        except OSError as error:
-            raise _not_written(self.final, written, error, body.size) from error
         if body.size is not None and written != body.size:
             raise FileError(f"{self.aside}: {written} bytes came, {body.size} were announced")
         self._begun = None
@@ -243,19 +274,32 @@ class Download:
             ) from full
 
 
+def _are_equal(here: BinaryIO, body: Body, handling: Handling) -> bool:
+    """Return whether a file holds what the DCU sends, and leave it at its end."""
+    there = memoryview(bytearray(LARGEST_PIECE))
+    while count := body.read_into(there):
+        if here.read(count) != there[:count]:
+            return False
+        handling.proceed(here.tell())
+    return not here.read(1) and body.size in (None, here.tell())
+
+
 def _write_all(file: BinaryIO, piece: memoryview) -> None:
     while piece:
         piece = piece[file.write(piece) :]
 
 
-def _lock(held: int, path: Path) -> None:
+def _lock(held: int, path: Path) -> bool:
+    """Lock it; return False where there are no locks."""
     try:
         fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         raise TransferError(f"{path}: another program is fetching this file") from error
     except OSError as error:
-        # Some network file systems have no locks.
+        # Some network file systems have none.
         logger.debug("%s: not locked: %s", path, error)
+        return False
+    return True
 
 
 def _is_still(held: int, path: Path) -> bool:

@@ -11,10 +11,11 @@ import fcntl
 import json
 import logging
 import os
+import socket
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, TextIO
+from typing import Any
 
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError
@@ -38,13 +39,15 @@ class Journal:
     ----------
     path : Path
         The file.
-    file : text file
-        It, open and locked.
+    held : int
+        Its descriptor, locked and at the end.
     """
 
-    def __init__(self, path: Path, file: TextIO) -> None:
+    def __init__(self, path: Path, held: int) -> None:
         self.path = path
-        self._file = file
+        self._held: int | None = held
+        self._size = os.fstat(held).st_size
+        self._unsaved = b""
 
     @classmethod
     def begin(cls, delivery: Delivery, dcu: str) -> "Journal":
@@ -56,11 +59,12 @@ class Journal:
             If it cannot be written.
         """
         path = delivery.directory / f".{delivery.basename}{ENDING}"
-        file = path.open("x", buffering=1, encoding="utf-8")
-        journal = cls(path, file)
+        held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        _try_lock(held)
+        journal = cls(path, held)
+        owner = {"host": socket.gethostname(), "pid": os.getpid()}
         try:
-            _try_lock(file)
-            journal.note({"version": VERSION, "dcu": dcu, **delivery.record()})
+            journal.note({"version": VERSION, "dcu": dcu, **owner, **delivery.record()})
         except OSError:
             journal.end()
             raise
@@ -68,35 +72,50 @@ class Journal:
         return journal
 
     def note(self, entry: dict[str, Any]) -> None:
-        """Add a line.
+        """Add a line; what cannot be written now is written with the next one.
 
         Raises
         ------
         OSError
             If it cannot be written.
         """
-        self._file.write(json.dumps(entry) + "\n")
+        self._unsaved += json.dumps(entry).encode() + b"\n"
+        self._save()
+
+    def _save(self) -> None:
+        if self._held is None:
+            return
+        while self._unsaved:
+            # Half a line is passed over by `read`, if its other half never follows.
+            written = os.pwrite(self._held, self._unsaved, self._size)
+            self._unsaved = self._unsaved[written:]
+            self._size += written
 
     def end(self) -> None:
         """Remove it: all is home that there is."""
         with contextlib.suppress(OSError):
             self.path.unlink(missing_ok=True)
-        with contextlib.suppress(OSError):
+        with contextlib.suppress(OSError, RuntimeError):
             (links() / self.path.name).unlink(missing_ok=True)
+        self._unsaved = b""
         self.leave()
 
     def leave(self) -> None:
         """Leave it for another process."""
         with contextlib.suppress(OSError):
-            self._file.close()
+            self._save()
+        held, self._held = self._held, None
+        if held is not None:
+            with contextlib.suppress(OSError):
+                os.close(held)
 
     def _link(self) -> None:
-        link = links() / self.path.name
         try:
+            link = links() / self.path.name
             link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(self.path)
-        except OSError as error:
-            logger.debug("%s: no link to it in %s: %s", self.path, link.parent, error)
+            link.symlink_to(self.path.absolute())
+        except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+            logger.debug("%s: no link to it: %s", self.path, error)
 
 
 @dataclass(frozen=True)
@@ -111,11 +130,33 @@ class Owed:
         The URL of the DCU.
     delivery : Delivery
         The series, as far as it is known.
+    host, pid
+        Whose it is.
     """
 
     path: Path
     dcu: str
     delivery: Delivery
+    host: str
+    pid: int
+
+    @property
+    def is_of_this_host(self) -> bool:
+        """Whether a process of this computer took the series."""
+        return self.host == socket.gethostname()
+
+    @property
+    def may_live(self) -> bool:
+        """Whether its process may live, as far as this computer knows."""
+        if not self.is_of_this_host:
+            return True
+        try:
+            os.kill(self.pid, 0)
+        except ProcessLookupError:
+            return False
+        except OSError:
+            return True
+        return True
 
 
 def read(path: Path) -> Owed:
@@ -133,27 +174,48 @@ def read(path: Path) -> Owed:
         if first["version"] != VERSION:
             raise ValueError(f"version {first['version']}")
         delivery = Delivery.of_record(first, entries[1:], path.parent)
-        return Owed(path, str(first["dcu"]), delivery)
+        host, pid = str(first["host"]), int(first["pid"])
+        return Owed(path, str(first["dcu"]), delivery, host, pid)
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise JournalError(
             f"{path}: this is no journal of a series ({type(error).__name__}: {error})"
         ) from error
 
 
-def take(path: Path) -> Journal | None:
-    """Take a journal on that nobody has in hand; None if its process lives.
+def take(path: Path, *, by_force: bool = False) -> tuple[Journal, Owed] | None:
+    """Take a journal on that nobody has in hand; None if its process lives, or may live.
+
+    Where locks say nothing, because there are none, or because another computer took the series
+    and locks may end at this one, a process counts as alive unless this computer knows better.
+
+    Parameters
+    ----------
+    path : Path
+        The journal.
+    by_force : bool
+        Whether one of another computer is taken on, too.
 
     Raises
     ------
-    OSError
-        If it cannot be written.
+    JournalError, OSError
+        If it is none, or cannot be written.
     """
-    file = path.open("r+", buffering=1, encoding="utf-8")
-    if not _try_lock(file):
-        file.close()
-        return None
-    file.seek(0, os.SEEK_END)
-    return Journal(path, file)
+    held = os.open(path, os.O_RDWR)
+    try:
+        is_locked = _try_lock(held)
+        # Its owner may have removed it just now.
+        if is_locked is False or not os.path.samestat(os.fstat(held), path.stat()):
+            os.close(held)
+            return None
+        owed = read(path)
+        known = is_locked and owed.is_of_this_host
+        if not known and owed.may_live and not (by_force and not owed.is_of_this_host):
+            os.close(held)
+            return None
+        return Journal(path, held), owed
+    except Exception:
+        os.close(held)
+        raise
 
 
 def find(directories: Iterable[Path] = ()) -> list[Path]:
@@ -169,21 +231,29 @@ def find(directories: Iterable[Path] = ()) -> list[Path]:
 
 
 def _linked() -> Iterator[Path]:
-    with contextlib.suppress(OSError):
-        for link in sorted(links().glob(f".*{ENDING}")):
+    try:
+        found = sorted(links().glob(f".*{ENDING}"))
+    except (OSError, RuntimeError):
+        return
+    for link in found:
+        try:
             if link.exists():
                 yield link
-            else:
+            elif link.readlink().parent.exists():
                 link.unlink(missing_ok=True)
+            # Else its folder may not be mounted now.
+        except OSError as error:
+            logger.debug("%s: %s", link, error)
 
 
-def _try_lock(file: TextIO) -> bool:
-    """Lock a journal; return False if another process, or another part of this one, has it."""
+def _try_lock(held: int) -> bool | None:
+    """Lock a journal; False if another process, or part of this one, has it, None without locks."""
     try:
-        fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         return False
     except OSError as error:
-        # Some network file systems have no locks; nothing tells then whether somebody lives.
-        logger.debug("%s: not locked: %s", file.name, error)
+        # Some network file systems have none.
+        logger.debug("a journal is not locked: %s", error)
+        return None
     return True

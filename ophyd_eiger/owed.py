@@ -3,7 +3,7 @@
 import logging
 import time
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ophyd_eiger import journal
@@ -37,7 +37,14 @@ class Taken:
     passed_over: list[str] = field(default_factory=list)
 
 
-def take_on(transfer: Transfer, directories: Iterable[Path], patience: float) -> Taken:
+def take_on(
+    transfer: Transfer,
+    directories: Iterable[Path],
+    patience: float,
+    *,
+    delete: bool = False,
+    by_force: bool = False,
+) -> Taken:
     """Take on the series of this DCU whose process has ended and whose files are not all home.
 
     Parameters
@@ -47,7 +54,11 @@ def take_on(transfer: Transfer, directories: Iterable[Path], patience: float) ->
     directories : iterable of Path
         Where to look for journals, at any depth, beside where this user's own links lead.
     patience : float
-        How long one of them that is still exposed is waited for, in s.
+        How long one of them that is still exposed or written is waited for, in s.
+    delete : bool
+        Whether files are deleted on the DCU once they are proven good, whatever was asked before.
+    by_force : bool
+        Whether series are taken on that another computer took, of whose process nothing is known.
 
     Raises
     ------
@@ -59,47 +70,82 @@ def take_on(transfer: Transfer, directories: Iterable[Path], patience: float) ->
         if path.name in transfer.journals:
             continue
         try:
-            owed = journal.read(path)
-            if owed.dcu != transfer.client.url:
-                taken.passed_over.append(f"{path}: it is on another DCU, {owed.dcu}")
+            found = journal.read(path)
+            if found.dcu != transfer.client.url:
+                taken.passed_over.append(f"{path}: it is on another DCU, {found.dcu}")
                 continue
-            mine = journal.take(path)
+            had = journal.take(path, by_force=by_force)
+        except FileNotFoundError:
+            continue  # Its process has just brought it home.
         except (JournalError, OSError) as error:
             taken.passed_over.append(str(error))
             continue
-        if mine is None:
+        if had is None:
             taken.busy.append(path)
             continue
+        mine, owed = had
         try:
-            end_if_left_armed(transfer.client, owed.delivery, patience)
+            why_not = end_if_left_armed(transfer.client, owed.delivery, patience)
         except Exception:
             mine.leave()
             raise
+        if why_not:
+            mine.leave()
+            taken.passed_over.append(f"{path}: {why_not}")
+            continue
+        if delete and owed.delivery.policy.mount is None:
+            owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)
         transfer.adopt(owed.delivery, mine)
         taken.deliveries.append(owed.delivery)
     return taken
 
 
-def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) -> None:
+def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) -> str:
     """Disarm a detector that waits for triggers of this series, whose process has ended.
 
-    Only a disarm writes its last file. What is being exposed is let end.
+    Only a disarm writes its last file. What is being exposed or written is let end.
+
+    Parameters
+    ----------
+    client : DcuClient
+        The way to the DCU.
+    delivery : Delivery
+        The series.
+    patience : float
+        How long it is let, in s.
+
+    Returns
+    -------
+    str
+        Why it is not over, or nothing.
 
     Raises
     ------
     DcuError
     """
     if _value(client, "filewriter", "config/name_pattern") != _pattern(delivery):
-        return
-    deadline = time.monotonic() + patience
-    while (state := _value(client, "detector", "status/state")) in BUSY:
-        if time.monotonic() > deadline:
-            logger.warning("%s is still being exposed, though its process ended", delivery.basename)
-            return
-        time.sleep(STATE_PERIOD_S)
+        return ""
+    state = _wait_while(client, "detector", BUSY, patience)
+    if state in BUSY:
+        return "its process has ended, but it is still being exposed; abort it, or wait"
     if state == ARMED:
         logger.warning("%s: the process that armed it has ended; disarmed", delivery.basename)
         client.command("detector", "disarm", timeout=client.timeouts.end)
+    if _wait_while(client, "filewriter", BUSY, patience) in BUSY:
+        return "its files are still being written"
+    return ""
+
+
+def _wait_while(
+    client: DcuClient, subsystem: str, states: tuple[str, ...], patience: float
+) -> object:
+    """Return the state, when it is none of these or `patience` s are over."""
+    deadline = time.monotonic() + patience
+    while (state := _value(client, subsystem, "status/state")) in states:
+        if time.monotonic() > deadline:
+            break
+        time.sleep(STATE_PERIOD_S)
+    return state
 
 
 def _pattern(delivery: Delivery) -> str:

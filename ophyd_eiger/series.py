@@ -123,6 +123,7 @@ class Acquisition:
         self._exposure: Exposure | None = None
         self._why_not_staged: Exception | None = None
         self._failure_told = False
+        self._waits_for_files = True
         self._not_put_back: dict[EigerSignal, tuple[Any, Any]] = {}
         self._arm_seconds = LONGEST_ARM_S
 
@@ -159,6 +160,7 @@ class Acquisition:
 
         self.point = None
         self._exposure = None
+        self._waits_for_files = policy.wait
         self.flying.forget()
         status = EigerStatus(f"{self.name}: stage")
         status.follow(Countdown(self._arm_seconds))
@@ -407,7 +409,7 @@ class Acquisition:
             self.transfer.finalize(delivery)
         patience = self.link.client.timeouts.files
         # The file writer may still write, with the name pattern that is put back below.
-        if self.staging is None or self.staging.policy.wait:
+        if self._waits_for_files:
             yield lambda: self.transfer.wait(patience)
         else:
             yield self.states.wait_for_files_closed

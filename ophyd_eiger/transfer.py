@@ -58,7 +58,8 @@ class Transfer:
         self._wrong: list[str] = []
         self._failed: TransferError | None = None
         self._patience = float("inf")
-        self._newest = ""
+        self._names: set[str] = set()
+        self._settling = 0
         # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
         self._lists: bool | None = None
         self._told = False
@@ -75,13 +76,13 @@ class Transfer:
             Whether somebody waits for files to be published, so that the list is asked for often.
         """
         with self._state:
-            if delivery.basename == self._newest:
+            if delivery.basename in self._names:
                 self._wrong.append(
-                    f"{delivery.basename}: arm answered the sequence id of the series before, so "
+                    f"{delivery.basename}: arm answered the sequence id of a series before, so "
                     "that the files of both have one name; take all points in one series: set "
                     "ntrigger to their number"
                 )
-            self._newest = delivery.basename
+            self._names.add(delivery.basename)
             if self._lists is False:
                 # It may have one by now.
                 self._lists = None
@@ -101,6 +102,7 @@ class Transfer:
         delivery.ended = delivery.cut_short = delivery.interrupted = delivery.final = True
         delivery.adopted = True
         self.bringer.find_home(delivery)
+        delivery.known = set(delivery.home)
         with self._state:
             self._journals[delivery] = journal
             self._take_on(delivery)
@@ -114,8 +116,13 @@ class Transfer:
             if self._lists is False:
                 self._lists = None
             for delivery in owed:
+                if not delivery.ended:
+                    # Its end failed, and nobody waits for it any more.
+                    delivery.ended = delivery.cut_short = delivery.interrupted = True
                 delivery.errors.clear()
                 delivery.reached.clear()
+                delivery.known = set(delivery.home)
+                delivery.final = True
                 self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -123,7 +130,8 @@ class Transfer:
 
     def _take_on(self, delivery: Delivery) -> None:
         self._open.append(delivery)
-        if self._thread is None:
+        self._note_progress()
+        if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
                 target=self._run, name=f"{self.name} files", daemon=True
             )
@@ -131,9 +139,15 @@ class Transfer:
 
     @property
     def owed(self) -> list[Delivery]:
-        """The series that have ended, and that are not home."""
+        """The series that are over, and of which not all is home."""
         with self._state:
-            return [*self._owed, *(each for each in self._open if each.ended)]
+            return [*self._owed, *self.ended]
+
+    @property
+    def ended(self) -> list[Delivery]:
+        """The series that are over and on their way home."""
+        with self._state:
+            return [delivery for delivery in self._open if delivery.ended]
 
     @property
     def journals(self) -> set[str]:
@@ -154,20 +168,26 @@ class Transfer:
                 error,
             )
             return
-        self._journals[delivery] = journal
+        with self._state:
+            self._journals[delivery] = journal
+        told = False
 
         def note(entry: dict[str, Any]) -> None:
+            nonlocal told
             try:
                 journal.note(entry)
-            except (OSError, ValueError) as error:  # a closed file is a ValueError
-                delivery.note = lambda _: None
-                logger.warning("%s: %s cannot be kept: %s", self.name, journal.path, error)
+            except OSError as error:
+                # Tried again with the next one.
+                level, told = logging.DEBUG if told else logging.WARNING, True
+                logger.log(level, "%s: %s is not up to date: %s", self.name, journal.path, error)
 
         delivery.note = note
 
     def forget(self, delivery: Delivery) -> None:
-        """Note that a series ended without an image: it owes nothing."""
-        if (journal := self._journals.pop(delivery, None)) is not None:
+        """Note that a series owes nothing, or nothing any more."""
+        with self._state:
+            journal = self._journals.pop(delivery, None)
+        if journal is not None:
             journal.end()
 
     def end(self, delivery: Delivery, *, cut_short: bool, interrupted: bool = False) -> None:
@@ -229,6 +249,8 @@ class Transfer:
                     self._report(self._give_up(awaited), patience)
             wrong, self._wrong = self._wrong, []
             failed, self._failed = self._failed, None
+        if failed is not None and wrong:
+            raise TransferError(f"{self.name}: {'; '.join(wrong)}; {failed}") from failed
         if failed is not None:
             raise failed
         if wrong:
@@ -264,19 +286,24 @@ class Transfer:
             self._thread = None
         self._state.notify_all()
         for delivery in given_up:
-            if not any(job[0] is delivery for job in self._under_way):
-                self.bringer.discard(delivery)
+            self._discard(delivery)
         return given_up
+
+    def _discard(self, delivery: Delivery) -> None:
+        """Remove what is here of its files, unless one is being written; then that does it."""
+        if not any(of is delivery for of, _ in self._under_way):
+            self.bringer.discard(delivery)
 
     def _wait_for_progress(self, patience: float) -> bool:
         before = self._progress
+        while not self._state.wait_for(
+            lambda: self._progress != before or not self._open or self._lists is False, patience
+        ):
+            if not self._settling:
+                return False
+            # All bytes of a file are here: it is synced and checked, which takes what it takes.
         # A DCU without the list of its files will have none in a while either.
-        return (
-            self._state.wait_for(
-                lambda: self._progress != before or not self._open or self._lists is False, patience
-            )
-            and self._lists is not False
-        )
+        return self._lists is not False
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
         wanted = [delivery for delivery in given_up if delivery.needed()]
@@ -308,12 +335,12 @@ class Transfer:
             )
             error.__cause__ = self._dcu_error
             return error
-        reasons = [error for delivery in wanted for error in delivery.errors.values()]
+        reasons = [error for delivery in wanted for error in tuple(delivery.errors.values())]
         reason = reasons[-1] if reasons else self._dcu_error
         on_the_way = [
             f"{size} bytes of {name} had come"
             for delivery in wanted
-            for name, size in delivery.reached.items()
+            for name, size in tuple(delivery.reached.items())
             if name not in delivery.home
         ]
         said = reason or "; ".join(on_the_way) or "the DCU does not list them"
@@ -341,10 +368,14 @@ class Transfer:
                 deliveries = list(self._open)
                 before = self._progress
             due = [delivery for delivery in deliveries if not delivery.is_home]
-            with self.client.ledger.background("transfer"):
-                if any(not self._all_under_way(delivery) for delivery in due):
-                    self._round(due)
-                self._finish(deliveries)
+            try:
+                with self.client.ledger.background("transfer"):
+                    if any(not self._all_under_way(delivery) for delivery in due):
+                        self._round(due)
+                    self._finish(deliveries)
+            except Exception:
+                # Whatever it is, the files of the next series are still wanted.
+                logger.exception("%s: the files are not looked after as they should be", self.name)
             with self._state:
                 news = news or self._progress != before
                 if self._under_way or not any(delivery.ended for delivery in due):
@@ -354,6 +385,7 @@ class Transfer:
                 self._give_up_if_stuck()
 
     def _round(self, deliveries: list[Delivery]) -> None:
+        ended = [delivery for delivery in deliveries if delivery.ended]
         try:
             listed = set(self.client.files())
         except DcuError as error:
@@ -368,6 +400,7 @@ class Transfer:
                 if delivery not in self._open:
                     continue
                 delivery.listed = {name for name in listed if name.startswith(delivery.basename)}
+                delivery.listed_since_end = delivery.listed_since_end or delivery in ended
                 jobs = [(delivery, name) for name in delivery.due(listed)]
                 self._queue += [
                     job for job in jobs if job not in self._under_way and job not in self._queue
@@ -380,7 +413,7 @@ class Transfer:
         with self._state:
             taken_on = {name for of, name in (*self._queue, *self._under_way) if of is delivery}
             missing = delivery.missing()
-        return delivery.ended and bool(missing) and taken_on.issuperset(missing)
+        return delivery.all_is_listed and bool(missing) and taken_on.issuperset(missing)
 
     def _note_if_home(self, delivery: Delivery) -> None:
         if delivery.is_complete(delivery.listed) and not delivery.is_home:
@@ -390,7 +423,7 @@ class Transfer:
     def _give_up_if_stuck(self) -> None:
         """Give up what nobody waits for and nothing comes of."""
         stuck = [each for each in self._open if each.ended and each.final and not each.is_home]
-        if not stuck or time.monotonic() - self._progressed < self._patience:
+        if not stuck or self._settling or time.monotonic() - self._progressed < self._patience:
             return
         try:
             self._report(self._give_up(stuck), self._patience)
@@ -402,10 +435,16 @@ class Transfer:
 
     def _begin_fetching(self, at_once: int) -> None:
         while self._fetchers < min(at_once, len(self._queue) + len(self._under_way)):
-            self._fetchers += 1
-            threading.Thread(
+            thread = threading.Thread(
                 target=self._fetch_queued, name=f"{self.name} file", daemon=True
-            ).start()
+            )
+            self._fetchers += 1
+            try:
+                thread.start()
+            except RuntimeError as error:
+                self._fetchers -= 1
+                logger.warning("%s: no more threads for files: %s", self.name, error)
+                return
 
     def _fetch_queued(self) -> None:
         with self.client.ledger.background("transfer"):
@@ -415,10 +454,9 @@ class Transfer:
                 finally:
                     with self._state:
                         self._under_way.discard(job)
-                        given_up = job[0] not in self._open
+                        if job[0] not in self._open:
+                            self._discard(job[0])
                         self._state.notify_all()
-                    if given_up:
-                        self.bringer.discard(job[0])
 
     def _next_job(self) -> tuple[Delivery, str] | None:
         with self._state:
@@ -444,7 +482,7 @@ class Transfer:
                     self._note_progress()
 
         try:
-            fetched = self.bringer.bring(delivery, name, proceed)
+            fetched = self.bringer.bring(delivery, name, proceed, self._note_settling)
         except Exception as error:  # noqa: BLE001 - whatever it is, `wait` tells it
             # Tried again in the next round; `wait` decides when it has been long enough.
             if str(error) != str(delivery.errors.get(name)):
@@ -465,6 +503,10 @@ class Transfer:
             delivery.home[name] = fetched
             self._note_progress()
             self._note_if_home(delivery)
+            if delivery.is_home and delivery in self._owed:
+                # Given up while its last file was being checked: its views are still to be written.
+                self._owed.remove(delivery)
+                self._take_on(delivery)
             last = not self._queue and self._under_way == {(delivery, name)}
             self._news = self._news or last
 
@@ -480,21 +522,30 @@ class Transfer:
             error,
         )
 
+    def _note_settling(self, begins: bool) -> None:
+        # No progress: a file that fails its check again and again is none.
+        with self._state:
+            self._settling += 1 if begins else -1
+
     def _finish(self, deliveries: list[Delivery]) -> None:
         """Write the views of what is home and named, and be done with it."""
         for delivery in deliveries:
             if not (delivery.is_home and delivery.final):
                 continue
-            wrong = delivery.miscounted() or self.bringer.write_views(delivery)
+            not_shown = self.bringer.write_views(delivery)
+            wrong = [each for each in (delivery.miscounted(), not_shown) if each]
+            if not not_shown:
+                self.forget(delivery)
             with self._state:
                 if delivery not in self._open:
                     continue
                 self._open.remove(delivery)
-                journal = self._journals.pop(delivery, None)
-                if wrong:
-                    self._wrong.append(wrong)
-                if journal is not None:
-                    journal.end()
+                self._wrong += wrong
+                if not_shown:
+                    self._owed.append(delivery)
+                if self._patience < float("inf"):
+                    for each in wrong:
+                        logger.error("%s: %s", self.name, each)
                 self._note_progress()
 
     def _note_progress(self) -> None:

@@ -5,7 +5,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +32,11 @@ PERIOD_S = 0.1
 @click.option("--all", "everything", is_flag=True, help="Fetch every file that the DCU lists.")
 @click.option("--delete", is_flag=True, help="Delete on the DCU what is proven good here.")
 @click.option(
+    "--take-over",
+    is_flag=True,
+    help="Also series that another computer took; see that its process has ended.",
+)
+@click.option(
     "--patience",
     type=click.FloatRange(0, min_open=True),
     default=30.0,
@@ -46,6 +50,7 @@ def command(
     directory: Path,
     everything: bool,
     delete: bool,
+    take_over: bool,
     patience: float,
 ) -> None:
     """Bring home what series owe whose process has ended; or FILES, by name or pattern.
@@ -56,11 +61,15 @@ def command(
     """
     dcu, _ = call.reach()
     if files or everything:
-        came, failed = _by_name(dcu.client, files or ("*",), directory.absolute(), delete, call)
+        came, failed = _by_name(
+            dcu.client, ("*",) if everything else files, directory.absolute(), delete, call
+        )
         owed: dict[str, list[str]] = {}
         busy: list[str] = []
     else:
-        came, owed, busy, failed = _owed(dcu.client, directory.absolute(), delete, patience, call)
+        came, owed, busy, failed = _owed(
+            dcu.client, directory.absolute(), delete, take_over, patience, call
+        )
     document = {
         "url": dcu.url,
         "fetched": [
@@ -102,7 +111,12 @@ def _in_units(size: float) -> str:
 
 
 def _owed(
-    client: "DcuClient", directory: Path, delete: bool, patience: float, call: Call
+    client: "DcuClient",
+    directory: Path,
+    delete: bool,
+    take_over: bool,
+    patience: float,
+    call: Call,
 ) -> "tuple[list[FetchedFile], dict[str, list[str]], list[str], list[str]]":
     from ophyd_eiger.owed import take_on
     from ophyd_eiger.transfer import Transfer
@@ -111,25 +125,16 @@ def _owed(
     failed: list[str] = []
     try:
         with call.working("looking for series that owe files"):
-            taken = take_on(transfer, [directory], patience)
+            taken = take_on(transfer, [directory], patience, delete=delete, by_force=take_over)
         for reason in taken.passed_over:
             call.say(f"passed over: {reason}")
-        before = {delivery: set(delivery.home) for delivery in taken.deliveries}
-        for delivery in taken.deliveries:
-            if delete and delivery.policy.mount is None:
-                delivery.policy = replace(delivery.policy, delete_on_dcu=True)
         with _telling(lambda: _progress_of(taken.deliveries), call):
             try:
                 transfer.wait(patience, taken.deliveries)
             except TransferError as error:
                 failed.append(str(error))
-        came = [
-            file
-            for delivery in taken.deliveries
-            for name, file in delivery.home.items()
-            if name not in before[delivery]
-        ]
-        owed = {each.basename: each.missing() for each in transfer.owed if not each.is_home}
+        came = [file for delivery in taken.deliveries for file in delivery.came()]
+        owed = {each.basename: owes for each in transfer.owed if (owes := each.owes())}
     finally:
         transfer.close()
     return came, owed, [str(path) for path in taken.busy], failed
@@ -152,6 +157,7 @@ def _sizes(delivery: "Delivery") -> dict[str, int]:
 def _by_name(
     client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
 ) -> "tuple[list[FetchedFile], list[str]]":
+    from ophyd_eiger.bringing import keep_names
     from ophyd_eiger.fetching import Download, Handling
 
     listed = sorted(client.files())
@@ -175,7 +181,9 @@ def _by_name(
             download = Download(client, name, directory / name)
             try:
                 came.append(download.fetch(handling))
-                if delete:
+                # Of another kind of file nothing proves that its copy is whole.
+                if delete and name.endswith(".h5"):
+                    keep_names(directory)
                     client.delete_file(name)
             except (EigerError, OSError) as error:
                 failed.append(f"{name}: {error}")

@@ -1,5 +1,6 @@
 """One file on its way home: broken off, gone on with, taken by others, without room."""
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -133,29 +134,38 @@ def test_two_programs_do_not_write_into_one_file(tmp_path):
     assert hidden(tmp_path) == []
 
 
-@pytest.mark.parametrize("mine", [b"mine", OTHER])
+@pytest.mark.parametrize("mine", [b"mine", OTHER, CONTENT[:-1], CONTENT + b"m"])
 def test_a_file_of_the_name_that_is_here_is_not_overwritten(tmp_path, mine):
+    """Not even one of the same size, that passes its check, is taken for the DCU's."""
     (tmp_path / NAME).write_bytes(mine)
-
-    def check(path):
-        if path.read_bytes() != CONTENT:
-            raise FileError(f"{path}: not whole")
-        return 3
 
     with (
         serving({NAME: CONTENT}) as server,
         pytest.raises(FileExistsError, match="not overwritten"),
     ):
-        download(server, tmp_path).fetch(handling(check=check))
+        download(server, tmp_path).fetch(handling())
     assert (tmp_path / NAME).read_bytes() == mine
 
 
 def test_what_a_killed_program_left_is_no_beginning(tmp_path):
-    (tmp_path / f".{NAME}.part").write_bytes(OTHER[: 3 * OVERLAP])
+    (tmp_path / f".{NAME}.0123456789ab.part").write_bytes(OTHER[: 3 * OVERLAP])
     (tmp_path / f".{NAME}.lock").touch()
     with serving({NAME: CONTENT}) as server:
         assert download(server, tmp_path).fetch(handling()).path.read_bytes() == CONTENT
     assert server.asked == [(NAME, None)]
+    assert hidden(tmp_path) == []
+
+
+def test_a_second_name_that_a_killed_program_left_is_not_written_to(tmp_path):
+    """Killed between link and unlink; the finished file was moved to another folder since."""
+    archived = tmp_path / "archive" / NAME
+    archived.parent.mkdir()
+    archived.write_bytes(OTHER)
+    (tmp_path / f".{NAME}.0123456789ab.part").hardlink_to(archived)
+    with serving({NAME: CONTENT}) as server:
+        download(server, tmp_path).fetch(handling())
+    assert archived.read_bytes() == OTHER
+    assert (tmp_path / NAME).read_bytes() == CONTENT
     assert hidden(tmp_path) == []
 
 
@@ -165,7 +175,9 @@ def test_owner_and_mode_are_given_before_the_name(tmp_path):
         download(server, tmp_path).fetch(
             handling(finish=lambda path: seen.append((path.name, (tmp_path / NAME).exists())))
         )
-    assert seen == [(f".{NAME}.part", False)]
+    ((name, has_name),) = seen
+    assert re.fullmatch(rf"\.{NAME}\.\w+\.part", name)
+    assert not has_name
 
 
 FULL = """
