@@ -515,7 +515,7 @@ def test_an_id_that_comes_twice_is_told(foreign, eiger, RE, ask, assert_right):
         RE(bp.count([eiger], 2))
     assert isinstance(caught.value.__cause__, TransferError)
     assert re.search(
-        r"^eiger: eiger_\w+_1: arm answered the sequence id of the series before, .* set ntrigger",
+        r"^eiger: eiger_\w+_1: arm answered the sequence id of a series before, .* set ntrigger",
         str(caught.value.__cause__),
     )
     check_as_if_nothing_had_been(RE, eiger, foreign, assert_right)

@@ -234,7 +234,7 @@ def test_a_step_scan_until_its_files_are_due(tickit, eiger, RE, ntrigger, docume
         cause = caught.value.__cause__
         assert isinstance(cause, TransferError)
         assert re.search(NO_FILES, str(cause))
-        told = str(cause).count("arm answered the sequence id of the series before")
+        told = str(cause).count("arm answered the sequence id of a series before")
         assert told == (1 if ntrigger == 1 else 0)
         assert names.count("event") == 2
         assert ("stream_datum" in names) == (documents == "stream")
@@ -277,7 +277,7 @@ def test_a_trigger_that_hangs(new):
     with pytest.raises(
         DcuTimeoutError,
         match=r"^eiger: PUT http\S+/command/trigger: no answer within .* the state is 'ready': the "
-        r"images may not have been taken; eiger\.initialize\(\)",
+        r"images may not have been taken; eiger\.recover\(\)",
     ):
         new.trigger().wait(30)
     new.unstage().wait(30)
