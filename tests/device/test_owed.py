@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import bluesky.plans as bp
@@ -15,7 +16,10 @@ import requests
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import TransferError
+from ophyd_eiger.transfer import Transfer
 
 SHORT = Timeouts(connect=5, get=20, files=1, trigger_margin=20)
 LOST = ("refuse", {"status": 503, "path": "GET data/*"})
@@ -297,3 +301,118 @@ def test_a_disk_that_fills_up_is_told_and_the_series_completed_when_there_is_roo
     for name, size in sizes.items():
         assert (home / name).stat().st_size == size
     assert list(home.glob(".*")) == []
+
+
+def test_with_wait_false_what_failed_comes_with_one_call(RE, dcu, tmp_path):
+    device = EigerDetector(
+        dcu.url,
+        name="eiger",
+        directory=tmp_path,
+        timeouts=SHORT,
+        file_policy=FilePolicy(wait=False),
+    )
+    name, arguments = LOST
+    dcu.faults.set(name, **arguments)
+    RE(bp.count([device]))
+    with pytest.raises(TransferError, match="503"):
+        device.wait_for_files()
+    dcu.faults.clear()
+    assert len(device.fetch()) == 2
+    assert device.owed == {}
+    device.destroy()
+
+
+def test_waiting_for_files_leaves_the_series_alone_that_is_being_taken(dcu, device, tmp_path):
+    device.configure({"ntrigger": 4})
+    device.stage().wait(20)
+    for _ in range(2):
+        device.trigger().wait(20)
+    device.wait_for_files()
+    for _ in range(2):
+        device.trigger().wait(20)
+    device.unstage().wait(20)
+    assert sum(file.images for file in device.fetched) == 4
+    assert device.owed == {}
+
+
+def test_a_view_that_cannot_be_written_is_owed(dcu, device, tmp_path, monkeypatch):
+    """As on a disk that is full by then."""
+
+    def no_room(*_args, **_kwargs):
+        raise OSError(28, "No space left on device")
+
+    with monkeypatch.context() as full:
+        full.setattr("ophyd_eiger.bringing.write_view", no_room)
+        take(device)
+        with pytest.raises(TransferError, match="no view file could be written"):
+            device.unstage().wait(20)
+    ((series, owed),) = device.owed.items()
+    assert owed == [f"{series}_view.h5"]
+    assert journals(tmp_path / "data") == [f".{series}.owed"]
+    assert device.fetch() == []
+    assert device.owed == {}
+    with h5py.File(tmp_path / "data" / owed[0]) as file:
+        assert np.array_equal(file["entry/data/data"][0], dcu.image(1, 1))
+
+
+def test_a_series_cut_short_while_a_file_is_under_way_owes_what_its_end_writes(dcu, tmp_path):
+    """As a fly scan that is stopped: the list of files that is known is older than its end."""
+    client = DcuClient(dcu.url)
+    for key, value in {"frame_time": 0.005, "nimages": 2, "ntrigger": 5}.items():
+        client.put("detector", f"config/{key}", value)
+    client.put("filewriter", "config/nimages_per_file", 4)
+    client.put("filewriter", "config/name_pattern", "cut_$id")
+    dcu.faults.set("late", seconds=1.5, path="GET data/*_data_000001.h5")
+    client.command("detector", "arm", timeout=20)
+    delivery = Delivery("cut_1", tmp_path, 10, 4, (514, 1030), np.dtype("<u2"))
+    transfer = Transfer(client, "eiger")
+    transfer.add(delivery, seen_by_files=True)
+    for _ in range(3):
+        client.command("detector", "trigger", timeout=20)
+    deadline = time.monotonic() + 20
+    while delivery.master not in delivery.home:
+        assert time.monotonic() < deadline
+    assert delivery.data_file(1) not in delivery.home
+    client.command("detector", "disarm", timeout=20)
+    transfer.end(delivery, cut_short=True, interrupted=True)
+    transfer.wait_home(delivery, 20)
+    assert delivery.images_home == 6
+    transfer.finalize(delivery)
+    transfer.wait(20)
+    transfer.close()
+    client.close()
+
+
+def test_without_locks_a_living_process_is_left_its_series(dcu, device, monkeypatch):
+    """As on a network file system that has none."""
+
+    def no_locks(*_args):
+        raise OSError(37, "No locks available")
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    device.configure({"ntrigger": 4})
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    other = EigerDetector(dcu.url, name="other", timeouts=SHORT)
+    assert other.fetch() == []
+    assert device.detector.state.get() == "ready"
+    device.trigger().wait(20)
+    device.unstage().wait(20)
+    assert sum(file.images for file in device.fetched) == 2
+    other.destroy()
+
+
+def test_a_link_to_a_folder_that_is_not_mounted_now_is_kept(dcu, device, tmp_path):
+    name, arguments = LOST
+    dcu.faults.set(name, **arguments)
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    device.destroy()
+    dcu.faults.clear()
+    (tmp_path / "data").rename(tmp_path / "not mounted")
+    other = EigerDetector(dcu.url, name="other", timeouts=SHORT)
+    assert other.fetch() == []
+    (tmp_path / "not mounted").rename(tmp_path / "data")
+    assert len(other.fetch()) == 2
+    other.destroy()
