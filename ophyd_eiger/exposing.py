@@ -259,7 +259,9 @@ class Exposing:
                 flight.call.wait(timeout=0)
                 series.over = not flight.finishing
                 flight.too_early = time.monotonic() < flight.earliest
-                images = series.scheme.total if series.over else series.delivery.published
+                # Where it came too early, only files tell which images were taken.
+                all_taken = series.over and not flight.too_early
+                images = series.scheme.total if all_taken else series.delivery.published
             elif flight.call is not None:
                 images, evidence = self._images_shown(series)
                 flight.count.count(images, evidence)
@@ -277,7 +279,8 @@ class Exposing:
             waits = (
                 flight.call is not None and not flight.call.done and (series.scheme.total == wanted)
             )
-            if flight.finishing or (flight.points >= flight.events and not waits):
+            done = flight.points >= flight.events and not waits
+            if flight.finishing or flight.too_early or done:
                 return True
             flight.wake.wait(STATE_PERIOD_S)
         return False

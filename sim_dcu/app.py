@@ -171,8 +171,11 @@ class _Face:
         last = request.path_params.get("key", "").rpartition("/")[2]
         return await (run_in_threadpool(reply) if last in _LONG_KEYS else self._quickly(reply))
 
-    async def _quickly(self, reply: Callable[[], Response]) -> Response:
-        """Answer at once, a third of the time that a thread takes, unless that meant waiting."""
+    async def _quickly(self, reply: Callable[[], Any]) -> Any:
+        """Do at once what takes no time, a third of what a thread takes, unless that meant waiting.
+
+        What `reply` does may take the lock and nothing else that it would have to wait for.
+        """
         lock = self._dcu.lock
         if not lock.acquire(blocking=False):
             return await run_in_threadpool(reply)
@@ -182,7 +185,13 @@ class _Face:
             lock.release()
 
     async def get_status(self, request: Request) -> Response:
-        return await self._reply(request, self._dcu.read_status, "subsystem", "key", "version")
+        names = ("subsystem", "key", "version")
+        if request.path_params.get("key") == "state":
+            # What clients ask while they wait.
+            return await self._quickly(
+                lambda: self.json(self._ask(request, self._dcu.read_status, *names))
+            )
+        return await self._reply(request, self._dcu.read_status, *names)
 
     async def put_config(self, request: Request) -> Response:
         last = request.path_params.get("key", "").rpartition("/")[2]
@@ -223,7 +232,10 @@ class _Face:
             question = functools.partial(self._dcu.command, argument=argument)
             return self._ask(request, question, "subsystem", "key")
 
-        return self._spelled(await _result(await run_in_threadpool(run)))
+        # A trigger only begins here, and its time is what limits a scan point by point.
+        begins = request.path_params.get("key") == "trigger"
+        answer = await (self._quickly(run) if begins else run_in_threadpool(run))
+        return self._spelled(await _result(answer))
 
     def _spelled(self, answer: Any) -> Response:
         # An empty body must not be typed JSON: a known client would fail to parse it.
