@@ -287,7 +287,8 @@ FAILING = {
     "no /data": (
         missing("GET data *"),
         TransferError,
-        r"^eiger: .* did not come home to .*GET http://\S+/data/eiger_\S+: .*404.*still there$",
+        r"^eiger: .* did not come home to .*GET http://\S+/data/eiger_\S+: .*404.*still there, "
+        r"and eiger\.fetch\(\) or `ophyd-eiger fetch` brings it$",
     ),
     "/data a page": (
         answering("GET data *", HTML),
