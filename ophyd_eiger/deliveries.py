@@ -86,8 +86,8 @@ class Delivery:
         The files of it that the DCU lists, as last seen.
     views : list of View
         What events name of it.
-    adopted : bool
-        Whether another process took it, so that nothing may be there if no event names it.
+    may_be_empty : bool
+        Whether nothing need be there if no event names it: it is asked for after all was over.
     policy : FilePolicy
         What becomes of the files.
     note : callable
@@ -113,7 +113,7 @@ class Delivery:
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
-    adopted: bool = False
+    may_be_empty: bool = False
     policy: FilePolicy = field(default_factory=FilePolicy)
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
 
@@ -214,7 +214,12 @@ class Delivery:
 
     def expected(self, listed: set[str]) -> list[str]:
         """Return the names that must come home, the master last."""
-        if self.adopted and not self.recorded and not self.home and not self._has_files(listed):
+        if (
+            self.may_be_empty
+            and not self.recorded
+            and not self.home
+            and not self._has_files(listed)
+        ):
             return []
         if self.images_per_file == 0:
             return [self.master]

@@ -74,7 +74,7 @@ class Ending:
 
     def _note_over(self, series: Series) -> None:
         if not series.triggered:
-            self.transfer.forget(series.delivery)
+            self.transfer.journals.end(series.delivery)
             return
         self.transfer.end(
             series.delivery,

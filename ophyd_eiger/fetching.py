@@ -1,7 +1,7 @@
 """Brings one file of the DCU home: fetched aside, whole or from where it broke off, checked, named.
 
-Knows nothing of series. What is written has a hidden name beside its place until it is proven good,
-and is locked, so that two programs never write into one file.
+Knows nothing of series. What is written has a hidden name of this program's own, beside its place,
+until it is proven good.
 """
 
 import errno

@@ -12,6 +12,7 @@ import json
 import logging
 import os
 import socket
+import threading
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -116,6 +117,73 @@ class Journal:
             link.symlink_to(self.path.absolute())
         except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
             logger.debug("%s: no link to it: %s", self.path, error)
+
+
+class Journals:
+    """The journals that one part of this process has in hand.
+
+    Parameters
+    ----------
+    dcu : str
+        The URL of the DCU.
+    """
+
+    def __init__(self, dcu: str) -> None:
+        self.dcu = dcu
+        self._of: dict[Delivery, Journal] = {}
+        self._lock = threading.Lock()
+
+    def begin(self, delivery: Delivery) -> None:
+        """Note on disk that a series will owe its files, for when this process ends before it.
+
+        What cannot be written is logged: no scan ends for it.
+        """
+        try:
+            journal = Journal.begin(delivery, self.dcu)
+        except OSError as error:
+            logger.warning(
+                "no record of what %s owes could be written, so that no other process could bring "
+                "it home: %s",
+                delivery.basename,
+                error,
+            )
+            return
+        told = False
+
+        def note(entry: dict[str, Any]) -> None:
+            nonlocal told
+            try:
+                journal.note(entry)
+            except OSError as error:
+                # Tried again with the next one.
+                level, told = logging.DEBUG if told else logging.WARNING, True
+                logger.log(level, "%s is not up to date: %s", journal.path, error)
+
+        delivery.note = note
+        self.keep(delivery, journal)
+
+    def keep(self, delivery: Delivery, journal: Journal) -> None:
+        """Take a journal on that another process wrote."""
+        with self._lock:
+            self._of[delivery] = journal
+
+    def end(self, delivery: Delivery) -> None:
+        """Remove the journal of a series that owes nothing, or nothing any more."""
+        with self._lock:
+            journal = self._of.pop(delivery, None)
+        if journal is not None:
+            journal.end()
+
+    def leave(self) -> None:
+        """Leave all of them for another process."""
+        with self._lock:
+            journals, self._of = self._of, {}
+        for journal in journals.values():
+            journal.leave()
+
+    def __contains__(self, path: Path) -> bool:
+        with self._lock:
+            return any(journal.path.name == path.name for journal in self._of.values())
 
 
 @dataclass(frozen=True)

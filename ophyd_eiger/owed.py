@@ -67,7 +67,7 @@ def take_on(
     """
     taken = Taken()
     for path in journal.find(directories):
-        if path.name in transfer.journals:
+        if path in transfer.journals:
             continue
         try:
             found = journal.read(path)

@@ -450,7 +450,7 @@ class Acquisition:
         """Arm the next series."""
         began = time.monotonic()
         self.series = self.arming.arm(staging)
-        self.transfer.note_armed(self.series.delivery)
+        self.transfer.journals.begin(self.series.delivery)
         self._arm_seconds = time.monotonic() - began
         return self.series
 

@@ -11,13 +11,12 @@ import threading
 import time
 from collections import deque
 from collections.abc import Collection
-from typing import Any
 
 from ophyd_eiger.bringing import Bringer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, NotServedError, TransferError
-from ophyd_eiger.journal import Journal
+from ophyd_eiger.journal import Journal, Journals
 
 logger = logging.getLogger(__name__)
 
@@ -28,7 +27,7 @@ FIRST_POLL_S = 0.02
 
 
 class Transfer:
-    """One thread that brings deliveries home, as long as there are any.
+    """Brings deliveries home, with threads of its own as long as there are any.
 
     Parameters
     ----------
@@ -44,7 +43,7 @@ class Transfer:
         self.bringer = Bringer(client, name)
         self._open: list[Delivery] = []
         self._owed: list[Delivery] = []
-        self._journals: dict[Delivery, Journal] = {}
+        self.journals = Journals(client.url)
         self._state = threading.Condition()
         self._progress = 0
         self._progressed = time.monotonic()
@@ -100,11 +99,11 @@ class Transfer:
             Its journal, which this process has in hand.
         """
         delivery.ended = delivery.cut_short = delivery.interrupted = delivery.final = True
-        delivery.adopted = True
+        delivery.may_be_empty = True
         self.bringer.find_home(delivery)
         delivery.known = set(delivery.home)
+        self.journals.keep(delivery, journal)
         with self._state:
-            self._journals[delivery] = journal
             self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -122,7 +121,7 @@ class Transfer:
                 delivery.errors.clear()
                 delivery.reached.clear()
                 delivery.known = set(delivery.home)
-                delivery.final = True
+                delivery.final = delivery.may_be_empty = True
                 self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -148,47 +147,6 @@ class Transfer:
         """The series that are over and on their way home."""
         with self._state:
             return [delivery for delivery in self._open if delivery.ended]
-
-    @property
-    def journals(self) -> set[str]:
-        """The names of the journals that are in hand."""
-        with self._state:
-            return {journal.path.name for journal in self._journals.values()}
-
-    def note_armed(self, delivery: Delivery) -> None:
-        """Note on disk that a series will owe its files, for when this process ends before it."""
-        try:
-            journal = Journal.begin(delivery, self.client.url)
-        except OSError as error:
-            logger.warning(
-                "%s: no record of what %s owes could be written, so that no other process could "
-                "bring it home: %s",
-                self.name,
-                delivery.basename,
-                error,
-            )
-            return
-        with self._state:
-            self._journals[delivery] = journal
-        told = False
-
-        def note(entry: dict[str, Any]) -> None:
-            nonlocal told
-            try:
-                journal.note(entry)
-            except OSError as error:
-                # Tried again with the next one.
-                level, told = logging.DEBUG if told else logging.WARNING, True
-                logger.log(level, "%s: %s is not up to date: %s", self.name, journal.path, error)
-
-        delivery.note = note
-
-    def forget(self, delivery: Delivery) -> None:
-        """Note that a series owes nothing, or nothing any more."""
-        with self._state:
-            journal = self._journals.pop(delivery, None)
-        if journal is not None:
-            journal.end()
 
     def end(self, delivery: Delivery, *, cut_short: bool, interrupted: bool = False) -> None:
         """Note that a series is over and that its files are on the DCU."""
@@ -271,9 +229,7 @@ class Transfer:
         """Leave what is not home yet on the DCU, for another process, and let the threads end."""
         with self._state:
             self._give_up(self._open)
-            journals, self._journals = self._journals, {}
-        for journal in journals.values():
-            journal.leave()
+        self.journals.leave()
 
     def _give_up(self, deliveries: list[Delivery]) -> list[Delivery]:
         given_up = list(deliveries)
@@ -535,7 +491,7 @@ class Transfer:
             not_shown = self.bringer.write_views(delivery)
             wrong = [each for each in (delivery.miscounted(), not_shown) if each]
             if not not_shown:
-                self.forget(delivery)
+                self.journals.end(delivery)
             with self._state:
                 if delivery not in self._open:
                     continue

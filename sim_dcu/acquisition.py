@@ -19,8 +19,6 @@ from sim_dcu.series import ArmedSeries
 
 log = logging.getLogger(__name__)
 
-# How many images are counted one after the other where none takes time.
-_MOST_ONE_BY_ONE = 1000
 # In s: so long after the last exposure those who wait for a series' end are kept for its files. A
 # DCU replies while it still finishes one (LIMA waits 2 s more before it clears them).
 LONGEST_CLOSING = 3.0
@@ -223,7 +221,12 @@ class Acquisition:
         with self._changed:
             self._train = train
             self._enter(Phase.EXPOSING)
-            self._changed.notify_all()
+            if self._takes_no_time():
+                # Here and now: waking the thread that keeps time would be all that takes any.
+                self.exposed += train.images
+                self._conclude(train)
+            else:
+                self._changed.notify_all()
 
     def end(self, how: Ending) -> None:
         """End the series early; `closed` tells when that is done. Harmless when it has ended."""
@@ -250,22 +253,31 @@ class Acquisition:
     def _expose(self) -> None:
         while (train := self._next_train()) is not None:
             self._run(train)
-            with self._changed:
-                self._train = None
-                whole = self.exposed >= self._images and self._ends_itself
-                over = self._ending is not None or whole
-                if self.phase is not Phase.FAILED:
-                    self._enter(Phase.ENDED if over else Phase.WAITING)
-                self._changed.notify_all()
-                failure = self.failure
-            if failure:
-                train.done.set_exception(OSError(failure))
-            else:
-                train.done.set_result(None)
+            self._conclude(train)
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self.closed.done())
             self._changed.wait_for(self.closed.done, LONGEST_CLOSING)
         self.settled.set_result(None)
+
+    def _conclude(self, train: Train) -> None:
+        """Note that a train is over, and let those know who wait for it."""
+        with self._changed:
+            self._train = None
+            whole = self.exposed >= self._images and self._ends_itself
+            over = self._ending is not None or whole
+            if self.phase is not Phase.FAILED:
+                self._enter(Phase.ENDED if over else Phase.WAITING)
+            self._changed.notify_all()
+            failure = self.failure
+        if failure:
+            train.done.set_exception(OSError(failure))
+        else:
+            train.done.set_result(None)
+
+    def _takes_no_time(self) -> bool:
+        """Return whether images are exposed without a wait, and nothing may happen in between."""
+        disturbed = self._disturbance is not None and self._disturbance.expected
+        return not self._clock.scale and not disturbed and self._ending is None
 
     def _next_train(self) -> Train | None:
         with self._changed:
@@ -284,14 +296,6 @@ class Acquisition:
 
     def _run(self, train: Train) -> None:
         # Every image is due at its own distance from the start: lateness never adds up.
-        disturbed = self._disturbance is not None and self._disturbance.expected
-        if not self._clock.scale and train.images > _MOST_ONE_BY_ONE and not disturbed:
-            # No image takes time: counting millions would.
-            with self._changed:
-                if not self._interrupt.is_set():
-                    self.exposed += train.images
-                    self._changed.notify_all()
-            return
         if not self._undisturbed():
             return
         start = self._clock.now()

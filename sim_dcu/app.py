@@ -91,7 +91,7 @@ async def _refusal(_request: Request, error: Exception) -> Response:
 async def _result(answer: Any) -> Any:
     """Wait for what the DCU promised; a promise may be for another one."""
     while isinstance(answer, Future):
-        answer = await asyncio.wrap_future(answer)
+        answer = answer.result() if answer.done() else await asyncio.wrap_future(answer)
     return answer
 
 

@@ -12,6 +12,7 @@ import click
 
 from ophyd_eiger.cli.common import FAILED, Call, dcu_command
 from ophyd_eiger.cli.words import plural
+from ophyd_eiger.cli.words import size as size_of
 from ophyd_eiger.errors import EigerError, FileError, TransferError
 
 if TYPE_CHECKING:
@@ -88,23 +89,15 @@ def command(
 def _shown(
     came: "list[FetchedFile]", owed: dict[str, list[str]], busy: list[str], failed: list[str]
 ) -> str:
-    lines = [f"{f.path}  {_in_units(f.bytes)}" for f in came]
+    lines = [f"{f.path}  {size_of(f.bytes)}" for f in came]
     size = sum(f.bytes for f in came)
     if came:
-        lines.append(f"{plural(len(came), 'file')}, {_in_units(size)}")
+        lines.append(f"{plural(len(came), 'file')}, {size_of(size)}")
     elif not failed and not owed:
         lines.append("nothing is owed")
     lines += [f"left to the process that takes it: {each}" for each in busy]
     lines += failed
     return "\n".join(lines)
-
-
-def _in_units(size: float) -> str:
-    for unit in ("B", "kB", "MB", "GB"):
-        if size < 1000:
-            return f"{size:.3g} {unit}"
-        size /= 1000
-    return f"{size:.4g} TB"
 
 
 # ---- what series owe ----

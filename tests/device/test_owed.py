@@ -22,7 +22,6 @@ from ophyd_eiger.errors import TransferError
 from ophyd_eiger.transfer import Transfer
 
 SHORT = Timeouts(connect=5, get=20, files=1, trigger_margin=20)
-LOST = ("refuse", {"status": 503, "path": "GET data/*"})
 
 
 @pytest.fixture
@@ -54,6 +53,18 @@ def take(device, points=1):
             document["run_start"] = "filled in by the RunEngine"
 
 
+def refuse_files(dcu):
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+
+
+def leave_owing(dcu, device):
+    """Take a point whose files do not come."""
+    refuse_files(dcu)
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+
+
 def test_nothing_is_left_beside_a_scan_whose_files_are_home(RE, eiger, tmp_path):
     RE(bp.count([eiger], 3))
     assert list((tmp_path / "data").glob(".*")) == []
@@ -64,8 +75,7 @@ def test_nothing_is_left_beside_a_scan_whose_files_are_home(RE, eiger, tmp_path)
 
 
 def test_what_did_not_come_is_named_and_comes_with_one_call(dcu, device, tmp_path):
-    name, arguments = LOST
-    dcu.faults.set(name, **arguments)
+    refuse_files(dcu)
     take(device, 2)
     with pytest.raises(TransferError, match=r"eiger\.fetch\(\) or `ophyd-eiger fetch` brings it"):
         device.unstage().wait(20)
@@ -110,11 +120,7 @@ def test_a_view_written_without_its_files_is_whole_once_they_come(dcu, device, t
 
 
 def test_another_device_brings_what_a_destroyed_one_left(dcu, device, tmp_path):
-    name, arguments = LOST
-    dcu.faults.set(name, **arguments)
-    take(device)
-    with pytest.raises(TransferError):
-        device.unstage().wait(20)
+    leave_owing(dcu, device)
     other = EigerDetector(dcu.url, name="other", directory=tmp_path / "else", timeouts=SHORT)
     # Its process may still bring it itself.
     assert other.fetch() == []
@@ -127,11 +133,7 @@ def test_another_device_brings_what_a_destroyed_one_left(dcu, device, tmp_path):
 
 
 def test_files_of_another_dcu_are_left_alone(dcu, device, tmp_path):
-    name, arguments = LOST
-    dcu.faults.set(name, **arguments)
-    take(device)
-    with pytest.raises(TransferError):
-        device.unstage().wait(20)
+    leave_owing(dcu, device)
     device.destroy()
     dcu.faults.clear()
     with sim_dcu.serve("eiger-500k", time_scale=0, initialized=True) as second:
@@ -167,8 +169,7 @@ def test_what_nobody_waits_for_and_never_comes_is_told(RE, dcu, tmp_path, caplog
         timeouts=SHORT,
         file_policy=FilePolicy(wait=False),
     )
-    name, arguments = LOST
-    dcu.faults.set(name, **arguments)
+    refuse_files(dcu)
     RE(bp.count([device]))
     with caplog.at_level(logging.ERROR), pytest.raises(TransferError, match=r"503.*still there"):
         device.wait_for_files()
@@ -311,8 +312,7 @@ def test_with_wait_false_what_failed_comes_with_one_call(RE, dcu, tmp_path):
         timeouts=SHORT,
         file_policy=FilePolicy(wait=False),
     )
-    name, arguments = LOST
-    dcu.faults.set(name, **arguments)
+    refuse_files(dcu)
     RE(bp.count([device]))
     with pytest.raises(TransferError, match="503"):
         device.wait_for_files()
@@ -383,6 +383,24 @@ def test_a_series_cut_short_while_a_file_is_under_way_owes_what_its_end_writes(d
     client.close()
 
 
+def test_a_series_of_which_there_is_nothing_and_that_no_event_names_is_not_owed_for_ever(
+    dcu, tmp_path
+):
+    client = DcuClient(dcu.url)
+    transfer = Transfer(client, "eiger")
+    delivery = Delivery("none_1", tmp_path, 10, 4, (514, 1030), np.dtype("<u2"))
+    transfer.add(delivery)
+    transfer.end(delivery, cut_short=True, interrupted=True)
+    transfer.finalize(delivery)
+    transfer.wait(0.3)
+    assert transfer.owed == [delivery]
+    transfer.take_up_again()
+    transfer.wait(20)
+    assert transfer.owed == []
+    transfer.close()
+    client.close()
+
+
 def test_without_locks_a_living_process_is_left_its_series(dcu, device, monkeypatch):
     """As on a network file system that has none."""
 
@@ -403,11 +421,7 @@ def test_without_locks_a_living_process_is_left_its_series(dcu, device, monkeypa
 
 
 def test_a_link_to_a_folder_that_is_not_mounted_now_is_kept(dcu, device, tmp_path):
-    name, arguments = LOST
-    dcu.faults.set(name, **arguments)
-    take(device)
-    with pytest.raises(TransferError):
-        device.unstage().wait(20)
+    leave_owing(dcu, device)
     device.destroy()
     dcu.faults.clear()
     (tmp_path / "data").rename(tmp_path / "not mounted")
