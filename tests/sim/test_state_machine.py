@@ -638,7 +638,7 @@ def test_lateness_does_not_add_up() -> None:
 
     class Noting(Clock):
         def __init__(self) -> None:
-            super().__init__(0)
+            super().__init__(1)
             self.due: list[tuple[float, float]] = []
             self.time = 100.0
 
