@@ -335,6 +335,19 @@ class DcuClient:
                 "GET %s: %d, first byte after %.1f ms", url, response.status_code, 1e3 * seconds
             )
 
+    def file_size(self, name: str) -> int | None:
+        """Return how many bytes a file of the DCU's data folder has; None if it does not say.
+
+        Raises
+        ------
+        DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
+        """
+        url = f"{self.url}/data/{quote(name)}"
+        with self._exchange("HEAD", url, None) as (response, _):
+            _check_status("HEAD", url, response)
+            length = response.headers.get("Content-Length", "")
+            return int(length) if length.isdigit() else None
+
     def delete_file(self, name: str) -> None:
         """Delete a file from the DCU's data folder; one that is gone already is no error.
 

@@ -255,7 +255,7 @@ def _room(
         sentence = (
             f"{there_is} are free {where}, and {_images(total)} with their master file need about "
             f"{_bytes(wanted)} ({_bytes(likely)} an image, {facts.assumption}); what does not fit "
-            f"is lost: {what_to_do}{fewer}"
+            f"{'is lost' if subject == DCU else 'stays on the DCU'}: {what_to_do}{fewer}"
         )
         yield Check(subject, needs, there_is, WARN, sentence)
     else:

@@ -35,11 +35,14 @@ class Transfer:
         The way to the DCU.
     name : str
         Name of the detector, for messages.
+    later : str, optional
+        What brings the files that did not come, for messages; the device's call if not given.
     """
 
-    def __init__(self, client: DcuClient, name: str) -> None:
+    def __init__(self, client: DcuClient, name: str, later: str = "") -> None:
         self.client = client
         self.name = name
+        self.later = later or f"{name}.fetch() or `ophyd-eiger fetch`"
         self.bringer = Bringer(client, name)
         self._open: list[Delivery] = []
         self._owed: list[Delivery] = []
@@ -303,7 +306,7 @@ class Transfer:
         error = TransferError(
             f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
             f"{patience:g} s of the last byte ({said}); what is on the DCU is still there, and "
-            f"{self.name}.fetch() or `ophyd-eiger fetch` brings it"
+            f"{self.later} brings it"
         )
         error.__cause__ = reason
         return error

@@ -2,24 +2,43 @@
 
 import fnmatch
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
 from ophyd_eiger.cli.common import FAILED, Call, dcu_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
-from ophyd_eiger.errors import EigerError, FileError, TransferError
+from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
 
 if TYPE_CHECKING:
     from ophyd_eiger.client import DcuClient
     from ophyd_eiger.deliveries import Delivery, FetchedFile
 
 PERIOD_S = 0.1
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far it is.
+
+    Attributes
+    ----------
+    here : dict of str to int
+        Bytes that are here, by name.
+    names : tuple of str
+        The files that are to be here in the end.
+    home : int
+        How many of them are home.
+    """
+
+    here: dict[str, int]
+    names: tuple[str, ...]
+    home: int
 
 
 @dcu_command("fetch")
@@ -114,14 +133,14 @@ def _owed(
     from ophyd_eiger.owed import take_on
     from ophyd_eiger.transfer import Transfer
 
-    transfer = Transfer(client, "ophyd-eiger")
+    transfer = Transfer(client, "fetch", later="the same command")
     failed: list[str] = []
     try:
         with call.working("looking for series that owe files"):
             taken = take_on(transfer, [directory], patience, delete=delete, by_force=take_over)
         for reason in taken.passed_over:
             call.say(f"passed over: {reason}")
-        with _telling(lambda: _progress_of(taken.deliveries), call):
+        with _telling(client, lambda: _progress_of(taken.deliveries), call):
             try:
                 transfer.wait(patience, taken.deliveries)
             except TransferError as error:
@@ -133,15 +152,14 @@ def _owed(
     return came, owed, [str(path) for path in taken.busy], failed
 
 
-def _progress_of(deliveries: "list[Delivery]") -> tuple[int, int, int]:
-    """Return bytes that are here, files that are home, and files that are to be."""
-    here = sum(size for each in deliveries for size in {**each.reached, **_sizes(each)}.values())
-    home = sum(len(each.home) for each in deliveries)
-    return here, home, home + sum(len(each.missing()) for each in deliveries)
-
-
-def _sizes(delivery: "Delivery") -> dict[str, int]:
-    return {name: file.bytes for name, file in tuple(delivery.home.items())}
+def _progress_of(deliveries: "list[Delivery]") -> Progress:
+    here: dict[str, int] = {}
+    names: dict[str, None] = {}
+    for delivery in deliveries:
+        home = tuple(delivery.home.items())
+        here |= {**delivery.reached, **{name: file.bytes for name, file in home}}
+        names |= dict.fromkeys([name for name, _ in home] + delivery.missing())
+    return Progress(here, tuple(names), sum(len(delivery.home) for delivery in deliveries))
 
 
 # ---- files by their names ----
@@ -163,10 +181,7 @@ def _by_name(
     came: list[FetchedFile] = []
     here: dict[str, int] = {}
 
-    def progress() -> tuple[int, int, int]:
-        return sum(tuple(here.values())), len(came), len(wanted)
-
-    with _telling(progress, call):
+    with _telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
         for name in wanted:
             handling = Handling(
                 _check, lambda _: None, lambda so_far, name=name: here.update({name: so_far})
@@ -204,48 +219,42 @@ def _check(path: Path) -> int:
 
 
 @contextmanager
-def _telling(progress: Callable[[], tuple[int, int, int]], call: Call) -> Iterator[None]:
+def _telling(client: "DcuClient", progress: Callable[[], Progress], call: Call) -> Iterator[None]:
     """Show bytes, rate, files and time left at a terminal until the end of the block."""
     if not call.err.is_terminal:
         yield
         return
-    from rich.progress import (
-        BarColumn,
-        DownloadColumn,
-        Progress,
-        TextColumn,
-        TimeElapsedColumn,
-        TransferSpeedColumn,
-    )
+    from rich import progress as bars
 
-    bar = Progress(
-        TextColumn("{task.fields[files]}"),
-        BarColumn(),
-        DownloadColumn(),
-        TransferSpeedColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[left]}"),
+    bar = bars.Progress(
+        bars.TextColumn("{task.description}"),
+        bars.BarColumn(),
+        bars.DownloadColumn(),
+        bars.TransferSpeedColumn(),
+        bars.TimeElapsedColumn(),
+        bars.TimeRemainingColumn(),
         console=call.err,
         transient=True,
     )
     over = threading.Event()
-    began = time.monotonic()
+    sizes: dict[str, int | None] = {}
 
-    def update(task: Any) -> None:
-        here, home, of = progress()
-        # Files of a series are alike: those that are home tell how large the others will be.
-        total = here * of / home if home else None
-        left = (time.monotonic() - began) * (total / here - 1) if total and here else None
+    def update(task: bars.TaskID) -> None:
+        now = progress()
+        for name in now.names:
+            if name not in sizes:
+                sizes[name] = _size(client, name)
+        known = [size for name in now.names if (size := sizes[name]) is not None]
+        of = len(now.names)
         bar.update(
             task,
-            completed=here,
-            total=total,
-            files=f"file {min(home + 1, of)} of {of}",
-            left="" if left is None else f"about {left:.0f} s left",
+            description=f"file {min(now.home + 1, of)} of {of}",
+            completed=sum(now.here.values()),
+            total=sum(known) if known and len(known) == of else None,
         )
 
     with bar:
-        task = bar.add_task("", total=None, files="", left="")
+        task = bar.add_task("", total=None)
 
         def keep_telling() -> None:
             while not over.wait(PERIOD_S):
@@ -258,3 +267,10 @@ def _telling(progress: Callable[[], tuple[int, int, int]], call: Call) -> Iterat
         finally:
             over.set()
             teller.join()
+
+
+def _size(client: "DcuClient", name: str) -> int | None:
+    try:
+        return client.file_size(name)
+    except DcuError:
+        return None  # Then nobody knows how long it takes.

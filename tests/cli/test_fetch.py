@@ -1,6 +1,7 @@
 """`ophyd-eiger fetch`: what a process left behind comes home, whole, and nothing else changes."""
 
 import json
+import os
 import random
 import re
 import subprocess
@@ -10,6 +11,7 @@ from pathlib import Path
 
 import h5py
 import numpy as np
+import pexpect
 import pytest
 import requests
 from click.testing import CliRunner
@@ -19,6 +21,7 @@ from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.cli import main
 from ophyd_eiger.errors import TransferError
 
+COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 CLIENT = Path(__file__).with_name("client_to_be_killed.py")
 MODES = ("series a point", "armed once", "fly")
 
@@ -111,6 +114,7 @@ def test_what_still_does_not_come_is_named(dcu, tmp_path):
     ((series, names),) = document["owed"].items()
     assert names == [f"{series}_master.h5"]
     assert "503" in document["errors"][0]
+    assert document["errors"][0].endswith("still there, and the same command brings it")
     assert [Path(each["file"]).name for each in document["fetched"]] == [f"{series}_data_000001.h5"]
     dcu.faults.clear()
     assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 1
@@ -195,6 +199,24 @@ def test_a_file_of_the_name_is_not_overwritten(dcu, tmp_path):
     document = answer(dcu.url, name, "--directory", tmp_path, status=1)
     assert "not overwritten" in document["errors"][0]
     assert (tmp_path / name).read_text() == "mine"
+
+
+def test_a_terminal_shows_how_far_it_is(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    total = sum(len(content) for content in on_the_dcu(dcu).values())
+    dcu.faults.set("late", seconds=2, path="GET data/*_data_*")
+    command = ["fetch", dcu.url, "--all", "--directory", str(tmp_path)]
+    with pexpect.spawn(
+        COMMAND,
+        command,
+        env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=30,
+        dimensions=(24, 120),
+    ) as end:
+        end.expect(rf"file \d of 2\D.*/{total / 1e6:.1f} MB")
+        end.expect("2 files, ")
+        end.expect(pexpect.EOF)
 
 
 def test_no_dcu(tmp_path):

@@ -240,8 +240,10 @@ def test_a_series_of_one_command_ends_after_what_is_recorded(RE, catalog, slow, 
 @pytest.mark.parametrize("command", ["disarm", pytest.param("abort", marks=pytest.mark.long)])
 def test_somebody_else_ends_the_series(RE, slow, command):
     """No event names an image that was never taken."""
-    _, eiger = slow
+    dcu, eiger = slow
     other = EigerDetector(eiger.address, name="other")
+    # What was taken is known when the files are home; events are collected meanwhile.
+    dcu.faults.set("late", seconds=1, path="GET data/*", times=1)
 
     def end_it():
         yield from bps.sleep(0.3)

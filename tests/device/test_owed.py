@@ -5,6 +5,7 @@ import os
 import re
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import pytest
 import requests
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import TransferError
@@ -399,6 +400,23 @@ def test_a_series_of_which_there_is_nothing_and_that_no_event_names_is_not_owed_
     assert transfer.owed == []
     transfer.close()
     client.close()
+
+
+def test_a_check_that_takes_longer_than_anything_may_is_waited_for(dcu, device, monkeypatch):
+    """As that of a large file on a slow disk: no byte comes while it lasts."""
+    check = bringing.check_file
+    patience_is_over = threading.Event()
+
+    def slow(delivery, name, path):
+        if name != delivery.master:
+            patience_is_over.wait(2 * SHORT.files)
+        return check(delivery, name, path)
+
+    monkeypatch.setattr(bringing, "check_file", slow)
+    take(device)
+    device.unstage().wait(20)
+    assert len(device.fetched) == 2
+    assert device.owed == {}
 
 
 def test_without_locks_a_living_process_is_left_its_series(dcu, device, monkeypatch):

@@ -294,6 +294,9 @@ def test_files_that_do_not_stay_or_are_not_copied():
     (told,) = found.warnings
     assert "fit only if files come home, and are deleted, as fast as images are taken" in told
     assert not checked(disk_free=1.0)
+    (told,) = checked(disk_free=1e6).warnings
+    assert "in data, and" in told
+    assert "what does not fit stays on the DCU" in told
     assert checked(disk_free=1.0, copied=False).warnings == []
 
 
