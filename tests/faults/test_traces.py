@@ -12,7 +12,7 @@ from dcu_process import VERSIONS, Dcu, running, until_back, until_closed
 from plain_client import until
 
 # Of each test's cases the short run takes every 3rd, see conftest.
-SHORT_RUN_EVERY = 3
+SHORT_RUN_EVERY = 5
 
 # What differs between two series of one DCU too: the time, and an id that is new each time.
 STAMP = re.compile(rb"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d(\.\d+)?([+-]\d\d:\d\d)?")

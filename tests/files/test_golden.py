@@ -11,7 +11,7 @@ from golden.make import DATA, REAL_FILES, describe, walk
 from written import armed, data_names, write_series
 
 # Of each test's cases the short run takes every 3rd, see conftest.
-SHORT_RUN_EVERY = 3
+SHORT_RUN_EVERY = 5
 
 SERIES = {
     "nimages": 5,

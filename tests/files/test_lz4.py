@@ -13,7 +13,7 @@ from sim_dcu.images import ImageSource
 from sim_dcu.lz4_block import joined, piece, plain_piece
 
 # Of each test's cases the short run takes every 3rd, see conftest.
-SHORT_RUN_EVERY = 3
+SHORT_RUN_EVERY = 5
 
 BLOCK = 8192
 

@@ -9,7 +9,7 @@ from sim_dcu import geometry
 from sim_dcu.models import MODELS
 
 # Of each test's cases the short run takes every 2nd, see conftest.
-SHORT_RUN_EVERY = 2
+SHORT_RUN_EVERY = 4
 
 # Sizes and gap pixels by generation and modules: the maker's sizes, gaps counted in pyFAI's masks.
 DETECTORS = {

@@ -330,7 +330,7 @@ def run(machine: type[Detector], examples: int, steps: int) -> None:
 
 @pytest.mark.parametrize("machine", [Detector, Detector2], ids=lambda machine: machine.model)
 def test_random_sequences(machine: type[Detector]) -> None:
-    run(machine, examples=60, steps=40)
+    run(machine, examples=30, steps=40)
 
 
 @pytest.mark.long
