@@ -30,6 +30,7 @@ from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import RunEngineInterrupted
 from interruption_rules import COMMANDS, EXPOSURE_S, LONGEST_S, MODES, POINTS
 from ophyd import Signal
+from ophyd.sim import SynAxis
 from signals_at_the_input import signals
 
 from ophyd_eiger import EigerDetector
@@ -40,9 +41,10 @@ from ophyd_eiger.handlers import EigerHandler
 BETWEEN_KEYS_S = 0.15
 ASKED_EVERY_S = 0.03
 # How far into an exposure "later exposure" strikes.
-MID_EXPOSURE_S = 2.0
-# How long the command or the file takes during which the phases of that name strike.
-LATE_S = 3.0
+MID_EXPOSURE = 0.4
+# How long the command or the file takes during which the phases of that name strike, and the move
+# between points.
+LATE_S, MOVE_S = 2.5, 1.5
 
 # Phases that last as long as a reply which the simulator holds back.
 REPLIES = {
@@ -151,8 +153,11 @@ class Outcome:
 class Scan:
     """A scan of one mode with one device, which a command interrupts in one phase."""
 
-    def __init__(self, dcu: SimulatedDcu, folder: Path, mode: str, phase: str) -> None:
+    def __init__(
+        self, dcu: SimulatedDcu, folder: Path, mode: str, phase: str, exposure_s: float = EXPOSURE_S
+    ) -> None:
         self.dcu = dcu
+        self.exposure_s = exposure_s
         self.mode = mode
         self.phase = phase
         self.flies = mode.startswith("fly")
@@ -183,7 +188,7 @@ class Scan:
         given = dict(MODES[self.mode])
         if self.flies:
             del given["trigger_mode"]
-        self.eiger.configure({**given, "count_time": EXPOSURE_S})
+        self.eiger.configure({**given, "count_time": self.exposure_s})
         watching = threading.Thread(target=self._watch, args=(first,), daemon=True)
         watching.start()
         with self._signals():
@@ -219,9 +224,10 @@ class Scan:
                 outcome.obeyed_s.append(back - self._given_at)
 
     def _step(self) -> Iterator[Any]:
-        # From the begin of a point to that of the next, so that there is something between them.
-        apart = EXPOSURE_S + MID_EXPOSURE_S if self.phase == "between points" else 0.0
-        yield from bp.count([self.eiger], POINTS, delay=apart)
+        if self.phase == "between points":
+            yield from bp.scan([self.eiger], SynAxis(name="x", delay=MOVE_S), 0, 1, POINTS)
+        else:
+            yield from bp.count([self.eiger], POINTS)
 
     def _fly(self) -> Iterator[Any]:
         @bpp.stage_decorator([self.eiger])
@@ -230,7 +236,7 @@ class Scan:
             trigger = MODES[self.mode]["trigger_mode"]
             info: dict[str, Any] = {"number_of_events": POINTS, "trigger": trigger}
             if trigger != "exte":
-                info["livetime"] = EXPOSURE_S
+                info["livetime"] = self.exposure_s
             yield from bps.prepare(self.eiger, info, wait=True)
             yield from bps.declare_stream(self.eiger, name="primary", collect=True)
             yield from bps.kickoff(self.eiger, wait=True)
@@ -244,7 +250,7 @@ class Scan:
         if mode.startswith("int"):
             yield
             return
-        gate = EXPOSURE_S if mode == "exte" else None
+        gate = self.exposure_s if mode == "exte" else None
         with signals(_Input(self), gate=gate):
             yield
 
@@ -286,9 +292,9 @@ class Scan:
 
     def _is_mid_later_exposure(self) -> bool:
         # The state is "acquire" from the first point to the last where one trigger takes all.
-        before = EXPOSURE_S if self.mode == "fly ints" else 0.0
+        before = 1 if self.mode == "fly ints" else 0
         seen_s = time.monotonic() - self._acquires_since
-        return self._events() == 1 and seen_s >= before + MID_EXPOSURE_S
+        return self._events() == 1 and seen_s >= (before + MID_EXPOSURE) * self.exposure_s
 
     def _is_in_phase(self) -> bool:
         begun = self.messages["kickoff" if self.flies else "trigger"]
@@ -348,7 +354,7 @@ class Scan:
         """Take a short scan in the same process; return what is wrong, or nothing."""
         self.documents.clear()
         self.phase = "none"
-        self.eiger.configure(SHORT)
+        self.eiger.configure({**SHORT, "ntrigger": POINTS})
         self.engine(bp.count([self.eiger], POINTS))
         outcome = Outcome()
         self._look(outcome)

@@ -79,7 +79,7 @@ def expected(command: str, *, flies: bool, phase: str) -> Expected:
     paused = first in ("keys", "request_pause")
     if first == "key":
         # A fly scan has no checkpoint to pause at, nor has a step scan after its last point began.
-        paused = not flies and phase in ("arm", "first exposure", "between points")
+        paused = not flies and phase in ("arm", "first exposure")
     end = first if first in EXIT_STATUS else then
     if end in EXIT_STATUS:
         if phase == "arm" and not flies:
@@ -111,10 +111,11 @@ IN_WORDS = (
     (
         "then `RE.resume()`",
         "is ended, or was over meanwhile, and is taken again; a fly scan begins again from its "
-        "start",
+        "start; what a step scan took since its last checkpoint (as before the delay of bp.count) "
+        "is taken again too",
         "an image that was finished comes home too, and no event names it",
-        "all points; in a fly scan those that were collected before stay beside those of the "
-        "second try",
+        "all points; those that a fly scan had collected, or a step scan since its checkpoint, "
+        "stay beside those of the second try",
     ),
     (
         "a suspender",

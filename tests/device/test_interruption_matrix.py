@@ -13,15 +13,16 @@ from interruption_rules import COMMANDS, LONGEST_S, MODES, PHASES, as_markdown, 
 DOCS = Path(__file__).parents[2] / "docs" / "interruptions.md"
 GENERATIONS = ("eiger-500k", "eiger2-500k")
 CELLS = list(itertools.product(COMMANDS, MODES, PHASES, GENERATIONS))
-# Each kind of command, each phase and each trigger mode.
-SHORT_CELLS = {
+# Each kind of command, each phase and each trigger mode, with shorter exposures.
+SHORT_EXPOSURE_S = 1.0
+SHORT_CELLS = (
     ("Ctrl-C twice, abort", "step ints armed once", "first exposure", "eiger-500k"),
     ("Ctrl-C twice, stop", "fly exts", "arm", "eiger2-500k"),
     ("suspender", "step exts", "between points", "eiger-500k"),
     ("halt", "fly exte", "disarm", "eiger2-500k"),
     ("request_pause, resume", "step inte", "transfer", "eiger-500k"),
     ("Ctrl-C", "fly ints", "later exposure", "eiger2-500k"),
-}
+)
 
 
 @pytest.fixture(scope="module")
@@ -39,15 +40,22 @@ def processes(tmp_path_factory):
         yield of
 
 
+@pytest.mark.long
 @pytest.mark.timeout(180)
-@pytest.mark.parametrize(
-    ("command", "mode", "phase", "model"),
-    [pytest.param(*cell, marks=[] if cell in SHORT_CELLS else pytest.mark.long) for cell in CELLS],
-)
+@pytest.mark.parametrize(("command", "mode", "phase", "model"), CELLS)
 def test_interrupted(processes, tmp_path, command, mode, phase, model):
+    interrupt(processes(model), tmp_path / "data", command, mode, phase)
+
+
+@pytest.mark.parametrize(("command", "mode", "phase", "model"), SHORT_CELLS)
+def test_interrupted_in_short(processes, tmp_path, command, mode, phase, model):
+    interrupt(processes(model), tmp_path / "data", command, mode, phase, SHORT_EXPOSURE_S)
+
+
+def interrupt(dcu, folder, command, mode, phase, *exposure_s):
     before = {thread.ident for thread in threading.enumerate()}
     wanted = expected(command, flies=mode.startswith("fly"), phase=phase)
-    scan = Scan(processes(model), tmp_path / "data", mode, phase)
+    scan = Scan(dcu, folder, mode, phase, *exposure_s)
     try:
         outcome = scan.run(command)
         assert scan.engine.state == "idle"
