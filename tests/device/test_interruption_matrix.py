@@ -16,12 +16,12 @@ CELLS = list(itertools.product(COMMANDS, MODES, PHASES, GENERATIONS))
 # Each kind of command, each phase and each trigger mode, with shorter exposures.
 SHORT_EXPOSURE_S = 1.0
 SHORT_CELLS = (
-    ("Ctrl-C twice, abort", "step ints armed once", "first exposure", "eiger-500k"),
-    ("Ctrl-C twice, stop", "fly exts", "arm", "eiger2-500k"),
+    ("Ctrl-C twice, abort", "step ints armed once", "later exposure", "eiger-500k"),
+    ("Ctrl-C twice, stop", "step inte", "arm", "eiger2-500k"),
     ("suspender", "step exts", "between points", "eiger-500k"),
     ("halt", "fly exte", "disarm", "eiger2-500k"),
-    ("request_pause, resume", "step inte", "transfer", "eiger-500k"),
-    ("Ctrl-C", "fly ints", "later exposure", "eiger2-500k"),
+    ("request_pause, resume", "fly exts", "first exposure", "eiger-500k"),
+    ("Ctrl-C", "fly ints", "transfer", "eiger2-500k"),
 )
 
 
