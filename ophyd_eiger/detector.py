@@ -138,7 +138,11 @@ class EigerDetector(TendedDevice):
         return self._acquisition.stop(success=success)
 
     def pause(self) -> None:
-        """End a fly scan that staged itself: nobody else would, if it is not taken up again."""
+        """End a fly scan that staged itself: nobody else would, if it is not taken up again.
+
+        Else what runs goes on, until it is taken again or ended by unstage.
+        """
+        self._acquisition.flying.note_paused()
         if self._staged_itself:
             self.unstage()
         super().pause()

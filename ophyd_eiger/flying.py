@@ -4,6 +4,7 @@
 `prepare` a fly scan is one series of the detector's own numbers.
 """
 
+import logging
 import math
 from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
@@ -16,6 +17,8 @@ from ophyd_eiger.worker import EigerStatus
 
 if TYPE_CHECKING:
     from ophyd_eiger.series import Acquisition
+
+logger = logging.getLogger(__name__)
 
 
 class Flying:
@@ -37,7 +40,9 @@ class Flying:
     # ---- the verbs: they return at once ----
 
     def prepare(self, info: TriggerInfo) -> EigerStatus:
-        """Set the detector up for a fly scan and arm it."""
+        """Set the detector up for a fly scan and arm it; one that was paused is taken again."""
+        if self.flight is not None and self.flight.paused:
+            self.interrupt()
         status = EigerStatus(f"{self.name}: prepare")
         return self._submit(self._timed("prepare", lambda: self._prepare(info)), status)
 
@@ -53,9 +58,14 @@ class Flying:
         """
         before = self.flight
         if before is not None and before.over and before.given < before.points:
-            raise StateError(
-                f"{self.name}: the fly scan before has {before.points - before.given} points that "
-                "are in no document yet; collect them before the next kickoff"
+            uncollected = f"{before.points - before.given} points that are in no document"
+            if not before.paused:
+                raise StateError(
+                    f"{self.name}: the fly scan before has {uncollected} yet; collect them before "
+                    "the next kickoff"
+                )
+            logger.warning(
+                "%s: a fly scan that was paused is taken again; it had %s", self.name, uncollected
             )
         self.interrupt()
         flight = Flight(EigerStatus(f"{self.name}: kickoff"), 0)
@@ -73,6 +83,7 @@ class Flying:
         flight = self.flight
         if flight is None:
             raise NotStagedError(f"{self.name}: no fly scan was begun; kickoff comes first")
+        flight.paused = False
         status = EigerStatus(f"{self.name}: complete")
         status.follow(lambda: flight.count())
         return self._submit(self._timed("complete", lambda: self._complete(flight)), status)
@@ -87,6 +98,11 @@ class Flying:
             return True
         flight.interrupt(stopped=True)
         return False
+
+    def note_paused(self) -> None:
+        """Note that the plan was paused: if it goes back to before kickoff, that is no mistake."""
+        if self.flight is not None:
+            self.flight.paused = True
 
     def interrupt(self, *, stopped: bool = False, by: str = "") -> None:
         """End the fly scan that runs, if any; its images belong to no event."""

@@ -2,12 +2,12 @@
 
 Beside the files of a series, hidden, from when it is armed until its last file is home: one
 line of JSON that says what the series is and of which DCU, and one for each time that events named
-images of it. Whoever takes the images holds a lock on it, so that others see whether he lives. A
-link in the user's own folder of states leads to it, so that it is found without its folder's name.
+images of it. Whoever takes the images holds a lock on it, or where he has many the one lock of an
+owner (`ophyd_eiger.owner`), so that others see whether he lives. A link in the user's own folder of
+states leads to it, so that it is found without its folder's name.
 """
 
 import contextlib
-import fcntl
 import json
 import logging
 import os
@@ -18,13 +18,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ophyd_eiger import owner
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError
+from ophyd_eiger.owner import Owner, try_lock
 
 logger = logging.getLogger(__name__)
 
 ENDING = ".owed"
-VERSION = 1
+# In version 1 the lock on the journal itself was held until its end.
+VERSION, VERSIONS = 2, (1, 2)
+# So many journals are held each by its own lock; those before by one for all in a folder.
+HELD_MOST = 16
 
 
 def links() -> Path:
@@ -42,11 +47,17 @@ class Journal:
         The file.
     held : int
         Its descriptor, locked and at the end.
+    before : tuple of str
+        The tokens of its owners before.
     """
 
-    def __init__(self, path: Path, held: int) -> None:
+    def __init__(self, path: Path, held: int, before: tuple[str, ...] = ()) -> None:
         self.path = path
+        self.before = before
         self._held: int | None = held
+        self._is_ours = True
+        # Events are noted in other threads than those in which files come home.
+        self._lock = threading.RLock()
         self._size = os.fstat(held).st_size
         self._unsaved = b""
 
@@ -61,11 +72,10 @@ class Journal:
         """
         path = delivery.directory / f".{delivery.basename}{ENDING}"
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
-        _try_lock(held)
+        try_lock(held)
         journal = cls(path, held)
-        owner = {"host": socket.gethostname(), "pid": os.getpid()}
         try:
-            journal.note({"version": VERSION, "dcu": dcu, **owner, **delivery.record()})
+            journal.note({"version": VERSION, "dcu": dcu, **_this_process(), **delivery.record()})
         except OSError:
             journal.end()
             raise
@@ -80,17 +90,41 @@ class Journal:
         OSError
             If it cannot be written.
         """
-        self._unsaved += json.dumps(entry).encode() + b"\n"
-        self._save()
+        with self._lock:
+            self._unsaved += json.dumps(entry).encode() + b"\n"
+            self._save()
+
+    @property
+    def holds_its_own(self) -> bool:
+        """Whether the file is open, with its own lock."""
+        return self._held is not None
+
+    def entrust(self, whose: Owner) -> None:
+        """Let an owner's lock stand for that of this file, which is closed.
+
+        Raises
+        ------
+        OSError
+            If that cannot be written; then it stays as it is.
+        """
+        with self._lock:
+            if whose.token:
+                self.note({"owner": whose.token, **_this_process()})
+            self._close()
 
     def _save(self) -> None:
-        if self._held is None:
+        if not self._is_ours or not self._unsaved:
             return
-        while self._unsaved:
-            # Half a line is passed over by `read`, if its other half never follows.
-            written = os.pwrite(self._held, self._unsaved, self._size)
-            self._unsaved = self._unsaved[written:]
-            self._size += written
+        held = os.open(self.path, os.O_WRONLY) if self._held is None else self._held
+        try:
+            while self._unsaved:
+                # Half a line is passed over by `read`, if its other half never follows.
+                written = os.pwrite(held, self._unsaved, self._size)
+                self._unsaved = self._unsaved[written:]
+                self._size += written
+        finally:
+            if self._held is None:
+                os.close(held)
 
     def end(self) -> None:
         """Remove it: all is home that there is."""
@@ -98,13 +132,19 @@ class Journal:
             self.path.unlink(missing_ok=True)
         with contextlib.suppress(OSError, RuntimeError):
             (links() / self.path.name).unlink(missing_ok=True)
-        self._unsaved = b""
-        self.leave()
+        with self._lock:
+            self._unsaved = b""
+            self.leave()
 
     def leave(self) -> None:
         """Leave it for another process."""
-        with contextlib.suppress(OSError):
-            self._save()
+        with self._lock:
+            with contextlib.suppress(OSError):
+                self._save()
+            self._is_ours = False
+            self._close()
+
+    def _close(self) -> None:
         held, self._held = self._held, None
         if held is not None:
             with contextlib.suppress(OSError):
@@ -131,6 +171,9 @@ class Journals:
     def __init__(self, dcu: str) -> None:
         self.dcu = dcu
         self._of: dict[Delivery, Journal] = {}
+        self._owners: dict[Path, Owner] = {}
+        # Tokens of owners that ended, by folder, whose journals were taken on.
+        self._before: dict[Path, set[str]] = {}
         self._lock = threading.Lock()
 
     def begin(self, delivery: Delivery) -> None:
@@ -163,23 +206,48 @@ class Journals:
         self.keep(delivery, journal)
 
     def keep(self, delivery: Delivery, journal: Journal) -> None:
-        """Take a journal on that another process wrote."""
+        """Have a journal in hand."""
         with self._lock:
             self._of[delivery] = journal
+            if journal.before:
+                self._before.setdefault(journal.path.parent, set()).update(journal.before)
+            held = [each for each in self._of.values() if each.holds_its_own]
+            for each in held[:-HELD_MOST]:
+                self._entrust(each)
+
+    def _entrust(self, journal: Journal) -> None:
+        folder = journal.path.parent
+        try:
+            if folder not in self._owners:
+                self._owners[folder] = Owner(folder)
+            journal.entrust(self._owners[folder])
+        except OSError as error:
+            logger.debug("%s goes on holding its own lock: %s", journal.path, error)
 
     def end(self, delivery: Delivery) -> None:
         """Remove the journal of a series that owes nothing, or nothing any more."""
         with self._lock:
             journal = self._of.pop(delivery, None)
-        if journal is not None:
+            if journal is None:
+                return
             journal.end()
+            folder = journal.path.parent
+            if any(other.path.parent == folder for other in self._of.values()):
+                return
+            whose = self._owners.pop(folder, None)
+            if whose is not None:
+                whose.end()
+            if folder in self._before and not any(folder.glob(f".*{ENDING}")):
+                for token in self._before.pop(folder):
+                    owner.remove_left(folder, token)
 
     def leave(self) -> None:
         """Leave all of them for another process."""
         with self._lock:
             journals, self._of = self._of, {}
-        for journal in journals.values():
-            journal.leave()
+            owners, self._owners = self._owners, {}
+        for each in (*journals.values(), *owners.values()):
+            each.leave()
 
     def __contains__(self, path: Path) -> bool:
         with self._lock:
@@ -200,6 +268,8 @@ class Owed:
         The series, as far as it is known.
     host, pid
         Whose it is.
+    owners : tuple of str
+        The tokens of those who held it by a lock beside it, the last of whom may do so now.
     """
 
     path: Path
@@ -207,6 +277,7 @@ class Owed:
     delivery: Delivery
     host: str
     pid: int
+    owners: tuple[str, ...] = ()
 
     @property
     def is_of_this_host(self) -> bool:
@@ -239,11 +310,13 @@ def read(path: Path) -> Owed:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
         entries = [json.loads(line) for line in lines if line.endswith("\n")]
         first = entries[0]
-        if first["version"] != VERSION:
+        if first["version"] not in VERSIONS:
             raise ValueError(f"version {first['version']}")
         delivery = Delivery.of_record(first, entries[1:], path.parent)
-        host, pid = str(first["host"]), int(first["pid"])
-        return Owed(path, str(first["dcu"]), delivery, host, pid)
+        owners = [entry for entry in entries if "owner" in entry]
+        last = owners[-1] if owners else first
+        tokens = tuple(str(entry["owner"]) for entry in owners)
+        return Owed(path, str(first["dcu"]), delivery, str(last["host"]), int(last["pid"]), tokens)
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise JournalError(
             f"{path}: this is no journal of a series ({type(error).__name__}: {error})"
@@ -270,17 +343,22 @@ def take(path: Path, *, by_force: bool = False) -> tuple[Journal, Owed] | None:
     """
     held = os.open(path, os.O_RDWR)
     try:
-        is_locked = _try_lock(held)
+        is_locked = try_lock(held)
         # Its owner may have removed it just now.
         if is_locked is False or not os.path.samestat(os.fstat(held), path.stat()):
             os.close(held)
             return None
         owed = read(path)
-        known = is_locked and owed.is_of_this_host
+        lives = owner.lives(path.parent, owed.owners[-1]) if owed.owners else not is_locked
+        if owed.owners and lives:
+            os.close(held)
+            return None
+        known = lives is False and owed.is_of_this_host
         if not known and owed.may_live and not (by_force and not owed.is_of_this_host):
             os.close(held)
             return None
-        return Journal(path, held), owed
+        _drop_half_a_line(held)
+        return Journal(path, held, owed.owners), owed
     except Exception:
         os.close(held)
         raise
@@ -314,14 +392,11 @@ def _linked() -> Iterator[Path]:
             logger.debug("%s: %s", link, error)
 
 
-def _try_lock(held: int) -> bool | None:
-    """Lock a journal; False if another process, or part of this one, has it, None without locks."""
-    try:
-        fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return False
-    except OSError as error:
-        # Some network file systems have none.
-        logger.debug("a journal is not locked: %s", error)
-        return None
-    return True
+def _drop_half_a_line(held: int) -> None:
+    """Cut off what was being written when the process was killed, so that lines can be added."""
+    size = os.fstat(held).st_size
+    os.ftruncate(held, os.pread(held, size, 0).rfind(b"\n") + 1)
+
+
+def _this_process() -> dict[str, Any]:
+    return {"host": socket.gethostname(), "pid": os.getpid()}

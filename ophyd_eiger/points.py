@@ -141,6 +141,8 @@ class Flight(Exposure):
         Points of those that documents were made of.
     over : bool
         Whether the series has ended and all its points are known.
+    paused : bool
+        Whether the plan was paused since it was completed last, or begun.
     finishing : bool
         Whether it is to end in good order with the points that are done.
     count : ImageCount
@@ -162,6 +164,7 @@ class Flight(Exposure):
         self.points = 0
         self.given = 0
         self.over = False
+        self.paused = False
         self.finishing = False
         self.count = ImageCount(0, 0.0)
         self.time = 0.0

@@ -326,10 +326,13 @@ class Acquisition:
                 if exposure.stopped:
                     raise StoppedError(f"{self.name}: the exposure was stopped before its end")
                 return
-            self.point = self.record(series, seconds)
+            point = self.record(series, seconds)
+            if exposure is self._exposure:
+                # Else it is being taken again already.
+                self.point = point
             if series.used_up:
                 self.ending.end(series)
-            self.live.take(series.series_id, series.images_taken, self.point.time)
+            self.live.take(series.series_id, series.images_taken, point.time)
 
     @contextmanager
     def failure_noted(self) -> Iterator[None]:

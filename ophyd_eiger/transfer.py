@@ -10,8 +10,9 @@ import logging
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
+from ophyd_eiger.answering import GONE_S, Answering
 from ophyd_eiger.bringing import Bringer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
@@ -24,6 +25,9 @@ logger = logging.getLogger(__name__)
 POLL_PERIOD_S = 1.0
 WATCHED_PERIOD_S = 0.1
 FIRST_POLL_S = 0.02
+# How long what no event needs is waited for without anything coming: an aborted series may never
+# get the master file that it is asked for.
+PATIENCE_FOR_UNNEEDED_S = 2.0
 
 
 class Transfer:
@@ -51,7 +55,7 @@ class Transfer:
         self._progress = 0
         self._progressed = time.monotonic()
         self._news = False
-        self._dcu_error: DcuError | None = None
+        self._answering = Answering()
         self._thread: threading.Thread | None = None
         # Files that are due and not taken on, those under way, and the threads that bring them.
         self._queue: deque[tuple[Delivery, str]] = deque()
@@ -184,6 +188,7 @@ class Transfer:
             Naming what is missing and why; it is still awaited.
         """
         with self._state:
+            self._ask_at_once()
             while delivery in self._open and not delivery.is_home:
                 if not self._wait_for_progress(patience):
                     raise self._missing([delivery], patience)
@@ -194,7 +199,8 @@ class Transfer:
         Parameters
         ----------
         patience : float
-            How long nothing may arrive, in s.
+            How long nothing may arrive, in s; what no event needs is given up sooner, and all of
+            it where the DCU is gone.
         only : collection of Delivery, optional
             Those that are waited for; all if not given.
 
@@ -205,8 +211,9 @@ class Transfer:
             Or if what came home is not what was taken.
         """
         with self._state:
+            self._ask_at_once()
             while awaited := [each for each in self._open if only is None or each in only]:
-                if not self._wait_for_progress(patience):
+                if not self._wait_for_progress(patience, awaited):
                     self._report(self._give_up(awaited), patience)
             wrong, self._wrong = self._wrong, []
             failed, self._failed = self._failed, None
@@ -253,16 +260,39 @@ class Transfer:
         if not any(of is delivery for of, _ in self._under_way):
             self.bringer.discard(delivery)
 
-    def _wait_for_progress(self, patience: float) -> bool:
-        before = self._progress
+    def _ask_at_once(self) -> None:
+        self._news = True
+        self._state.notify_all()
+
+    def _wait_for_progress(self, patience: float, awaited: Sequence[Delivery] = ()) -> bool:
+        before, asked = self._progress, self._answering.asked
+
+        def nothing_will_come() -> bool:
+            # A DCU without the list of its files will have none in a while either.
+            return self._lists is False or (
+                self._answering.asked > asked
+                and (self._dcu_is_gone or self._are_unneeded_and_absent(awaited))
+            )
+
         while not self._state.wait_for(
-            lambda: self._progress != before or not self._open or self._lists is False, patience
+            lambda: self._progress != before or not self._open or nothing_will_come(), patience
         ):
             if not self._settling:
                 return False
             # All bytes of a file are here: it is synced and checked, which takes what it takes.
-        # A DCU without the list of its files will have none in a while either.
-        return self._lists is not False
+        return not nothing_will_come()
+
+    @property
+    def _dcu_is_gone(self) -> bool:
+        return not self._settling and self._answering.is_gone(self._progressed)
+
+    def _are_unneeded_and_absent(self, deliveries: Sequence[Delivery]) -> bool:
+        under_way = {of for of, _ in (*self._queue, *self._under_way)}
+        return (
+            bool(deliveries)
+            and not any(each.needed() or each in under_way for each in deliveries)
+            and time.monotonic() - self._progressed >= PATIENCE_FOR_UNNEEDED_S
+        )
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
         wanted = [delivery for delivery in given_up if delivery.needed()]
@@ -289,13 +319,13 @@ class Transfer:
         if self._lists is False:
             error = TransferError(
                 f"{self.name}: {_some(missing)} cannot be fetched, because this DCU has no list "
-                f"of its files ({self._dcu_error}); the images were taken, and what is on the DCU "
-                "is still there"
+                f"of its files ({self._answering.error}); the images were taken, and what is on "
+                "the DCU is still there"
             )
-            error.__cause__ = self._dcu_error
+            error.__cause__ = self._answering.error
             return error
         reasons = [error for delivery in wanted for error in tuple(delivery.errors.values())]
-        reason = reasons[-1] if reasons else self._dcu_error
+        reason = reasons[-1] if reasons else self._answering.error
         on_the_way = [
             f"{size} bytes of {name} had come"
             for delivery in wanted
@@ -303,10 +333,12 @@ class Transfer:
             if name not in delivery.home
         ]
         said = reason or "; ".join(on_the_way) or "the DCU does not list them"
+        within = f"within {patience:g} s of the last byte ({said})"
+        if self._dcu_is_gone:
+            within = f"and the DCU took no connection for {GONE_S:g} s ({self._answering.error})"
         error = TransferError(
-            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
-            f"{patience:g} s of the last byte ({said}); what is on the DCU is still there, and "
-            f"{self.later} brings it"
+            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} {within}; "
+            f"what is on the DCU is still there, and {self.later} brings it"
         )
         error.__cause__ = reason
         return error
@@ -348,12 +380,13 @@ class Transfer:
         try:
             listed = set(self.client.files())
         except DcuError as error:
-            self._dcu_error = error
+            self._note_answer(error)
             logger.debug("%s: %s", self.name, error)
             if isinstance(error, NotServedError) and self._lists is None:
                 self._note_no_list(error)
             return
-        self._dcu_error, self._lists, self._told = None, True, False
+        self._note_answer()
+        self._lists, self._told = True, False
         with self._state:
             for delivery in deliveries:
                 if delivery not in self._open:
@@ -366,6 +399,11 @@ class Transfer:
                 ]
                 self._note_if_home(delivery)
                 self._begin_fetching(delivery.policy.at_once)
+
+    def _note_answer(self, error: DcuError | None = None) -> None:
+        with self._state:
+            self._answering.note(error)
+            self._state.notify_all()
 
     def _all_under_way(self, delivery: Delivery) -> bool:
         """Return whether the list of files can tell nothing new of a series."""

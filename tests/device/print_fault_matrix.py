@@ -1,6 +1,7 @@
 """The fault matrix as a table: python print_fault_matrix.py JUNIT.xml > docs/fault_matrix.md.
 
-The file is that of `pytest tests/device/test_fault_matrix.py --junitxml=JUNIT.xml`, whole.
+The file is that of `pytest tests/device/test_fault_matrix.py -o junit_family=legacy
+--junitxml=JUNIT.xml`, whole.
 """
 
 import collections

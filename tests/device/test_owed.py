@@ -14,6 +14,7 @@ import h5py
 import numpy as np
 import pytest
 import requests
+from fault_cell import wait_until_alive
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series
@@ -448,3 +449,56 @@ def test_a_link_to_a_folder_that_is_not_mounted_now_is_kept(dcu, device, tmp_pat
     (tmp_path / "not mounted").rename(tmp_path / "data")
     assert len(other.fetch()) == 2
     other.destroy()
+
+
+@pytest.fixture
+def patient(dcu, tmp_path):
+    """A device that waits for files as long as one does by default."""
+    timeouts = Timeouts(connect=5, get=20, trigger_margin=20)
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "data", timeouts=timeouts)
+    device.connect()
+    device.configure({"frame_time": 0.005, "count_time": 0.004})
+    yield device
+    device.destroy()
+
+
+@pytest.mark.long
+def test_a_dcu_that_is_gone_is_not_waited_for(dcu, patient, tmp_path):
+    """What did not come is named, stays owed, and comes when the DCU is back."""
+    refuse_files(dcu)
+    take(patient)
+    dcu.faults.set("die", back=10, files="kept")
+    began = time.monotonic()
+    # The DCU is asked to put the name pattern back, too, and refuses that.
+    with pytest.raises(TransferError, match=r"took no connection for 3 s .*fetch"):
+        patient.unstage().wait(60)
+    assert time.monotonic() - began < patient.link.client.timeouts.files / 2
+    (owed,) = patient.owed.values()
+    assert [name.rsplit("_1_")[1] for name in owed] == ["data_000001.h5", "master.h5"]
+    assert len(journals(tmp_path / "data")) == 1
+    dcu.faults.clear()
+    wait_until_alive(patient, limit=60)
+    assert {file.path.name for file in patient.fetch()} == set(owed)
+    assert patient.owed == {}
+    images = open_series(next((tmp_path / "data").glob("*_view.h5")))
+    assert np.array_equal(images[0], dcu.image(1, 1))
+
+
+def test_files_that_no_event_needs_are_not_waited_for(dcu, patient, tmp_path):
+    """The exposure was ended: its files stay owed, and the scan's end does not wait for them."""
+    refuse_files(dcu)
+    dcu.faults.set("stall", image=1)
+    patient.detector.nimages.set(2).wait(10)
+    patient.stage().wait(20)
+    trigger = patient.trigger()
+    while patient.detector.state.get() != "acquire":
+        pass
+    began = time.monotonic()
+    patient.unstage().wait(60)
+    assert time.monotonic() - began < patient.link.client.timeouts.files / 2
+    assert trigger.done
+    assert len(patient.owed) == len(journals(tmp_path / "data")) == 1
+    dcu.faults.clear()
+    patient.fetch()
+    assert patient.owed == {}
+    assert journals(tmp_path / "data") == []

@@ -1,0 +1,113 @@
+"""Very many series may be owed: by few open files, and each still its owner's."""
+
+import contextlib
+import os
+import resource
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+
+from ophyd_eiger import journal
+from ophyd_eiger.deliveries import Delivery
+
+SERIES = 100
+URL = "http://127.0.0.1:9"
+# In another process: own so many series in this folder, say so, and live until told to end.
+OWNER = """
+import sys
+from pathlib import Path
+import numpy as np
+from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.journal import Journals
+journals = Journals(sys.argv[3])
+for n in range(int(sys.argv[2])):
+    delivery = Delivery(f"x_{n}", Path(sys.argv[1]), 1, 1, (2, 2), np.dtype("<u2"))
+    journals.begin(delivery)
+    delivery.begin_view(1)
+    delivery.name_images([0])
+print("owns", flush=True)
+sys.stdin.read()
+"""
+
+
+def series(folder, number):
+    return Delivery(f"x_{number}", folder, 1, 1, (2, 2), np.dtype("<u2"))
+
+
+@contextlib.contextmanager
+def few_files(more):
+    """Let this process open only about so many more files."""
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    lowest_free = os.open(os.devnull, os.O_RDONLY)
+    os.close(lowest_free)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + more, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
+
+
+def hidden(folder):
+    return sorted(path.name for path in folder.glob(".*"))
+
+
+def test_more_series_are_owed_than_files_may_be_open(tmp_path):
+    mine = journal.Journals(URL)
+    deliveries = [series(tmp_path, number) for number in range(SERIES)]
+    with few_files(journal.HELD_MOST + 20):
+        for delivery in deliveries:
+            mine.begin(delivery)
+        for delivery in deliveries:
+            delivery.begin_view(1)
+            delivery.name_images([0])
+        paths = journal.find([tmp_path])
+        assert len(paths) == SERIES
+        # What events name since is noted all the same.
+        assert all(journal.read(path).delivery.recorded == 1 for path in paths)
+        # Nobody else takes them on, in this process neither.
+        assert all(journal.take(path) is None for path in paths)
+        for delivery in deliveries:
+            mine.end(delivery)
+    assert hidden(tmp_path) == []
+
+
+@pytest.mark.parametrize("end", ["killed", "left"])
+def test_many_series_of_a_process_that_ended_are_taken_on_once(tmp_path, end):
+    command = [sys.executable, "-c", OWNER, str(tmp_path), str(SERIES), URL]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "owns\n"
+        paths = journal.find([tmp_path])
+        assert len(paths) == SERIES
+        assert [journal.take(path) for path in paths] == [None] * SERIES
+        if end == "killed":
+            process.kill()
+        else:
+            process.stdin.close()
+        process.wait(20)
+    # What was being written when it was killed.
+    with paths[0].open("a") as cut:
+        cut.write('{"events": [')
+    mine, other = journal.Journals(URL), journal.Journals(URL)
+    with few_files(journal.HELD_MOST + 20):
+        taken = []
+        for path in paths:
+            had = journal.take(path)
+            assert had is not None
+            assert journal.take(path) is None
+            assert had[1].delivery.recorded == 1
+            mine.keep(had[1].delivery, had[0])
+            taken.append(had[1].delivery)
+        assert [journal.take(path) for path in paths] == [None] * SERIES
+        assert journal.read(paths[0]).delivery.recorded == 1
+        # Handed on within this process.
+        mine.leave()
+        for path in paths:
+            had = journal.take(path)
+            assert had is not None
+            other.keep(had[1].delivery, had[0])
+            other.end(had[1].delivery)
+    assert hidden(tmp_path) == []
