@@ -12,7 +12,6 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from ophyd_eiger.answering import GONE_S, Answering
 from ophyd_eiger.bringing import Bringer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
@@ -55,7 +54,8 @@ class Transfer:
         self._progress = 0
         self._progressed = time.monotonic()
         self._news = False
-        self._answering = Answering()
+        self._asked = 0
+        self._dcu_error: DcuError | None = None
         self._thread: threading.Thread | None = None
         # Files that are due and not taken on, those under way, and the threads that bring them.
         self._queue: deque[tuple[Delivery, str]] = deque()
@@ -199,8 +199,7 @@ class Transfer:
         Parameters
         ----------
         patience : float
-            How long nothing may arrive, in s; what no event needs is given up sooner, and all of
-            it where the DCU is gone.
+            How long nothing may arrive, in s; what no event needs is given up sooner.
         only : collection of Delivery, optional
             Those that are waited for; all if not given.
 
@@ -265,13 +264,12 @@ class Transfer:
         self._state.notify_all()
 
     def _wait_for_progress(self, patience: float, awaited: Sequence[Delivery] = ()) -> bool:
-        before, asked = self._progress, self._answering.asked
+        before, asked = self._progress, self._asked
 
         def nothing_will_come() -> bool:
             # A DCU without the list of its files will have none in a while either.
             return self._lists is False or (
-                self._answering.asked > asked
-                and (self._dcu_is_gone or self._are_unneeded_and_absent(awaited))
+                self._asked > asked and self._are_unneeded_and_absent(awaited)
             )
 
         while not self._state.wait_for(
@@ -281,10 +279,6 @@ class Transfer:
                 return False
             # All bytes of a file are here: it is synced and checked, which takes what it takes.
         return not nothing_will_come()
-
-    @property
-    def _dcu_is_gone(self) -> bool:
-        return not self._settling and self._answering.is_gone(self._progressed)
 
     def _are_unneeded_and_absent(self, deliveries: Sequence[Delivery]) -> bool:
         under_way = {of for of, _ in (*self._queue, *self._under_way)}
@@ -319,13 +313,13 @@ class Transfer:
         if self._lists is False:
             error = TransferError(
                 f"{self.name}: {_some(missing)} cannot be fetched, because this DCU has no list "
-                f"of its files ({self._answering.error}); the images were taken, and what is on "
+                f"of its files ({self._dcu_error}); the images were taken, and what is on "
                 "the DCU is still there"
             )
-            error.__cause__ = self._answering.error
+            error.__cause__ = self._dcu_error
             return error
         reasons = [error for delivery in wanted for error in tuple(delivery.errors.values())]
-        reason = reasons[-1] if reasons else self._answering.error
+        reason = reasons[-1] if reasons else self._dcu_error
         on_the_way = [
             f"{size} bytes of {name} had come"
             for delivery in wanted
@@ -333,12 +327,10 @@ class Transfer:
             if name not in delivery.home
         ]
         said = reason or "; ".join(on_the_way) or "the DCU does not list them"
-        within = f"within {patience:g} s of the last byte ({said})"
-        if self._dcu_is_gone:
-            within = f"and the DCU took no connection for {GONE_S:g} s ({self._answering.error})"
         error = TransferError(
-            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} {within}; "
-            f"what is on the DCU is still there, and {self.later} brings it"
+            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
+            f"{patience:g} s of the last byte ({said}); what is on the DCU is still there, and "
+            f"{self.later} brings it"
         )
         error.__cause__ = reason
         return error
@@ -402,7 +394,7 @@ class Transfer:
 
     def _note_answer(self, error: DcuError | None = None) -> None:
         with self._state:
-            self._answering.note(error)
+            self._asked, self._dcu_error = self._asked + 1, error
             self._state.notify_all()
 
     def _all_under_way(self, delivery: Delivery) -> bool:

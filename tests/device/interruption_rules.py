@@ -158,7 +158,7 @@ Exit status and number of events of a scan of {POINTS} points that is interrupte
 detector arms, during its first exposure, between the points, in the middle of the later exposure,
 while the detector is disarmed after it, and while the last file is fetched. So it is tested in the
 step modes ints (armed once, and a series a point), inte, exts and exte and in fly scans in ints,
-exts and exte, with exposures of {EXPOSURE_S:g} s, on both generations:
+exts and exte, with exposures of {EXPOSURE_S:g} s, on the two generations by turns:
 `pytest tests/device/test_interruption_matrix.py`.
 """
 

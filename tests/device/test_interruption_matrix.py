@@ -12,7 +12,15 @@ from interruption_rules import COMMANDS, LONGEST_S, MODES, PHASES, as_markdown, 
 
 DOCS = Path(__file__).parents[2] / "docs" / "interruptions.md"
 GENERATIONS = ("eiger-500k", "eiger2-500k")
-CELLS = list(itertools.product(COMMANDS, MODES, PHASES, GENERATIONS))
+# Each with one of the generations, by turns in every direction.
+CELLS = [
+    (command, mode, phase, GENERATIONS[sum(place) % 2])
+    for place, (command, mode, phase) in zip(
+        itertools.product(*(range(len(each)) for each in (COMMANDS, MODES, PHASES))),
+        itertools.product(COMMANDS, MODES, PHASES),
+        strict=True,
+    )
+]
 # Each kind of command, each phase and each trigger mode, with shorter exposures.
 SHORT_EXPOSURE_S = 1.0
 SHORT_CELLS = (

@@ -1,10 +1,11 @@
 """Very many series may be owed: by few open files, and each still its owner's."""
 
 import contextlib
-import os
+import itertools
 import resource
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -38,11 +39,12 @@ def series(folder, number):
 
 @contextlib.contextmanager
 def few_files(more):
-    """Let this process open only about so many more files."""
+    """Let this process open only so many more files, in the gaps between those that are open."""
     limits = resource.getrlimit(resource.RLIMIT_NOFILE)
-    lowest_free = os.open(os.devnull, os.O_RDONLY)
-    os.close(lowest_free)
-    resource.setrlimit(resource.RLIMIT_NOFILE, (lowest_free + more, limits[1]))
+    taken = {int(each.name) for each in Path("/proc/self/fd").iterdir()}
+    free = (number for number in itertools.count() if number not in taken)
+    most = next(itertools.islice(free, more, None))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, limits[1]))
     try:
         yield
     finally:

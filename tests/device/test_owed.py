@@ -1,5 +1,6 @@
 """What does not come home is owed: named, still on the DCU, and fetched later by whoever asks."""
 
+import contextlib
 import logging
 import os
 import re
@@ -20,7 +21,7 @@ import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
-from ophyd_eiger.errors import TransferError
+from ophyd_eiger.errors import DcuUnreachableError, TransferError
 from ophyd_eiger.transfer import Transfer
 
 SHORT = Timeouts(connect=5, get=20, files=1, trigger_margin=20)
@@ -463,22 +464,16 @@ def patient(dcu, tmp_path):
 
 
 @pytest.mark.long
-def test_a_dcu_that_is_gone_is_not_waited_for(dcu, patient, tmp_path):
-    """What did not come is named, stays owed, and comes when the DCU is back."""
+def test_a_dcu_that_is_gone_for_a_while_costs_no_file(dcu, patient, tmp_path):
     refuse_files(dcu)
     take(patient)
     dcu.faults.set("die", back=10, files="kept")
-    began = time.monotonic()
-    # The DCU is asked to put the name pattern back, too, and refuses that.
-    with pytest.raises(TransferError, match=r"took no connection for 3 s .*fetch"):
-        patient.unstage().wait(60)
-    assert time.monotonic() - began < patient.link.client.timeouts.files / 2
-    (owed,) = patient.owed.values()
-    assert [name.rsplit("_1_")[1] for name in owed] == ["data_000001.h5", "master.h5"]
-    assert len(journals(tmp_path / "data")) == 1
-    dcu.faults.clear()
+    ends = patient.unstage()
     wait_until_alive(patient, limit=60)
-    assert {file.path.name for file in patient.fetch()} == set(owed)
+    dcu.faults.clear("refuse")
+    with contextlib.suppress(DcuUnreachableError):
+        # It could not put the name pattern back.
+        ends.wait(60)
     assert patient.owed == {}
     images = open_series(next((tmp_path / "data").glob("*_view.h5")))
     assert np.array_equal(images[0], dcu.image(1, 1))
