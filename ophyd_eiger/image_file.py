@@ -4,6 +4,7 @@ HDF5 says once where the compressed images are. They are then read as bytes of a
 before a codec sees it, and decompressed into the caller's array. Knows nothing of series.
 """
 
+import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -218,6 +219,8 @@ def look_into(path: Path, place: str) -> ImageFile:
     state = _state(_stat(path))
     with open_hdf5(path) as file:
         images = stack_of(file, path, place)
+        if math.prod(images.shape) * images.dtype.itemsize >= 2**63:
+            raise FileError(f"{path}: broken (images of shape {images.shape})")
         channels = images.shape[1] if images.ndim == 4 else 1
         geometry = Geometry(images.shape[-2:], images.dtype)
         known = ImageFile(
@@ -246,6 +249,8 @@ def _with_chunks(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> Ima
         found.append((number, chunk.byte_offset or 0, chunk.size, chunk.filter_mask))
 
     images.id.chunk_iter(add)
+    if any(max(chunk) >= 2**63 for chunk in found):
+        raise FileError(f"{known.path}: broken (images that lie beyond any file's end)")
     listed = np.array(sorted(found), np.int64).reshape(-1, 4)
     return _replaced(
         known,

@@ -235,7 +235,9 @@ class Stack:
         """
         if not len(numbers):
             return []
-        ends = min(numbers), max(numbers)
+        # A range's own ends: a file may claim more images than can be gone through.
+        ends = sorted({numbers[0], numbers[-1]} if isinstance(numbers, range) else numbers)
+        ends = ends[0], ends[-1]
         self.check_there(ends[0], ends[1] + 1)
         survey = self.survey
         try:

@@ -228,7 +228,11 @@ def _firsts(
         for place, found in looked.items():
             firsts[place], end = end, end + found.images
         return firsts, per_file
-    if per_file is not None and all(count == per_file for count in full):
+    if (
+        per_file is not None
+        and {*full, per_file} == {per_file}
+        and looked[order[-1]].images <= per_file
+    ):
         return {place: place * per_file for place in order}, per_file
     raise FileError(
         f"{path}: {missing[0].name} is missing, and the numbers of images in the other files do "

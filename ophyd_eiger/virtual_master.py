@@ -95,7 +95,11 @@ def _part(source: Any, shape: tuple[int, ...], path: Path, channel: int) -> Part
     if name == path.name and place == IMAGES:
         raise FileError(f"{path}: its images are a link to themselves")
     first, images, low, channels = _stretch(source.vspace, shape[-2:], path)
-    start, found, source_low, source_channels = _stretch(source.src_space, shape[-2:], path)
+    if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        # All that the file has; how much that is, its own dataset alone says.
+        start, found, source_low, source_channels = 0, images, 0, channels
+    else:
+        start, found, source_low, source_channels = _stretch(source.src_space, shape[-2:], path)
     if (images, channels) != (found, source_channels):
         raise FileError(
             f"{path}: {found} images of {source_channels} channels of {name} are shown as "
@@ -110,8 +114,8 @@ def _stretch(
     space: h5py.h5s.SpaceID, shape: tuple[int, ...], path: Path
 ) -> tuple[int, int, int, int]:
     """Return the first image, how many, the first channel, and how many, of a selection."""
-    whole = space.get_select_type() in (h5py.h5s.SEL_ALL, h5py.h5s.SEL_HYPERSLABS)
-    if whole and len(space.shape) in (3, 4) and space.shape[-2:] == shape:
+    slab = space.get_select_type() in (h5py.h5s.SEL_ALL, h5py.h5s.SEL_HYPERSLABS)
+    if slab and len(space.shape) in (3, 4) and space.shape[-2:] == shape:
         low, high = space.get_select_bounds()
         sizes = [end - begin + 1 for begin, end in zip(low, high, strict=True)]
         if tuple(sizes[-2:]) == shape and space.get_select_npoints() == np.prod(sizes):
