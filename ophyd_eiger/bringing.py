@@ -125,7 +125,10 @@ class Bringer:
                 missing = write_view(
                     path,
                     ((first, view.images) for first in view.firsts),
-                    [Part(path.with_name(n), *where) for n, *where in delivery.layout()],
+                    [
+                        Part(path.with_name(n), first, count)
+                        for n, first, count in delivery.layout()
+                    ],
                     shape=delivery.shape,
                     dtype=delivery.dtype,
                     master=delivery.master,

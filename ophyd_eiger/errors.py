@@ -23,11 +23,13 @@
     │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
     ├── RegionError (ValueError)                  a region of interest that no image has
+    ├── CodecError (RuntimeError)                 nothing here that decompresses images
     ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
         ├── ConfigurationFileError (ValueError)       a saved configuration that cannot be used
         ├── JournalError (ValueError)                 a record of a series that cannot be used
+        ├── ChangedFileError                          a file replaced while it was read
         ├── ChunkError (ValueError)                   an image whose bytes are broken
         └── MissingFileError (FileNotFoundError)      a data file that a series needs
 
@@ -134,6 +136,10 @@ class RegionError(EigerError, ValueError):
     """A region of interest is none, or is not within the image."""
 
 
+class CodecError(EigerError, RuntimeError):
+    """A library that decompresses images is not there, or does not work."""
+
+
 class TiffError(EigerError, ValueError):
     """The bytes of a TIFF are broken, or not in the layout that the detector writes."""
 
@@ -152,6 +158,10 @@ class ConfigurationFileError(FileError, ValueError):
 
 class JournalError(FileError, ValueError):
     """The record of what a series owes cannot be understood."""
+
+
+class ChangedFileError(FileError):
+    """A file is not the one any more that was looked into."""
 
 
 class ChunkError(FileError, ValueError):

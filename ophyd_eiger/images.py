@@ -3,11 +3,11 @@
 Knows nothing of series: which image of which file is wanted is said by others.
 """
 
+from collections.abc import Callable
 from pathlib import Path
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
-import numpy as np
 
 from ophyd_eiger.chunks import BITSHUFFLE_FILTER, check_chunk
 from ophyd_eiger.errors import ChunkError, FileError
@@ -20,7 +20,7 @@ _BITSHUFFLE_ELEMENT, _BITSHUFFLE_CODEC = 2, 4
 _BITSHUFFLE_LZ4 = 2
 
 
-def images_of(file: h5py.File, path: Path) -> h5py.Dataset:
+def images_of(file: h5py.File, path: Path, place: str = IMAGES) -> h5py.Dataset:
     """Return the images of a data file.
 
     Raises
@@ -28,12 +28,37 @@ def images_of(file: h5py.File, path: Path) -> h5py.Dataset:
     FileError
         If there are none of shape (images, y, x), or if their pixels are no counts.
     """
-    images = object_of(file, IMAGES)
+    images = object_of(file, place)
     if not isinstance(images, h5py.Dataset) or images.ndim != 3:
-        raise FileError(f"{path}: no images of shape (images, y, x) in /{IMAGES}")
+        raise FileError(f"{path}: no images of shape (images, y, x) in /{place}")
+    return _with_counts(images, path)
+
+
+def stack_of(file: h5py.File, path: Path, place: str = IMAGES) -> h5py.Dataset:
+    """Return the images of a file, with or without channels.
+
+    Raises
+    ------
+    FileError
+        If there are none of shape (images, y, x) or (images, channels, y, x), or if their pixels
+        are no counts.
+    """
+    images = object_of(file, place)
+    if not isinstance(images, h5py.Dataset) or images.ndim != 4:
+        return images_of(file, path, place)
+    return _with_counts(images, path)
+
+
+def _with_counts(images: h5py.Dataset, path: Path) -> h5py.Dataset:
     if images.dtype.kind != "u":
         raise FileError(f"{path}: pixels of type {images.dtype}, not unsigned integers")
     return images
+
+
+def number_of(images: h5py.Dataset, end: str) -> int | None:
+    """Return `image_nr_low` or `image_nr_high` of a file; None if it does not say."""
+    number = images.attrs.get(f"image_nr_{end}")
+    return None if number is None else int(number)
 
 
 def check_image(images: h5py.Dataset, number: int, path: Path) -> None:
@@ -49,44 +74,36 @@ def check_image(images: h5py.Dataset, number: int, path: Path) -> None:
         if images.chunks != (1, *shape):
             raise ChunkError(f"chunks of {images.chunks}, not of one image")
         skipped, raw = images.id.read_direct_chunk((number, 0, 0))
-        check_chunk(raw, _filters(images, skipped), shape, images.dtype)
+        check_chunk(raw, filters_of(images)(skipped), shape, images.dtype)
     except HDF5_ERRORS as error:  # ChunkError among them
-        raise _broken(images, number, path, error) from error
+        raise ChunkError(
+            f"{path}: image {number + 1} of {len(images)} is broken: {error}"
+        ) from error
 
 
-def _filters(images: h5py.Dataset, skipped: int) -> list[int]:
-    """Return the filters that a chunk went through; bit n of `skipped` leaves out filter n."""
-    created = images.id.get_create_plist()
-    filters = []
-    for place in range(created.get_nfilters()):
-        code, _, settings, _ = created.get_filter(place)
-        if skipped >> place & 1:
-            continue
-        if code == BITSHUFFLE_FILTER and (
-            len(settings) <= _BITSHUFFLE_CODEC
-            or settings[_BITSHUFFLE_ELEMENT] != images.dtype.itemsize
-            or settings[_BITSHUFFLE_CODEC] != _BITSHUFFLE_LZ4
-        ):
-            # The codec goes by these and not by the type, so a wrong one leads it astray.
-            raise ChunkError(f"bitshuffle settings {settings} are none that an EIGER writes")
-        filters.append(code)
-    return filters
+def filters_of(images: h5py.Dataset) -> Callable[[int], list[int]]:
+    """Return what says which filters a chunk went through, by those that it skipped.
 
-
-def read_image(images: h5py.Dataset, number: int, path: Path, out: np.ndarray) -> None:
-    """Read image `number`, counted from 0, into `out` of its shape and type.
-
-    Raises
-    ------
-    ChunkError
-        Naming file and image.
+    Bit n of what a chunk has skipped leaves out filter n. What is returned raises ChunkError where
+    bitshuffle's settings are none that an EIGER writes.
     """
-    check_image(images, number, path)
-    try:
-        images.read_direct(out, np.s_[number])
-    except HDF5_ERRORS as error:
-        raise _broken(images, number, path, error) from error
+    created = images.id.get_create_plist()
+    known = [created.get_filter(place) for place in range(created.get_nfilters())]
+    itemsize = images.dtype.itemsize
 
+    def filters(skipped: int) -> list[int]:
+        found = []
+        for place, (code, _, settings, _) in enumerate(known):
+            if skipped >> place & 1:
+                continue
+            if code == BITSHUFFLE_FILTER and (
+                len(settings) <= _BITSHUFFLE_CODEC
+                or settings[_BITSHUFFLE_ELEMENT] != itemsize
+                or settings[_BITSHUFFLE_CODEC] != _BITSHUFFLE_LZ4
+            ):
+                # A codec goes by these and not by the type, so a wrong one leads it astray.
+                raise ChunkError(f"bitshuffle settings {settings} are none that an EIGER writes")
+            found.append(code)
+        return found
 
-def _broken(images: h5py.Dataset, number: int, path: Path, error: Exception) -> ChunkError:
-    return ChunkError(f"{path}: image {number + 1} of {len(images)} is broken: {error}")
+    return filters

@@ -19,7 +19,8 @@ MASTER_ENDING = "_master.h5"
 # What h5py makes of HDF5's errors: for one broken file, any of them, depending on the broken byte.
 HDF5_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError)
 
-_SPECIFIC = "entry/instrument/detector/detectorSpecific"
+_DETECTOR = "entry/instrument/detector"
+_SPECIFIC = f"{_DETECTOR}/detectorSpecific"
 _DATA_LINK = re.compile(r"data_(\d+)")
 
 
@@ -33,31 +34,43 @@ class Master:
         The master file.
     data_files : tuple of Path
         The linked data files in order, present or not; empty if the images are in the master.
+    numbers : tuple of int
+        The number that each of their links has: 1, 2, 3 ... unless links are missing.
     images_promised : int or None
         `nimages` x `ntrigger`; None if the file does not say.
     """
 
     path: Path
     data_files: tuple[Path, ...]
+    numbers: tuple[int, ...]
     images_promised: int | None
 
     @property
     def mask(self) -> np.ndarray:
         """The pixel mask, uint32 of shape (y, x); 0 is a good pixel."""
-        return self._array("pixel_mask").astype(np.uint32, copy=False)
+        return self.array("pixel_mask").astype(np.uint32, copy=False)
 
     @property
     def flatfield(self) -> np.ndarray:
         """The flat-field factors, float32 of shape (y, x)."""
-        return self._array("flatfield").astype(np.float32, copy=False)
+        return self.array("flatfield").astype(np.float32, copy=False)
 
-    def _array(self, name: str) -> np.ndarray:
+    def array(self, name: str, channel: str = "") -> np.ndarray:
+        """Return an array of shape (y, x), of a channel where there are several.
+
+        Raises
+        ------
+        MissingFileError
+            If the master file is not there.
+        FileError
+            If it has no such array.
+        """
         with open_hdf5(self.path) as file:
-            place = f"{_SPECIFIC}/{name}"
-            dataset = object_of(file, place)
-            if not isinstance(dataset, h5py.Dataset) or dataset.ndim != 2:
-                raise FileError(f"{self.path}: no array of shape (y, x) in /{place}")
-            return dataset[()]
+            for place in (_SPECIFIC, _DETECTOR, f"{_DETECTOR}/{channel}_channel"):
+                dataset = object_of(file, f"{place}/{name}")
+                if isinstance(dataset, h5py.Dataset) and dataset.ndim == 2:
+                    return dataset[()]
+        raise FileError(f"{self.path}: no array of shape (y, x) in /{_SPECIFIC}/{name}")
 
 
 @contextlib.contextmanager
@@ -112,17 +125,19 @@ def read_master(path: Path) -> Master:
         # Firmware before 1.3 has the links directly below /entry.
         group = object_of(file, "entry/data")
         links = group if isinstance(group, h5py.Group) else entry
-        return Master(path, _data_files(links, path), _promised(file))
+        found = _data_files(links, path)
+        return Master(path, tuple(found.values()), tuple(found), _promised(file))
 
 
-def _data_files(links: h5py.Group, path: Path) -> tuple[Path, ...]:
+def _data_files(links: h5py.Group, path: Path) -> dict[int, Path]:
+    """Return the data files by the numbers of their links, in rising order."""
     found = {}
     for name in links:
         matched = _DATA_LINK.fullmatch(str(name))
         link = links.get(name, getlink=True)
         if matched and isinstance(link, h5py.ExternalLink):
             found[int(matched[1])] = path.parent / PurePosixPath(link.filename).name
-    return tuple(found[number] for number in sorted(found))
+    return dict(sorted(found.items()))
 
 
 def _promised(file: h5py.File) -> int | None:

@@ -3,127 +3,116 @@
 Loads neither ophyd nor an HTTP client.
 """
 
-import bisect
 import itertools
 import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import h5py
+import dask.array as da
 import numpy as np
 
+from ophyd_eiger import reductions
 from ophyd_eiger.errors import FileError, MissingFileError
-from ophyd_eiger.images import images_of, read_image
-from ophyd_eiger.master import Master, open_hdf5, read_master
-from ophyd_eiger.view import Part, check_sum, read_view
+from ophyd_eiger.image_file import Box
+from ophyd_eiger.indexing import first_image, select
+from ophyd_eiger.master import Master, read_master
+from ophyd_eiger.reductions import Hits, RadialProfile
+from ophyd_eiger.series_metadata import SeriesMetadata, read_metadata
+from ophyd_eiger.stack import Stack
+
+# Which images a reduction takes: all that there are, one, a stretch, or a list.
+Numbers = int | slice | Sequence[int] | None
 
 
-@dataclass(frozen=True)
-class Geometry:
-    """What all images of a series have in common: shape (y, x) in pixels, and type of a pixel."""
-
-    shape: tuple[int, int]
-    dtype: np.dtype
-
-    def __str__(self) -> str:
-        return f"{self.shape[0]} x {self.shape[1]} {self.dtype}"
-
-
-def open_series(path: str | os.PathLike) -> "Series":
+def open_series(
+    path: str | os.PathLike,
+    *,
+    channel: str | None = None,
+    codec: str | None = None,
+    threads: int | None = None,
+) -> "Series":
     """Open a series.
 
     Parameters
     ----------
     path : path
-        Its master file; or a view of it, which has the images of a run's events in their order;
-        or one of its data files alone.
+        Its master file; a view of it, which has the images of a run's events in their order; one of
+        its data files alone; or a folder that has no other series.
+    channel : str, optional
+        Which threshold, of a file that has several; the first by default.
+    codec : str, optional
+        What decompresses, one of `ophyd_eiger.codecs.available()`; the fastest by default.
+    threads : int, optional
+        How many threads read; one for each processor by default.
 
     Raises
     ------
-    MissingFileError, FileError
+    MissingFileError, FileError, CodecError
     """
-    return Series(path)
+    return Series(path, channel=channel, codec=codec, threads=threads)
 
 
-class Series:
+class Series(Stack):
     """The images of one series, or those that a view shows of it.
 
-    Indexes like a numpy array of shape (images, y, x); each access reads. Files are opened when
-    they are needed and closed again. Which files there are is looked up once: a series opened
-    anew sees those that came since.
+    Indexes like a numpy array of shape (images, y, x); each access reads. An index reads the
+    images that it names and no other, and of these decompresses the rows that it names. Files are
+    opened when they are needed and closed again. It can be used from several threads, pickled, and
+    used in processes that were forked or spawned.
+
+    Images behind a missing file keep their numbers. What came since is seen after `refresh`, or
+    when an image is asked for that was not there.
 
     Parameters
     ----------
-    path : path
-        The master file, a view, or a data file.
+    path, channel, codec, threads
+        As of `open_series`.
 
     Attributes
     ----------
     path : Path
-        The file it was opened by.
-    master_path : Path
-        The master file, there or not.
-    shape : tuple of int
-        (images, y, x). Of a master file, the images found: those behind a missing data file do not
-        count. Of a view, those shown, missing ones among them.
-    dtype : numpy.dtype
-        Type of a pixel.
+        What it was opened by.
     ndim : int
         3.
-    missing : tuple of Path
-        Data files that the master or the view names and that are not there.
+    codec : str
+        What decompresses the images, one of `ophyd_eiger.codecs.available()`.
+    threads : int
+        How many threads read.
 
     Raises
     ------
     MissingFileError
         If there is no such file, or none of the images of a master file.
     FileError
-        If a file is not what it should be.
+        If a file is not what it should be, or if a folder has several series, naming them.
+    CodecError
+        If there is no such codec, or it does not work here.
     """
 
-    def __init__(self, path: str | os.PathLike) -> None:
-        self.path = Path(path)
-        check_sum(self.path)
-        with open_hdf5(self.path) as file:
-            self._view = read_view(file, self.path)
-        self._parts: tuple[Part, ...]
-        if self._view is None:
-            self.master_path = self.path
-            self._master: Master | None = read_master(self.path)
-            named = self._master.data_files or (self.path,)
-            self.missing = tuple(file for file in named if not file.exists())
-            self._parts, geometry = _survey_all(self.path, named, self.missing)
-            images = self._parts[-1].stop
-        else:
-            self.master_path = self._view.master
-            self._master = None
-            self._parts = self._view.parts
-            named = dict.fromkeys(part.path for part in self._parts)
-            self.missing = tuple(file for file in named if not file.exists())
-            images, geometry = self._view.shape[0], Geometry(self._view.shape[1:], self._view.dtype)
-        self._firsts = [part.first for part in self._parts]
-        self.dtype = geometry.dtype
-        self.shape = (images, *geometry.shape)
-        self.ndim = 3
+    ndim = 3
+
+    # ---- what it is
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} files missing" if self.missing else ""
         return f"<Series {self.path.name}: {self.shape} {self.dtype}{missing}>"
 
-    def __len__(self) -> int:
-        return self.shape[0]
+    def __enter__(self) -> "Series":
+        return self
 
-    def __iter__(self) -> Iterator[np.ndarray]:
-        for number in range(len(self)):
-            yield self[number]
+    def __exit__(self, *_: object) -> None:
+        self.close()
 
     @property
-    def files(self) -> tuple[Path, ...]:
-        """The files that hold the images found."""
-        named = dict.fromkeys(part.path for part in self._parts)
-        return tuple(file for file in named if file not in self.missing)
+    def channels(self) -> tuple[str, ...]:
+        """The names of the thresholds, of a file that has several; else empty."""
+        return self.source.channels
+
+    @property
+    def master_path(self) -> Path:
+        """The master file, there or not; of a data file without one, the data file itself."""
+        return self.source.master_path
 
     @property
     def master(self) -> Master:
@@ -133,34 +122,96 @@ class Series:
         ------
         MissingFileError, FileError
         """
-        if self._master is None:
-            self._master = read_master(self.master_path)
-        return self._master
+        master = self.source.master
+        if master is None or master.path != self.master_path:
+            return read_master(self.master_path)
+        return master
 
     @property
     def mask(self) -> np.ndarray:
-        """The pixel mask of the master file, uint32 of shape (y, x); 0 is a good pixel."""
-        return self.master.mask
+        """The pixel mask of the master file, uint32 of shape (y, x); 0 is a good pixel.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        found = self.master.array("pixel_mask", self.source.channel)
+        return found.astype(np.uint32, copy=False)
 
     @property
     def flatfield(self) -> np.ndarray:
-        """The flat-field factors of the master file, float32 of shape (y, x)."""
-        return self.master.flatfield
+        """The flat-field factors of the master file, float32 of shape (y, x).
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        found = self.master.array("flatfield", self.source.channel)
+        return found.astype(np.float32, copy=False)
+
+    @property
+    def metadata(self) -> SeriesMetadata:
+        """What the master file says beside its images, with units; read each time.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        return read_metadata(self.master_path, self.source.channel)
+
+    # ---- images
+
+    def __len__(self) -> int:
+        return self.survey.images
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        for number in itertools.count():
+            if number >= len(self):
+                return
+            yield self[number]
 
     def __getitem__(self, index: Any) -> np.ndarray:
-        key = index if isinstance(index, tuple) else (index,)
-        first, pixels = (key[0], key[1:]) if key else (slice(None), ())
-        if isinstance(first, (int, np.integer)) and not isinstance(first, bool):
-            number = int(first) + (len(self) if first < 0 else 0)
-            return self.read(number, number + 1)[(0, *pixels)]
-        if first is Ellipsis:
-            return self.read(0, len(self))[(first, *pixels)]
-        if not isinstance(first, slice):
-            raise TypeError(f"images are chosen by a number or a slice, not by {first!r}")
-        return self.pick(range(*first.indices(len(self))))[(slice(None), *pixels)]
+        number = first_image(index)
+        if number is not None and number >= len(self):
+            self.check_there(number, number + 1)
+        selection = select(index, self.shape)
+        box = Box(selection.rows, selection.columns)
+        return self.pick(selection.images, box=box)[selection.key]
 
-    def read(self, start: int, stop: int) -> np.ndarray:
-        """Return images `start` to `stop - 1`, counted from 0, of shape (stop - start, y, x).
+    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+        if copy is False:
+            raise ValueError("images on disk cannot become an array without being read")
+        images = self.read(0, len(self))
+        return images if dtype is None else images.astype(dtype, copy=False)
+
+    def dask(self, images: int = 1) -> da.Array:
+        """Return the images as a dask array, read when it is computed.
+
+        Parameters
+        ----------
+        images : int
+            How many make a chunk.
+        """
+        count, y, x = self.shape
+        chunks: Any = (max(1, min(images, count)), y, x)  # typed as text by dask
+        whole: Any = self
+        return da.from_array(whole, chunks=chunks, name=False)
+
+    def read(self, start: int, stop: int, out: np.ndarray | None = None) -> np.ndarray:
+        """Read images `start` to `stop - 1`, counted from 0.
+
+        Parameters
+        ----------
+        start, stop : int
+            Which images.
+        out : numpy.ndarray, optional
+            Where they go, of shape (stop - start, y, x) and the images' type. A buffer that is used
+            again saves the time that new memory takes.
+
+        Returns
+        -------
+        numpy.ndarray
+            `out`, or a new array.
 
         Raises
         ------
@@ -170,133 +221,145 @@ class Series:
             If they were promised and are not there, naming the file that is missing.
         ChunkError
             If an image's bytes are broken.
+        ValueError
+            If `out` is of another shape or type.
         """
         if start > stop:
             raise IndexError(f"{self.path.name}: images {start} to {stop - 1} asked for")
-        return self.pick(range(start, stop))
+        return self.pick(range(start, stop), out=out)
 
-    def pick(self, numbers: range) -> np.ndarray:
-        """Return the images of these numbers, counted from 0, in their order.
+    # ---- reductions
 
-        Returns
-        -------
-        numpy.ndarray
-            Of shape (len(numbers), y, x). Each file is opened once.
+    def sum(self, images: Numbers = None) -> np.ndarray:
+        """Return the sum of images, uint64 of shape (y, x).
+
+        A pixel that holds the largest value of its type in any of them, as masked ones and those
+        beyond their range do, holds 2^64 - 1.
+
+        Parameters
+        ----------
+        images : int, slice or sequence of int, optional
+            Which; all by default. `there` has those whose files are there.
 
         Raises
         ------
         IndexError, MissingFileError, ChunkError
             As `read`.
         """
-        if numbers:
-            self._check_there(min(numbers[0], numbers[-1]), max(numbers[0], numbers[-1]) + 1)
-        places = [(self._part_of(number), place) for place, number in enumerate(numbers)]
-        out: np.ndarray | None = None
-        for part, group in itertools.groupby(places, lambda found: found[0]):
-            with open_hdf5(part.path) as file:
-                images = images_of(file, part.path)
-                self._check_file(images, part)
-                if out is None:
-                    # Not before a file has images of this shape: a view may say any.
-                    out = np.empty((len(numbers), *self.shape[1:]), self.dtype)
-                for _, place in group:
-                    inside = numbers[place] - part.first + part.start
-                    read_image(images, inside, part.path, out[place])
-        return np.empty((0, *self.shape[1:]), self.dtype) if out is None else out
+        return reductions.sum_of(self, self._numbers(images))
 
-    def lacks(self, first: int, images: int) -> str:
-        """Return what is missing of `images` images from `first` on, counted from 0, or nothing."""
-        if self._view is None:
-            if first >= 0 and first + images <= len(self):
-                return ""
-            lost = "".join(f"{file.name} is missing" for file in self.missing[:1])
-            return f"{len(self)} found; {lost or 'the series was ended early'}"
-        try:
-            self._check_there(first, first + images)
-            for number in range(first, first + images):
-                self._part_of(number)
-        except (IndexError, MissingFileError) as error:
-            return str(error)
-        return ""
+    def mean(self, images: Numbers = None) -> np.ndarray:
+        """Return the mean of images, float64 of shape (y, x).
 
-    def _part_of(self, number: int) -> Part:
-        """Return where an image is.
+        As `sum`; NaN where that holds 2^64 - 1.
+        """
+        return reductions.mean_of(self, self._numbers(images))
+
+    def max(self, images: Numbers = None) -> np.ndarray:
+        """Return the largest count of each pixel, of the images' type and shape (y, x).
+
+        The largest value of the type stays what it is: masked, or beyond its range in an image.
+        Parameters and errors as of `sum`.
+        """
+        return reductions.max_of(self, self._numbers(images))
+
+    def roi_sums(
+        self,
+        rois: Mapping[str, Iterable[int] | None] | Sequence[Iterable[int]],
+        images: Numbers = None,
+    ) -> dict[str, np.ndarray]:
+        """Return the sum of each region of interest in each image, uint64 of shape (images,).
+
+        Pixels that hold the largest value of their type are left out. Of each image the rows of
+        the regions, and those between, are decompressed.
+
+        Parameters
+        ----------
+        rois : mapping or sequence
+            Name: (x0, y0, width, height) in pixels, or None for the whole image; or such rectangles
+            alone, which are named roi1, roi2 ...
+        images
+            As of `sum`.
 
         Raises
         ------
-        MissingFileError
-            If it is one that a view has a place for and that is not there.
+        RegionError
+            If a region is none, or not within the images.
+        IndexError, MissingFileError, ChunkError
+            As `read`.
         """
-        which = bisect.bisect_right(self._firsts, number) - 1
-        part = self._parts[which] if which >= 0 else None
-        if part is None or number >= part.stop:
-            raise MissingFileError(
-                f"{self.path}: image {number + 1} of {len(self)} did not come; the view has no "
-                "file for it"
-            )
-        if part.path in self.missing:
-            raise MissingFileError(
-                f"{self.path}: image {number + 1} of {len(self)} is not there; {part.path.name} "
-                "is missing"
-            )
-        return part
-
-    def _check_file(self, images: h5py.Dataset, part: Part) -> None:
-        """Check that a file has what the master's survey found or what a view says."""
-        found = Geometry(images.shape[1:], images.dtype)
-        promised = Geometry(self.shape[1:], self.dtype)
-        if found != promised:
-            raise FileError(f"{part.path}: images of {found}, {promised} in {self.path.name}")
-        if part.start + part.images > len(images):
-            raise FileError(
-                f"{part.path}: {len(images)} images found, image {part.start + part.images} is "
-                f"one of {self.path.name}"
-            )
-
-    def _check_there(self, start: int, stop: int) -> None:
-        promised = self.master.images_promised if self._view is None else len(self)
-        to_come = bool(self.missing) if promised is None else stop <= promised
-        if start < 0 or (stop > len(self) and not to_come):
-            raise IndexError(
-                f"{self.path.name}: images {start} to {stop - 1} asked for, it has "
-                f"0 to {len(self) - 1}"
-            )
-        if stop > len(self):
-            raise self._too_few(stop)
-
-    def _too_few(self, wanted: int) -> MissingFileError:
-        promised = self.master.images_promised
-        said = "" if promised is None else f"{promised} images promised, "
-        lost = "".join(f"; {file.name} is missing" for file in self.missing[:1])
-        return MissingFileError(
-            f"{self.path.name}: {said}{len(self)} found, image {wanted} asked for"
-            f"{lost or '; the series was ended early'}"
+        named = (
+            rois
+            if isinstance(rois, Mapping)
+            else {f"roi{number}": roi for number, roi in enumerate(rois, 1)}
         )
+        return reductions.roi_sums_of(self, self._numbers(images), named, self.path.name)
 
+    def hits(self, images: Numbers = None) -> Hits:
+        """Return the pixels that counted, in the order of images, rows and columns.
 
-def _survey_all(
-    path: Path, named: Sequence[Path], missing: Sequence[Path]
-) -> tuple[tuple[Part, ...], Geometry]:
-    """Return what the files of a series have, up to the first that is missing."""
-    parts: list[Part] = []
-    geometry: Geometry | None = None
-    total = 0
-    for file in named:
-        if file in missing:
-            break
-        images, found = _survey(file)
-        if found != (geometry or found):
-            raise FileError(f"{file}: images of {found}, {geometry} in the files before")
-        geometry = found
-        parts.append(Part(file, total, images))
-        total += images
-    if geometry is None:
-        names = ", ".join(file.name for file in missing)
-        raise MissingFileError(f"{path}: no image found; {names} missing")
-    return tuple(parts), geometry
+        Pixels that hold 0 or the largest value of their type are left out. Parameters and errors
+        as of `sum`.
+        """
+        return reductions.hits_of(self, self._numbers(images))
 
+    def radial_profile(
+        self, images: Numbers = None, *, unit: str = "q", bins: int = 1000
+    ) -> RadialProfile:
+        """Return the mean counts of images by distance from the beam.
 
-def _survey(path: Path) -> tuple[int, Geometry]:
-    with open_hdf5(path) as file:
-        images = images_of(file, path)
-        return images.shape[0], Geometry(images.shape[1:], images.dtype)
+        The detector is taken to be perpendicular to the beam; a pixel counts where its middle is.
+        Left out are those that the master's pixel mask has, if there is one, and those that hold
+        the largest value of their type in any of the images.
+
+        Parameters
+        ----------
+        images
+            As of `sum`.
+        unit : str
+            "q" [1/angstrom], "2theta" [degree] or "radius" [pixel].
+        bins : int
+            How many, of the same width, from the beam to the farthest pixel.
+
+        Raises
+        ------
+        ValueError
+            If there is no such unit, or if the master does not say what it takes.
+        IndexError, MissingFileError, FileError, ChunkError
+            As `read` and `metadata`.
+        """
+        away = reductions.distances(self.shape[1:], self.metadata, unit, self.master_path.name)
+        try:
+            bad = self.mask != 0
+        except FileError:  # data files alone have none, and some masters neither
+            bad = None
+        return reductions.radial_profile_of(self, self._numbers(images), away, bad, bins, unit)
+
+    # ---- where images are
+
+    def lacks(self, first: int, images: int) -> str:
+        """Return what is missing of `images` images from `first` on, counted from 0, or nothing.
+
+        Of what it was when it was opened or refreshed.
+        """
+        survey, stop = self.survey, first + images
+        if first < 0 or (stop > survey.images and self.source.is_view):
+            return str(self.beyond(first, stop))
+        if stop > survey.images:
+            lost = "".join(f"{file.name} is missing" for file in survey.missing[:1])
+            return f"{len(self)} found; {lost or 'the series was ended early'}"
+        try:
+            for number in range(first, stop):
+                self.part_of(survey, number)
+        except MissingFileError as error:
+            return str(error)
+        return ""
+
+    def _numbers(self, images: Numbers) -> Sequence[int]:
+        """Return the numbers that a reduction takes."""
+        if images is None:
+            return range(len(self))
+        if isinstance(images, slice):
+            return range(*images.indices(len(self)))
+        given = [images] if isinstance(images, (int, np.integer)) else images
+        return [int(number) + (len(self) if number < 0 else 0) for number in given]

@@ -52,12 +52,18 @@ class Part:
         How many there are.
     start : int
         The first one's place in the file, counted from 0.
+    place : str
+        Where the images are in the file.
+    channel : int
+        Which threshold of them, counted from 0.
     """
 
     path: Path
     first: int
     images: int
     start: int = 0
+    place: str = IMAGES
+    channel: int = 0
 
     @property
     def stop(self) -> int:
@@ -150,7 +156,7 @@ def write_view(
         with h5py.File(aside, "w", libver=_LIBVER) as file:
             dataset = _create(file, parts, (total, *shape), np.dtype(dtype))
             dataset.attrs["missing"] = np.array(missing, np.uint32)
-            file["entry/data"].attrs["master"] = _bare(path, master)
+            file["entry/data"].attrs["master"] = bare_name(path, master)
             numbers = np.concatenate(
                 [np.arange(first, first + images, dtype=np.uint64) for first, images in named]
             )
@@ -275,7 +281,7 @@ def _create(
     layout = h5py.VirtualLayout(shape, dtype)
     for part in parts:
         end = part.start + part.images
-        name = _bare(Path(file.filename), part.path.name)
+        name = bare_name(Path(file.filename), part.path.name)
         source = h5py.VirtualSource(name, IMAGES, shape=(end, *shape[1:]))
         layout[part.first : part.stop] = source[part.start : end]
     dataset = file.create_virtual_dataset(IMAGES, layout, fillvalue=np.iinfo(dtype).max)
@@ -285,7 +291,7 @@ def _create(
     return dataset
 
 
-def _bare(path: Path, name: str) -> str:
+def bare_name(path: Path, name: str) -> str:
     """Return a file's name if a view can have it: no folder, nothing that HDF5 expands."""
     if name in ("", ".", "..") or set(name) & set("/\\%\0"):
         raise FileError(f"{path}: {name!r} cannot be the name of a file that a view shows")
@@ -304,8 +310,10 @@ def read_view(file: h5py.File, path: Path) -> View | None:
     dataset = object_of(file, IMAGES)
     if not isinstance(dataset, h5py.Dataset) or not dataset.is_virtual:
         return None
-    images_of(file, path)
     master = file["entry/data"].attrs.get("master")
+    if master is None and not path.name.endswith(VIEW_ENDING):
+        return None
+    images_of(file, path)
     if not isinstance(master, str):
         raise FileError(f"{path}: this view does not name its master file")
     parts = sorted(
@@ -326,13 +334,13 @@ def read_view(file: h5py.File, path: Path) -> View | None:
                 "as missing"
             )
         end = part.stop
-    beside = path.parent / _bare(path, master)
+    beside = path.parent / bare_name(path, master)
     return View(path, dataset.shape, dataset.dtype, tuple(parts), beside)
 
 
 def _part(source: Any, shape: tuple[int, int, int], path: Path) -> Part:
     """Return what one mapping of a view shows."""
-    name = _bare(path, source.file_name)
+    name = bare_name(path, source.file_name)
     if source.dset_name.removeprefix("/") != IMAGES:
         raise FileError(f"{path}: {source.dset_name} of {name} is not where its images are")
     if source.src_space.shape[1:] != shape[1:]:

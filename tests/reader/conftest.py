@@ -1,5 +1,9 @@
-"""EIGER files for the reader's tests, written with plain h5py or taken from real detectors."""
+"""EIGER files for the reader's tests, written with plain h5py or taken from real detectors.
 
+Those of the simulator's file writer come by the helpers of its own tests.
+"""
+
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -7,6 +11,9 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 import numpy as np
 import pytest
+
+TESTS = Path(__file__).parents[1]
+sys.path[:0] = [str(TESTS / "files"), str(TESTS / "sim")]
 
 LZ4, BITSHUFFLE = 32004, 32008
 EIGER1 = "eiger1_1M/eiger1_testmode10_2datafiles_4images_bslz4_data_{:06d}.h5"

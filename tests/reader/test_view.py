@@ -326,7 +326,9 @@ def test_without_its_master_a_view_has_its_images(make, images):
 
 
 def test_a_data_file_alone_is_a_series(make, images):
-    _, files = make(3)
+    folder, files = make(3)
+    assert open_series(files[1].path).master_path == folder / "x_7_master.h5"
+    (folder / "x_7_master.h5").unlink()
     series = open_series(files[1].path)
     assert np.array_equal(series[:], images[3:6])
     with pytest.raises(FileError, match=r"x_7_data_000002\.h5: no array .*pixel_mask"):

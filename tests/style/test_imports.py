@@ -15,7 +15,27 @@ PACKAGES = {
 }
 CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "tiled", "matplotlib"}
 # The analysis side, each knowing those before it at most.
-ANALYSIS = ("errors", "chunks", "master", "images", "check", "view", "reader", "handlers")
+ANALYSIS = (
+    "errors",
+    "regions",
+    "indexing",
+    "parallel",
+    "chunks",
+    "codecs",
+    "master",
+    "images",
+    "check",
+    "view",
+    "image_file",
+    "series_metadata",
+    "virtual_master",
+    "survey",
+    "source",
+    "reductions",
+    "stack",
+    "reader",
+    "handlers",
+)
 # What only these modules may import.
 ONLY = {
     "starlette": {

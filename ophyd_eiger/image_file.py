@@ -1,0 +1,287 @@
+"""One file of images, by its chunks: where each one lies, read past HDF5 and its lock.
+
+HDF5 says once where the compressed images are. They are then read as bytes of a file, each checked
+before a codec sees it, and decompressed into the caller's array. Knows nothing of series.
+"""
+
+import math
+import os
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+import h5py
+import numpy as np
+
+from ophyd_eiger.chunks import check_chunk, largest_chunk
+from ophyd_eiger.codecs import Codec
+from ophyd_eiger.errors import ChangedFileError, ChunkError, FileError, MissingFileError
+from ophyd_eiger.images import filters_of, number_of, stack_of
+from ophyd_eiger.master import HDF5_ERRORS, open_hdf5
+
+
+@dataclass(frozen=True)
+class Box:
+    """A rectangle of an image: the rows and the columns in it, each with step 1."""
+
+    rows: range
+    columns: range
+
+    @property
+    def shape(self) -> tuple[int, int]:
+        """Its shape (y, x) in pixels."""
+        return len(self.rows), len(self.columns)
+
+
+@dataclass(frozen=True)
+class Geometry:
+    """What all images of a series have in common: shape (y, x) in pixels, and type of a pixel."""
+
+    shape: tuple[int, int]
+    dtype: np.dtype
+
+    @property
+    def box(self) -> Box:
+        """The whole image."""
+        return Box(range(self.shape[0]), range(self.shape[1]))
+
+    def __str__(self) -> str:
+        return f"{self.shape[0]} x {self.shape[1]} {self.dtype}"
+
+
+@dataclass(frozen=True, eq=False)
+class ImageFile:
+    """What a file has.
+
+    Attributes
+    ----------
+    path : Path
+        The file.
+    place : str
+        Where its images are in it.
+    images : int
+        How many there are.
+    channels : int
+        How many thresholds each has; 1 of all files but those of the 2024.2 layout.
+    geometry : Geometry
+        Of one image of one channel.
+    low : int or None
+        The number of the first image, as the file has it; None if it does not say.
+    """
+
+    path: Path
+    place: str
+    images: int
+    channels: int
+    geometry: Geometry
+    low: int | None
+    _state: tuple[int, ...] = ()
+    # What keeps its images from being read, whichever is asked for.
+    _problem: str = ""
+    # How many channels one chunk has, one below the other.
+    _stacked: int = 1
+    _direct: bool = True
+    _filters: Callable[[int], list[int]] = field(default=lambda skipped: [])
+    # Image x channels + channel of each chunk in rising order; byte, size, and filters skipped.
+    _numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
+    _chunks: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
+
+    def open(self) -> BinaryIO:
+        """Open the file for `read`.
+
+        Raises
+        ------
+        MissingFileError
+            If it is not there any more.
+        FileError
+            If it is another by now, or cannot be read.
+        """
+        try:
+            file = self.path.open("rb", buffering=0)
+        except FileNotFoundError:
+            raise MissingFileError(f"{self.path}: no such file") from None
+        except OSError as error:
+            raise FileError(f"{self.path}: cannot be read ({error})") from error
+        if _state(os.fstat(file.fileno())) != self._state:
+            file.close()
+            raise ChangedFileError(f"{self.path}: changed while it was read")
+        return file
+
+    def read(
+        self,
+        file: BinaryIO,
+        number: int,
+        out: np.ndarray,
+        *,
+        codec: Codec,
+        channel: int = 0,
+        box: Box | None = None,
+    ) -> None:
+        """Read an image, or a rectangle of it.
+
+        Parameters
+        ----------
+        file : file
+            What `open` returned.
+        number : int
+            Which image, counted from 0 in the file.
+        out : numpy.ndarray
+            Where it goes, of the rectangle's shape (y, x) and the geometry's type.
+        codec : Codec
+            What decompresses it.
+        channel : int
+            Which threshold, counted from 0.
+        box : Box, optional
+            The rectangle; only the blocks that hold its rows are decompressed.
+
+        Raises
+        ------
+        ChunkError
+            Naming file and image.
+        """
+        box = box or self.geometry.box
+        try:
+            if self._problem:
+                raise ChunkError(self._problem)
+            raw, skipped = self._raw(file, number, channel)
+            y, x = self.geometry.shape
+            down = channel * y if self._stacked > 1 else 0
+            rows = range(box.rows.start + down, box.rows.stop + down)
+            tall, dtype = (self._stacked * y, x), self.geometry.dtype
+            blocks = check_chunk(raw, self._filters(skipped), tall, dtype, rows)
+            wanted = len(rows) * x * dtype.itemsize
+            begin = rows.start * x * dtype.itemsize - blocks.first
+            if blocks.filter is None:
+                pixels = np.frombuffer(raw, np.uint8, blocks.size, blocks.begin)
+            elif out.flags.c_contiguous and blocks.size == wanted and out.shape[1] == x:
+                codec.decode(raw, blocks, dtype.itemsize, out.reshape(-1).view(np.uint8))
+                return
+            else:
+                pixels = np.empty(blocks.size, np.uint8)
+                codec.decode(raw, blocks, dtype.itemsize, pixels)
+            image = pixels[begin : begin + wanted].view(dtype).reshape(len(rows), x)
+            out[...] = image[:, box.columns.start : box.columns.stop]
+        except HDF5_ERRORS as error:  # ChunkError among them
+            raise ChunkError(
+                f"{self.path}: image {number + 1} of {self.images} is broken: {error}"
+            ) from error
+
+    def check_written(self, number: int, channel: int = 0) -> None:
+        """See that a file has an image, before room is made for it: its shape may be anything.
+
+        Raises
+        ------
+        ChunkError
+            Naming file and image.
+        """
+        problem = self._problem or "it was never written"
+        if self._problem or self._chunk_of(number, channel) is None:
+            raise ChunkError(
+                f"{self.path}: image {number + 1} of {self.images} is broken: {problem}"
+            )
+
+    def _chunk_of(self, number: int, channel: int) -> int | None:
+        wanted = number * self.channels + (0 if self._stacked > 1 else channel)
+        found = int(np.searchsorted(self._numbers, wanted))
+        there = found < len(self._numbers) and self._numbers[found] == wanted
+        return found if there else None
+
+    def _raw(self, file: BinaryIO, number: int, channel: int) -> tuple[bytes, int]:
+        """Return the bytes of a chunk, and which of its filters it skipped."""
+        found = self._chunk_of(number, channel)
+        if found is None:
+            raise ChunkError("it was never written")
+        place, size, skipped = (int(value) for value in self._chunks[found])
+        y, x = self.geometry.shape
+        # Before anything is read: what the file says of its size may be anything.
+        if size > largest_chunk((self._stacked * y, x), self.geometry.dtype):
+            raise ChunkError(f"{size} bytes are more than any image takes")
+        if not self._direct:
+            with open_hdf5(self.path) as again:
+                images = stack_of(again, self.path, self.place)
+                offset = (number, channel, 0, 0) if images.ndim == 4 else (number, 0, 0)
+                skipped, raw = images.id.read_direct_chunk(offset)
+                return raw, skipped
+        raw = _bytes_at(file, place, size)
+        if len(raw) != size:
+            raise ChunkError(f"cut off: {size} bytes promised, the file has {len(raw)} there")
+        return raw, skipped
+
+
+def look_into(path: Path, place: str) -> ImageFile:
+    """Look into a file: which images it has, and where they lie.
+
+    Raises
+    ------
+    MissingFileError, FileError
+    """
+    state = _state(_stat(path))
+    with open_hdf5(path) as file:
+        images = stack_of(file, path, place)
+        if math.prod(images.shape) * images.dtype.itemsize >= 2**63:
+            raise FileError(f"{path}: broken (images of shape {images.shape})")
+        channels = images.shape[1] if images.ndim == 4 else 1
+        geometry = Geometry(images.shape[-2:], images.dtype)
+        known = ImageFile(
+            path, place, images.shape[0], channels, geometry, number_of(images, "low"), state
+        )
+        return _with_chunks(known, file, images)
+
+
+def _with_chunks(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> ImageFile:
+    whole = known.geometry.shape
+    chunks = images.chunks
+    stacked = chunks[1] if chunks is not None and len(chunks) == 4 else 1
+    problem = ""
+    if chunks is None or chunks[-2:] != whole or chunks[0] != 1:
+        problem = f"chunks of {chunks}, not of one image"
+    elif stacked not in (1, known.channels):
+        problem = f"chunks of {chunks}, neither of one channel nor of all"
+    if problem:
+        return _replaced(known, _problem=problem)
+    found: list[tuple[int, int, int, int]] = []
+
+    def add(chunk: h5py.h5d.StoreInfo) -> None:
+        number = chunk.chunk_offset[0] * known.channels
+        if len(chunk.chunk_offset) == 4:
+            number += chunk.chunk_offset[1]
+        found.append((number, chunk.byte_offset or 0, chunk.size, chunk.filter_mask))
+
+    images.id.chunk_iter(add)
+    if any(max(chunk) >= 2**63 for chunk in found):
+        raise FileError(f"{known.path}: broken (images that lie beyond any file's end)")
+    listed = np.array(sorted(found), np.int64).reshape(-1, 4)
+    return _replaced(
+        known,
+        _stacked=stacked,
+        # HDF5 counts from behind a block of the user's own, the bytes of a file do not.
+        _direct=file.userblock_size == 0 and file.driver == "sec2",
+        _filters=filters_of(images),
+        _numbers=np.ascontiguousarray(listed[:, 0]),
+        _chunks=np.ascontiguousarray(listed[:, 1:]),
+    )
+
+
+def _replaced(known: ImageFile, **changes: object) -> ImageFile:
+    return ImageFile(**{**vars(known), **changes})  # type: ignore[arg-type]
+
+
+def _stat(path: Path) -> os.stat_result:
+    try:
+        return path.stat()
+    except FileNotFoundError:
+        raise MissingFileError(f"{path}: no such file") from None
+    except OSError as error:
+        raise FileError(f"{path}: cannot be read ({error})") from error
+
+
+def _state(found: os.stat_result) -> tuple[int, ...]:
+    return found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _bytes_at(file: BinaryIO, place: int, size: int) -> bytes:
+    if hasattr(os, "pread"):
+        return os.pread(file.fileno(), size, place)
+    file.seek(place)
+    return file.read(size)

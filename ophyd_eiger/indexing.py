@@ -1,0 +1,120 @@
+"""What an index asks of a stack that is not in memory: which images, and which part of each.
+
+numpy itself says what is allowed and what comes out: the index is tried on an array that takes no
+memory, and what is left of it is applied to the images that were read. Pure.
+"""
+
+import operator
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Selection:
+    """What has to be read, and what to do with it.
+
+    Attributes
+    ----------
+    images : range or sequence of int
+        The numbers of the images, counted from 0.
+    rows, columns : range
+        The rectangle of each, step 1.
+    key : tuple
+        The index into what was read, an array of shape (images, rows, columns).
+    """
+
+    images: Sequence[int]
+    rows: range
+    columns: range
+    key: tuple
+
+
+def select(index: Any, shape: tuple[int, int, int]) -> Selection:
+    """Return what an index asks of an array of this shape.
+
+    Raises
+    ------
+    IndexError, TypeError, ValueError
+        Whatever numpy raises for it.
+    """
+    np.broadcast_to(np.uint8(0), shape)[index]
+    entries = _expanded(index, len(shape))
+    places = _axes(entries)
+    images, entries[places[0]] = _images(entries[places[0]], shape[0])
+    rows, columns = range(shape[1]), range(shape[2])
+    if all(isinstance(entries[place], (int, slice)) for place in places[1:]):
+        rows, entries[places[1]] = _stretch(entries[places[1]], shape[1])
+        columns, entries[places[2]] = _stretch(entries[places[2]], shape[2])
+    return Selection(images, rows, columns, tuple(entries))
+
+
+def first_image(index: Any) -> int | None:
+    """Return the number of the image that an index names alone; None if it names none or more."""
+    first = index[0] if isinstance(index, tuple) and index else index
+    if isinstance(first, (int, np.integer)) and not isinstance(first, (bool, np.bool_)):
+        return int(first)
+    return None
+
+
+def _expanded(index: Any, axes: int) -> list:
+    """Return the entries of an index, one for each axis it takes, and new axes between them."""
+    entries: list = []
+    rest: int | None = None
+    for entry in index if isinstance(index, tuple) else (index,):
+        if entry is Ellipsis:
+            rest = len(entries)
+        elif entry is None or isinstance(entry, slice):
+            entries.append(entry)
+        else:
+            entries += _as_entries(entry)
+    missing = axes - len(_axes(entries))
+    rest = len(entries) if rest is None else rest
+    return [*entries[:rest], *[slice(None)] * missing, *entries[rest:]]
+
+
+def _as_entries(entry: Any) -> list:
+    """Return a number as an int, and arrays as those of whole numbers that mean the same."""
+    if not isinstance(entry, (bool, np.bool_, np.ndarray)) and hasattr(entry, "__index__"):
+        return [operator.index(entry)]
+    array = np.asarray(entry)
+    if array.dtype == bool:
+        # A single truth value takes no axis; it is told from arrays by its rank.
+        return [array] if array.ndim == 0 else list(array.nonzero())
+    if array.ndim == 0:
+        return [int(array)]
+    return [array.astype(np.intp)]
+
+
+def _axes(entries: Sequence) -> list[int]:
+    """Return which entries take an axis: not new ones, and not single truth values."""
+    return [
+        place
+        for place, entry in enumerate(entries)
+        if entry is not None
+        and not (isinstance(entry, np.ndarray) and entry.ndim == 0 and entry.dtype == bool)
+    ]
+
+
+def _images(entry: Any, size: int) -> tuple[Sequence[int], Any]:
+    if isinstance(entry, slice):
+        return range(*entry.indices(size)), slice(None)
+    if isinstance(entry, int):
+        return [entry + size if entry < 0 else entry], 0
+    # Each image once, however often it is asked for.
+    wanted, places = np.unique(np.where(entry < 0, entry + size, entry), return_inverse=True)
+    return wanted.tolist(), places.reshape(entry.shape)
+
+
+def _stretch(entry: int | slice, size: int) -> tuple[range, int | slice]:
+    """Return the pixels from the first to the last that is asked for, and the index into these."""
+    if isinstance(entry, int):
+        entry = entry + size if entry < 0 else entry
+        return range(entry, entry + 1), 0
+    wanted = range(*entry.indices(size))
+    if not wanted:
+        return range(0), slice(None)
+    low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+    return range(low, high + 1), slice(None, None, wanted.step)

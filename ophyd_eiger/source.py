@@ -1,0 +1,167 @@
+"""What a series is opened by: a master, a view, a data file, or a folder that has one series.
+
+Tells which it is, and how it is surveyed, once or again when files have come since.
+"""
+
+import re
+from dataclasses import dataclass
+from pathlib import Path
+
+import h5py
+
+from ophyd_eiger.errors import FileError
+from ophyd_eiger.image_file import Geometry
+from ophyd_eiger.images import IMAGES
+from ophyd_eiger.master import MASTER_ENDING, Master, object_of, open_hdf5, read_master
+from ophyd_eiger.survey import Survey, survey_files, survey_parts
+from ophyd_eiger.view import check_sum, read_view
+from ophyd_eiger.virtual_master import channel_number, read_channels, read_virtual
+
+_DATA_FILE = re.compile(r"(?P<stem>.+)_data_(?P<number>\d+)\.h5")
+# So many names are in an error at most.
+_NAMED = 5
+
+
+@dataclass(frozen=True)
+class Source:
+    """What was found at a path.
+
+    Attributes
+    ----------
+    path : Path
+        The file, or the folder if its data files have no master.
+    master_path : Path
+        The master file, there or not.
+    master : Master or None
+        What it says, if it is what was opened.
+    is_view : bool
+        Whether it is a view.
+    channels : tuple of str
+        The names of its thresholds, where it has several.
+    channel : str
+        The one that is read, "" if it has no names.
+    survey : Survey
+        Where the images are.
+    """
+
+    path: Path
+    master_path: Path
+    master: Master | None
+    is_view: bool
+    channels: tuple[str, ...]
+    channel: str
+    survey: Survey
+
+
+def read_source(path: Path, channel: str | None) -> Source:
+    """Look at what is at a path now.
+
+    Raises
+    ------
+    MissingFileError
+        If there is nothing, or none of its images.
+    FileError
+        If a file is not what it should be, or if a folder has several series or none.
+    """
+    if path.is_dir():
+        found = _only_series(path)
+        if isinstance(found, dict):
+            return _of_data_files(path, found)
+        path = found
+    check_sum(path)
+    with open_hdf5(path) as file:
+        view = read_view(file, path)
+        if view is not None:
+            geometry = Geometry(view.shape[1:], view.dtype)
+            survey = survey_parts(view.parts, geometry, view.shape[0], fixed=True, path=path)
+            return Source(path, view.master, None, True, (), "", survey)
+        names = _channels(file)
+        number = channel_number(path, names, channel)
+        virtual = read_virtual(file, path, number)
+    master = read_master(path)
+    if virtual is not None:
+        geometry = Geometry(virtual.shape[1:], virtual.dtype)
+        survey = survey_parts(virtual.parts, geometry, virtual.shape[0], fixed=False, path=path)
+    else:
+        files = dict(zip(master.numbers, master.data_files, strict=True)) or {1: path}
+        survey = survey_files(path, files, master.images_promised, number)
+    return Source(
+        path,
+        _master_of(path),
+        master,
+        False,
+        names,
+        names[number] if names else "",
+        survey,
+    )
+
+
+def _channels(file: h5py.File) -> tuple[str, ...]:
+    images = object_of(file, IMAGES)
+    if not isinstance(images, h5py.Dataset) or images.ndim != 4:
+        return ()
+    return read_channels(file, images.shape[1])
+
+
+def _of_data_files(folder: Path, files: dict[int, Path]) -> Source:
+    stem = _stem(next(iter(files.values())))
+    master = folder / f"{stem}{MASTER_ENDING}"
+    return Source(folder, master, None, False, (), "", survey_files(folder, files, None))
+
+
+def _master_of(path: Path) -> Path:
+    """Return the master beside a data file if there is one; else the file itself."""
+    beside = path.with_name(f"{_stem(path)}{MASTER_ENDING}")
+    return beside if beside.is_file() else path
+
+
+def _stem(path: Path) -> str:
+    matched = _DATA_FILE.fullmatch(path.name)
+    return matched["stem"] if matched else path.name.removesuffix(MASTER_ENDING)
+
+
+def _only_series(folder: Path) -> Path | dict[int, Path]:
+    """Return the master of the one series in a folder, or its data files by their numbers.
+
+    Raises
+    ------
+    FileError
+        If there are several, naming them, or none.
+    """
+    masters: dict[str, Path] = {}
+    data: dict[str, dict[int, Path]] = {}
+    try:
+        found = sorted(folder.iterdir())
+    except OSError as error:
+        raise FileError(f"{folder}: cannot be listed ({error})") from error
+    for path in found:
+        if path.name.startswith("."):  # what is still being fetched
+            continue
+        if path.name.endswith(MASTER_ENDING):
+            masters[_stem(path)] = path
+        elif matched := _DATA_FILE.fullmatch(path.name):
+            data.setdefault(matched["stem"], {})[int(matched["number"])] = path
+    stems = sorted({*masters, *data})
+    if not stems:
+        raise FileError(f"{folder}: no master file and no data file of an EIGER in this folder")
+    if len(stems) > 1:
+        names = [masters[stem].name if stem in masters else f"{stem}_data_..." for stem in stems]
+        more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+        raise FileError(
+            f"{folder}: {len(names)} series in it, open one of {', '.join(names[:_NAMED])}{more}"
+        )
+    if masters:
+        return masters[stems[0]]
+    return _with_gaps(data[stems[0]])
+
+
+def _with_gaps(found: dict[int, Path]) -> dict[int, Path]:
+    """Return data files by their numbers with those that are missing before the last one."""
+    some = next(iter(found.values()))
+    matched = _DATA_FILE.fullmatch(some.name)
+    digits = len(matched["number"]) if matched else 6
+    # The DCU counts its files from 1.
+    return {
+        number: found.get(number, some.with_name(f"{_stem(some)}_data_{number:0{digits}}.h5"))
+        for number in range(min(1, *found), max(found) + 1)
+    }

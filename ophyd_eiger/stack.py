@@ -1,0 +1,388 @@
+"""The images of a series, read by their numbers: which file has each, in several threads.
+
+What `reader.Series` makes an array of. Files are opened when they are needed and closed again.
+"""
+
+import os
+import threading
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+
+from ophyd_eiger.codecs import codec as codec_named
+from ophyd_eiger.errors import ChangedFileError, FileError, MissingFileError
+from ophyd_eiger.image_file import Box, Geometry, ImageFile, look_into
+from ophyd_eiger.parallel import do_all, processors
+from ophyd_eiger.source import Source, read_source
+from ophyd_eiger.survey import Survey
+from ophyd_eiger.view import Part
+
+# Bytes of the images that one task of a thread reads: enough that handing it out costs nothing
+# beside it.
+_TASK_BYTES = 2**24
+
+
+class Stack:
+    """The images of one series, or those that a view shows of it.
+
+    Images behind a missing file keep their numbers. What came since is seen after `refresh`, or
+    when an image is asked for that was not there. It can be used from several threads, pickled, and
+    used in processes that were forked or spawned.
+
+    Parameters
+    ----------
+    path, channel, codec, threads
+        As of `reader.open_series`.
+
+    Attributes
+    ----------
+    path : Path
+        What it was opened by.
+    threads : int
+        How many threads read.
+
+    Raises
+    ------
+    MissingFileError, FileError, CodecError
+        As `reader.open_series`.
+    """
+
+    def __init__(
+        self,
+        path: str | os.PathLike,
+        *,
+        channel: str | None = None,
+        codec: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        self.path = Path(path)
+        self._wanted_codec, self._wanted_channel = codec, channel
+        self._codec = codec_named(codec)
+        self.threads = processors() if threads is None else max(1, int(threads))
+        self._looked: dict[tuple[Path, str], ImageFile] = {}
+        self.source: Source
+        self.refresh()
+
+    def refresh(self) -> Self:
+        """Look again which files are there; images that came since are added at the end.
+
+        Returns
+        -------
+        Stack
+            This one.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        source = read_source(self.path, self._wanted_channel)
+        self._looked.update(source.survey.looked)
+        self.source = replace(source, survey=replace(source.survey, looked={}))
+        return self
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_looked": {}, "_codec": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        # Another machine may have another codec.
+        self._codec = codec_named(self._wanted_codec)
+
+    def close(self) -> None:
+        """Forget what is known of the files; it can be used all the same."""
+        self._looked = {}
+
+    @property
+    def survey(self) -> Survey:
+        """Where the images are, as it was found last."""
+        return self.source.survey
+
+    @property
+    def geometry(self) -> Geometry:
+        """Shape (y, x) and type of an image."""
+        return self.survey.geometry
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(images, y, x): up to the last image that is there; of a view, all that it shows."""
+        survey = self.survey
+        return (survey.images, *survey.geometry.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of a pixel."""
+        return self.survey.geometry.dtype
+
+    @property
+    def size(self) -> int:
+        """How many pixels there are in all images."""
+        images, y, x = self.shape
+        return images * y * x
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes all images take in memory."""
+        return self.size * self.dtype.itemsize
+
+    @property
+    def codec(self) -> str:
+        """What decompresses the images."""
+        return self._codec.name
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that hold the images found."""
+        survey = self.survey
+        held = dict.fromkeys(part.path for part in survey.parts)
+        return tuple(file for file in held if file not in survey.missing)
+
+    @property
+    def missing(self) -> tuple[Path, ...]:
+        """Data files that the master or the view names and that are not there."""
+        return self.survey.missing
+
+    @property
+    def there(self) -> np.ndarray:
+        """The numbers of the images whose files are there, int64, rising."""
+        found = self.survey.there()
+        return np.concatenate([np.empty(0, np.int64), *(np.arange(n.start, n.stop) for n in found)])
+
+    def pick(
+        self,
+        numbers: Sequence[int],
+        *,
+        box: Box | None = None,
+        out: np.ndarray | None = None,
+    ) -> np.ndarray:
+        """Read the images of these numbers, counted from 0, in their order.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Which images.
+        box : Box, optional
+            The rectangle that is wanted of each; the whole image by default.
+        out : numpy.ndarray, optional
+            As of `read`.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (len(numbers), y, x).
+
+        Raises
+        ------
+        IndexError, MissingFileError, ChunkError, ValueError
+            As `read`.
+        """
+        box = box or self.geometry.box
+        shape = (len(numbers), *box.shape)
+        if out is not None and (out.shape, out.dtype) != (shape, self.dtype):
+            raise ValueError(
+                f"{self.path.name}: images of shape {shape} and type {self.dtype} do not go into "
+                f"an array of {out.shape} and {out.dtype}"
+            )
+        tasks = self._tasks(numbers, box)
+        # Not before files were looked into: a view may promise any shape.
+        images = np.empty(shape, self.dtype) if out is None else out
+
+        def read(task: list[tuple[int, int, Part]]) -> None:
+            with _Reading(self, task[0][2]) as reading:
+                for place, number, part in task:
+                    reading.read(part, number, images[place], box)
+
+        do_all(read, tasks, self.threads)
+        return images
+
+    def for_each(
+        self,
+        numbers: Sequence[int],
+        use: Callable[[int, np.ndarray], None],
+        box: Box | None = None,
+    ) -> None:
+        """Call `use` with the place in `numbers` and the image, for each, from several threads.
+
+        The array is used again for the next image; what is to stay has to be copied.
+
+        Raises
+        ------
+        IndexError, MissingFileError, ChunkError
+            As `read`, and whatever `use` raises.
+        """
+        box = box or self.geometry.box
+        kept = threading.local()
+
+        def read(task: list[tuple[int, int, Part]]) -> None:
+            if not hasattr(kept, "image"):
+                kept.image = np.empty(box.shape, self.dtype)
+            with _Reading(self, task[0][2]) as reading:
+                for place, number, part in task:
+                    reading.read(part, number, kept.image, box)
+                    use(place, kept.image)
+
+        do_all(read, self._tasks(numbers, box), self.threads)
+
+    def _tasks(self, numbers: Sequence[int], box: Box) -> list[list[tuple[int, int, Part]]]:
+        """Return what each task reads: place in the result, number of the image, where it is.
+
+        Raises
+        ------
+        IndexError, MissingFileError, FileError
+            If an image is not there, before any is read.
+        """
+        if not len(numbers):
+            return []
+        # A range's own ends: a file may claim more images than can be gone through.
+        ends = sorted({numbers[0], numbers[-1]} if isinstance(numbers, range) else numbers)
+        ends = ends[0], ends[-1]
+        self.check_there(ends[0], ends[1] + 1)
+        survey = self.survey
+        try:
+            for number in ends:
+                part = self.part_of(survey, number)
+                self._check_written(part, number)
+            found = [(place, n, self.part_of(survey, n)) for place, n in enumerate(numbers)]
+        except MissingFileError:
+            survey = self.refresh().survey
+            found = [(place, n, self.part_of(survey, n)) for place, n in enumerate(numbers)]
+        if 0 in box.shape:
+            return []
+        pixels = box.shape[0] * self.shape[2] * self.dtype.itemsize
+        most = max(1, _TASK_BYTES // max(pixels, 1))
+        tasks: list[list[tuple[int, int, Part]]] = []
+        for item in found:
+            last = tasks[-1] if tasks else []
+            if last and len(last) < most and _same_file(last[-1][2], item[2]):
+                last.append(item)
+            else:
+                tasks.append([item])
+        return tasks
+
+    def part_of(self, survey: Survey, number: int) -> Part:
+        """Return where an image is.
+
+        Raises
+        ------
+        MissingFileError
+            If it is not there.
+        """
+        part = survey.part_of(number)
+        where = f"{self.path}: image {number + 1} of {survey.images}"
+        if part is None:
+            reason = "; the view has no file for it" if self.source.is_view else ""
+            raise MissingFileError(f"{where} did not come{reason}")
+        if not survey.has(part):
+            raise MissingFileError(f"{where} is not there; {part.path.name} is missing")
+        return part
+
+    def check_there(self, start: int, stop: int) -> None:
+        """Look again if images are asked for that are not known.
+
+        Raises
+        ------
+        IndexError, MissingFileError
+        """
+        if start >= 0 and stop <= self.survey.images:
+            return
+        if start >= 0 and not self.source.is_view:
+            self.refresh()
+        if start < 0 or stop > self.survey.images:
+            raise self.beyond(start, stop)
+
+    def beyond(self, start: int, stop: int) -> IndexError | MissingFileError:
+        """Return what is wrong with asking for images that are not there."""
+        survey = self.survey
+        found, promised = survey.images, survey.promised
+        to_come = bool(survey.missing) if promised is None else stop <= promised
+        if start < 0 or not to_come or self.source.is_view:
+            return IndexError(
+                f"{self.path.name}: images {start} to {stop - 1} asked for, it has 0 to {found - 1}"
+            )
+        said = "" if promised is None else f"{promised} images promised, "
+        part = survey.part_of(stop - 1)
+        files = (part.path,) if part and not survey.has(part) else survey.missing[:1]
+        lost = "".join(f"; {file.name} is missing" for file in files)
+        return MissingFileError(
+            f"{self.path.name}: {said}{found} found, image {stop} asked for"
+            f"{lost or '; the series was ended early'}"
+        )
+
+    def _known(self, part: Part, *, again: bool = False) -> ImageFile:
+        """Return what is known of a file, looked into if it is not.
+
+        Raises
+        ------
+        MissingFileError
+            If it is not there any more.
+        FileError
+            If it has not what the survey found or the view says.
+        """
+        key = (part.path, part.place)
+        found = None if again else self._looked.get(key)
+        if found is None:
+            found = self._looked[key] = look_into(part.path, part.place)
+        if found.geometry != self.geometry:
+            raise FileError(
+                f"{part.path}: images of {found.geometry}, {self.geometry} in {self.path.name}"
+            )
+        if self.source.is_view and part.start + part.images > found.images:
+            raise self._too_few(part, found, part.start + part.images)
+        if part.channel >= found.channels:
+            raise FileError(f"{part.path}: {found.channels} channels, {part.channel + 1} needed")
+        start = self.survey.start
+        if start is not None and found.low not in (None, start + part.first):
+            raise FileError(
+                f"{part.path}: its images are numbered from {found.low}, {start + part.first} "
+                f"expected in {self.path.name}"
+            )
+        return found
+
+    def _check_written(self, part: Part, number: int) -> None:
+        known, inside = self._known(part), _inside(part, number)
+        if inside >= known.images:
+            raise self._too_few(part, known, inside + 1)
+        known.check_written(inside, part.channel)
+
+    def _too_few(self, part: Part, found: ImageFile, wanted: int) -> FileError:
+        return FileError(
+            f"{part.path}: {found.images} images found, image {wanted} is one of {self.path.name}"
+        )
+
+
+class _Reading:
+    """One file, open while a task reads it."""
+
+    def __init__(self, stack: Stack, part: Part) -> None:
+        self._stack, self._part = stack, part
+
+    def __enter__(self) -> "_Reading":
+        known = self._stack._known  # noqa: SLF001 - a part of Stack
+        self._known = known(self._part)
+        try:
+            self._file = self._known.open()
+        except ChangedFileError:
+            self._known = known(self._part, again=True)
+            self._file = self._known.open()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._file.close()
+
+    def read(self, part: Part, number: int, out: np.ndarray, box: Box) -> None:
+        inside, known = _inside(part, number), self._known
+        if inside >= known.images:
+            raise self._stack._too_few(part, known, inside + 1)  # noqa: SLF001 - a part of it
+        codec = self._stack._codec  # noqa: SLF001 - a part of Stack
+        known.read(self._file, inside, out, codec=codec, channel=part.channel, box=box)
+
+
+def _inside(part: Part, number: int) -> int:
+    """Return the place of an image in its file."""
+    return number - part.first + part.start
+
+
+def _same_file(one: Part, other: Part) -> bool:
+    return (one.path, one.place) == (other.path, other.place)

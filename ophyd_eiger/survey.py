@@ -1,0 +1,290 @@
+"""Which image of a series is where: found from as few of its files as tell it.
+
+The data files of a series have the same number of images, all but the last. Where there are many
+files, the first and the last one that are there are looked into; if their numbers of images fit,
+those between are taken to be like the first, and looked into when they are read. A file that is
+missing in the middle leaves the images behind it their places.
+"""
+
+import bisect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ophyd_eiger.errors import FileError, MissingFileError
+from ophyd_eiger.image_file import Geometry, ImageFile, look_into
+from ophyd_eiger.images import IMAGES
+from ophyd_eiger.view import Part
+
+# As many files are all looked into when a series is opened; it takes a millisecond each.
+_FEW = 16
+
+
+@dataclass(frozen=True)
+class Survey:
+    """Where the images of a series are.
+
+    Attributes
+    ----------
+    geometry : Geometry
+        Shape and type of each.
+    images : int
+        How many places there are: up to the last image that is there.
+    promised : int or None
+        How many there are to be; None if nothing says it.
+    parts : tuple of Part
+        Where they are, in their order; among them those of files that are missing.
+    named : tuple of Path
+        The files of the series, there or not.
+    missing : tuple of Path
+        Those that are not there.
+    looked : mapping
+        What has been looked into, by file and place.
+    start : int or None
+        The number that the first image has in its file, where files that were not looked into have
+        been placed by it; a file's own number tells whether rightly.
+    """
+
+    geometry: Geometry
+    images: int
+    promised: int | None
+    parts: tuple[Part, ...]
+    named: tuple[Path, ...]
+    missing: tuple[Path, ...]
+    looked: Mapping[tuple[Path, str], ImageFile] = field(default_factory=dict, repr=False)
+    start: int | None = None
+    _firsts: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "_firsts", tuple(part.first for part in self.parts))
+
+    def part_of(self, number: int) -> Part | None:
+        """Return where an image is, its file there or not; None if nothing tells."""
+        which = bisect.bisect_right(self._firsts, number) - 1
+        part = self.parts[which] if which >= 0 else None
+        return part if part is not None and number < part.stop else None
+
+    def has(self, part: Part) -> bool:
+        """Return whether the file was there."""
+        return part.path not in self.missing
+
+    def there(self) -> list[range]:
+        """Return the numbers of the images whose files are there."""
+        found: list[range] = []
+        for part in self.parts:
+            if not self.has(part):
+                continue
+            if found and found[-1].stop == part.first:
+                found[-1] = range(found[-1].start, part.stop)
+            else:
+                found.append(range(part.first, part.stop))
+        return found
+
+
+def survey_parts(
+    parts: Sequence[Part], geometry: Geometry, images: int, *, fixed: bool, path: Path
+) -> Survey:
+    """Return where images are that a view or a virtual dataset has mapped.
+
+    Parameters
+    ----------
+    parts : sequence of Part
+        The mapping, in order.
+    geometry : Geometry
+        Of the images, as mapped.
+    images : int
+        How many it has places for.
+    fixed : bool
+        Whether all places count, as in a view; otherwise those up to the last file that is there.
+    path : Path
+        The file that has the mapping.
+
+    Raises
+    ------
+    MissingFileError
+        If no file is there and places do not count.
+    """
+    named = tuple(dict.fromkeys(part.path for part in parts))
+    missing = tuple(file for file in named if not file.exists())
+    if fixed:
+        return Survey(geometry, images, images, tuple(parts), named, missing)
+    kept = [part for part in parts if part.path not in missing]
+    if not kept:
+        raise _nothing(path, missing)
+    last = kept[-1]
+    found = look_into(last.path, last.place)
+    there = last.first + min(last.images, found.images - last.start)
+    looked = {(last.path, last.place): found}
+    return Survey(geometry, there, images, tuple(parts), named, missing, looked)
+
+
+def survey_files(
+    path: Path, files: Mapping[int, Path], promised: int | None, channel: int = 0
+) -> Survey:
+    """Return where the images of a series' data files are.
+
+    Parameters
+    ----------
+    path : Path
+        What the series was opened by, for messages.
+    files : mapping
+        The data files by their numbers, in rising order, there or not.
+    promised : int, optional
+        How many images the master promises.
+    channel : int
+        Which threshold of them.
+
+    Raises
+    ------
+    MissingFileError
+        If none is there.
+    FileError
+        If one is not what it should be, or if the places of its images cannot be told.
+    """
+    base = min(files)
+    there = {number - base: file for number, file in files.items() if file.exists()}
+    missing = tuple(file for number, file in files.items() if number - base not in there)
+    if not there:
+        raise _nothing(path, missing)
+    order = list(there)
+    looked = {
+        place: look_into(there[place], IMAGES) for place in dict.fromkeys((order[0], order[-1]))
+    }
+    per_file = guessed = _regular(looked) if len(order) > _FEW else None
+    if guessed is None:
+        looked = {place: looked.get(place) or look_into(there[place], IMAGES) for place in order}
+    geometry = _common(looked)
+    if guessed is not None:
+        firsts = {place: place * guessed for place in order}
+        counts = dict.fromkeys(order, guessed) | {order[-1]: looked[order[-1]].images}
+    else:
+        counts = {place: found.images for place, found in looked.items()}
+        last = max(files) - base
+        firsts, per_file = _firsts(path, looked, last, promised, missing)
+    parts = [Part(there[k], firsts[k], counts[k], channel=channel) for k in order]
+    images = parts[-1].stop
+    lost = {number - base: file for number, file in files.items() if number - base not in there}
+    parts = _with_lost(parts, order, lost, per_file, promised)
+    known = {(found.path, found.place): found for found in looked.values()}
+    start = None if guessed is None else (looked[order[0]].low or 0) - firsts[order[0]]
+    named = tuple(files.values())
+    return Survey(geometry, images, promised, tuple(parts), named, missing, known, start)
+
+
+def _nothing(path: Path, missing: Sequence[Path]) -> MissingFileError:
+    names = ", ".join(file.name for file in missing[:3])
+    more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
+    return MissingFileError(f"{path}: no image found; {names}{more} missing")
+
+
+def _common(looked: Mapping[int, ImageFile]) -> Geometry:
+    """Return what the images of all files have in common."""
+    geometry: Geometry | None = None
+    for found in looked.values():
+        if found.geometry != (geometry or found.geometry):
+            raise FileError(
+                f"{found.path}: images of {found.geometry}, {geometry} in the files before"
+            )
+        geometry = found.geometry
+    if geometry is None:
+        raise ValueError("no file was looked into")
+    return geometry
+
+
+def _regular(looked: Mapping[int, ImageFile]) -> int | None:
+    """Return how many images each file has, if the first and the last one tell it."""
+    (a, first), (b, last) = looked.items()
+    if first.low is None or last.low is None or last.images > first.images:
+        return None
+    return first.images if last.low - first.low == (b - a) * first.images else None
+
+
+def _firsts(
+    path: Path,
+    looked: Mapping[int, ImageFile],
+    last: int,
+    promised: int | None,
+    missing: Sequence[Path],
+) -> tuple[dict[int, int], int | None]:
+    """Return the place of each file's first image, and how many images a file has if known.
+
+    By the numbers that the files have, if these follow one another; else by their counts.
+    """
+    order = list(looked)
+    full = [found.images for place, found in looked.items() if place != last]
+    per_file = max(full) if full else _per_file(looked[order[-1]], last, promised)
+    start = _start(looked, per_file)
+    if start is not None:
+        firsts = {place: (found.low or 0) - start for place, found in looked.items()}
+        end = 0
+        for place, found in looked.items():
+            if firsts[place] < end:
+                break
+            end = firsts[place] + found.images
+        else:
+            return firsts, per_file
+    if order == list(range(len(order))):
+        firsts, end = {}, 0
+        for place, found in looked.items():
+            firsts[place], end = end, end + found.images
+        return firsts, per_file
+    if (
+        per_file is not None
+        and {*full, per_file} == {per_file}
+        and looked[order[-1]].images <= per_file
+    ):
+        return {place: place * per_file for place in order}, per_file
+    raise FileError(
+        f"{path}: {missing[0].name} is missing, and the numbers of images in the other files do "
+        "not tell which images they have"
+    )
+
+
+def _start(looked: Mapping[int, ImageFile], per_file: int | None) -> int | None:
+    """Return the number of the first image of a series; None if the files do not tell it."""
+    if any(found.low is None for found in looked.values()):
+        return None
+    place, found = next(iter(looked.items()))
+    low = found.low or 0
+    if place == 0:
+        return low
+    # The DCU's own start is 1; it can be told to count from another number.
+    start = low - place * per_file if per_file is not None else 1
+    return start if start >= 0 else 1
+
+
+def _per_file(only: ImageFile, last: int, promised: int | None) -> int | None:
+    """Return how many images a full file has if the last one alone is there."""
+    if last == 0:
+        return only.images
+    if promised is None:
+        return None
+    each, rest = divmod(promised - only.images, last)
+    return each if not rest and each >= only.images else None
+
+
+def _with_lost(
+    parts: Sequence[Part],
+    order: Sequence[int],
+    lost: Mapping[int, Path],
+    per_file: int | None,
+    promised: int | None,
+) -> list[Part]:
+    """Return the parts with those of missing files between and behind them."""
+    merged: list[Part] = []
+    known = dict(zip(order, parts, strict=True))
+    end = 0
+    for place in sorted({*known, *lost}):
+        if place in known:
+            merged.append(known[place])
+            end = merged[-1].stop
+            continue
+        nexts = [known[other].first for other in order if other > place]
+        stop = nexts[0] if nexts else promised
+        each = per_file if stop is None or per_file is not None else stop - end
+        images = each if each is not None else 1
+        images = images if stop is None else min(images, stop - end)
+        if images > 0:
+            merged.append(Part(lost[place], end, images))
+            end += images
+    return merged

@@ -1,0 +1,124 @@
+"""A master file whose images are one virtual dataset: the 2024.2 layout, with channels.
+
+`/entry/data/data` is of shape (images, channels, y, x), a channel for each threshold or difference
+that was on, and `/entry/data/channel` has their names. HDF5 itself would follow the names of the
+data files into the working directory and fill what is missing; here they are resolved in the
+master's own folder, and what is missing is said. A dataset of shape (images, y, x) is read too.
+
+Source: DECTRIS' description of the file writer's format "hdf5 nexus v2024.2 nxmx".
+"""
+
+import itertools
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ophyd_eiger.errors import FileError
+from ophyd_eiger.images import IMAGES, stack_of
+from ophyd_eiger.master import object_of
+from ophyd_eiger.view import Part, bare_name
+
+_CHANNELS = "entry/data/channel"
+
+
+@dataclass(frozen=True)
+class VirtualMaster:
+    """What such a master file says.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        (images, y, x).
+    dtype : numpy.dtype
+        Type of a pixel.
+    parts : tuple of Part
+        Where the images of the channel are, in their order.
+    """
+
+    shape: tuple[int, int, int]
+    dtype: np.dtype
+    parts: tuple[Part, ...]
+
+
+def read_channels(file: h5py.File, channels: int) -> tuple[str, ...]:
+    """Return the names of the channels; their numbers, from 1, where the file has none."""
+    found = object_of(file, _CHANNELS)
+    if isinstance(found, h5py.Dataset) and found.shape == (channels,):
+        return tuple(str(name) for name in found.asstr()[()])
+    return tuple(f"{number}" for number in range(1, channels + 1))
+
+
+def channel_number(path: Path, names: tuple[str, ...], channel: str | None) -> int:
+    """Return which channel is meant, counted from 0; the first if none is named.
+
+    Raises
+    ------
+    FileError
+        If there is none of this name.
+    """
+    if channel is None:
+        return 0
+    if channel not in names:
+        raise FileError(f"{path}: no channel {channel!r}; it has {', '.join(names)}")
+    return names.index(channel)
+
+
+def read_virtual(file: h5py.File, path: Path, channel: int) -> VirtualMaster | None:
+    """Read what an open master says if its images are a virtual dataset; None otherwise.
+
+    Raises
+    ------
+    FileError
+        If it shows anything but whole images of files beside it, or an image twice.
+    """
+    found = object_of(file, IMAGES)
+    if not isinstance(found, h5py.Dataset) or not found.is_virtual:
+        return None
+    images = stack_of(file, path)
+    parts = [_part(source, images.shape, path, channel) for source in images.virtual_sources()]
+    ordered = tuple(sorted((part for part in parts if part), key=lambda part: part.first))
+    for before, after in itertools.pairwise(ordered):
+        if after.first < before.stop:
+            raise FileError(f"{path}: image {after.first + 1} is there twice")
+    if not ordered:
+        raise FileError(f"{path}: its virtual dataset shows no image")
+    return VirtualMaster((images.shape[0], *images.shape[-2:]), images.dtype, ordered)
+
+
+def _part(source: Any, shape: tuple[int, ...], path: Path, channel: int) -> Part | None:
+    """Return what one mapping shows of a channel; None if it shows another."""
+    name = bare_name(path, source.file_name) if source.file_name != "." else path.name
+    place = source.dset_name.removeprefix("/")
+    if name == path.name and place == IMAGES:
+        raise FileError(f"{path}: its images are a link to themselves")
+    first, images, low, channels = _stretch(source.vspace, shape[-2:], path)
+    if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
+        # All that the file has; how much that is, its own dataset alone says.
+        start, found, source_low, source_channels = 0, images, 0, channels
+    else:
+        start, found, source_low, source_channels = _stretch(source.src_space, shape[-2:], path)
+    if (images, channels) != (found, source_channels):
+        raise FileError(
+            f"{path}: {found} images of {source_channels} channels of {name} are shown as "
+            f"{images} of {channels}"
+        )
+    if not low <= channel < low + channels:
+        return None
+    return Part(path.parent / name, first, images, start, place, channel - low + source_low)
+
+
+def _stretch(
+    space: h5py.h5s.SpaceID, shape: tuple[int, ...], path: Path
+) -> tuple[int, int, int, int]:
+    """Return the first image, how many, the first channel, and how many, of a selection."""
+    slab = space.get_select_type() in (h5py.h5s.SEL_ALL, h5py.h5s.SEL_HYPERSLABS)
+    if slab and len(space.shape) in (3, 4) and space.shape[-2:] == shape:
+        low, high = space.get_select_bounds()
+        sizes = [end - begin + 1 for begin, end in zip(low, high, strict=True)]
+        if tuple(sizes[-2:]) == shape and space.get_select_npoints() == np.prod(sizes):
+            channels = (low[1], sizes[1]) if len(low) == 4 else (0, 1)
+            return int(low[0]), int(sizes[0]), int(channels[0]), int(channels[1])
+    raise FileError(f"{path}: it shows something else than whole images that follow one another")

@@ -1,0 +1,375 @@
+"""Which image is where: files of any number, missing, short and late ones, and every layout."""
+
+import concurrent.futures
+import multiprocessing
+import os
+import pickle
+import threading
+
+import fabio
+import h5py
+import hdf5plugin
+import numpy as np
+import pytest
+from written import armed, write_series
+
+from ophyd_eiger import codecs
+from ophyd_eiger.errors import CodecError, FileError, MissingFileError
+from ophyd_eiger.reader import open_series
+from sim_dcu import oracle
+
+IMAGES = np.random.default_rng(4).integers(0, 2**16, (250, 5, 8), np.uint16)
+
+
+@pytest.fixture
+def make(tmp_path, write_data, write_master):
+    """Write a series: `make([100, 100, 50])` images in its files, and return its master."""
+
+    def make(counts, *, start=1, numbered=True, promised=None, name="s"):
+        names, first = [], 0
+        for number, count in enumerate(counts, 1):
+            names.append(f"{name}_data_{number:06d}.h5")
+            path = write_data(
+                tmp_path / names[-1], IMAGES[first : first + count], first=first + start
+            )
+            if not numbered:
+                with h5py.File(path, "a") as file:
+                    del file["entry/data/data"].attrs["image_nr_low"]
+            first += count
+        total = first if promised is None else promised
+        return write_master(tmp_path / f"{name}_master.h5", names, nimages=total)
+
+    return make
+
+
+def data(master, number):
+    return master.with_name(f"s_data_{number:06d}.h5")
+
+
+def counts_of(total, per_file):
+    return [min(per_file, total - first) for first in range(0, total, per_file)]
+
+
+@pytest.mark.parametrize(("total", "per_file"), [(250, 100), (30, 1), (50, 3), (250, 7)])
+@pytest.mark.parametrize("start", [1, 11])
+def test_each_number_is_the_right_image(make, total, per_file, start):
+    series = open_series(make(counts_of(total, per_file), start=start))
+    assert series.shape == (total, 5, 8)
+    assert np.array_equal(series[:], IMAGES[:total])
+    assert np.array_equal(series.dask(7).compute(), IMAGES[:total])
+    for number in range(0, total, max(1, total // 40)):
+        assert np.array_equal(series[number], IMAGES[number])
+        assert np.array_equal(series[number - total], IMAGES[number])
+    assert series.there.tolist() == list(range(total))
+
+
+@pytest.mark.parametrize("numbered", [True, False], ids=["numbered", "unnumbered"])
+@pytest.mark.parametrize(("per_file", "lost"), [(100, 2), (7, 20), (3, 41), (100, 1), (7, 1)])
+def test_a_file_that_is_missing_leaves_a_gap(make, per_file, lost, numbered):
+    counts = counts_of(250, per_file)
+    master = make(counts, numbered=numbered)
+    data(master, lost).unlink()
+    series = open_series(master)
+    gap = range((lost - 1) * per_file, lost * per_file)
+    assert series.shape == (250, 5, 8)
+    assert series.missing == (data(master, lost),)
+    assert data(master, lost) not in series.files
+    assert series.there.tolist() == [n for n in range(250) if n not in gap]
+    assert np.array_equal(series[series.there], IMAGES[series.there])
+    assert np.array_equal(series.dask()[gap.stop :].compute(), IMAGES[gap.stop :])
+    for number in (gap[0], gap[-1], slice(None)):
+        with pytest.raises(MissingFileError, match=f"s_data_{lost:06d}.h5 is missing"):
+            series[number]
+    assert np.array_equal(series.sum(series.there), summed(IMAGES[series.there]))
+
+
+def summed(images):
+    """Return what plain numpy makes of a sum, and the largest value where there is none."""
+    total = images.sum(axis=0, dtype=np.uint64)
+    total[(images == np.iinfo(images.dtype).max).any(axis=0)] = 2**64 - 1
+    return total
+
+
+@pytest.mark.parametrize("lost", [{3}, {2, 3}, {1, 2}, {1, 3}])
+def test_whichever_file_is_there(make, lost):
+    master = make([100, 100, 50])
+    for number in lost:
+        data(master, number).unlink()
+    series = open_series(master)
+    kept = [n for n in range(250) if n // 100 + 1 not in lost]
+    assert series.there.tolist() == kept
+    assert len(series) == kept[-1] + 1
+    assert np.array_equal(series[kept], IMAGES[kept])
+
+
+def test_a_short_last_file_and_files_that_never_came(make):
+    master = make([100, 100, 50], promised=500)
+    for number in (4, 5):
+        with h5py.File(master, "a") as file:
+            link = h5py.ExternalLink(data(master, number).name, "entry/data/data")
+            file[f"entry/data/data_{number:06d}"] = link
+    series = open_series(master)
+    assert np.array_equal(series[:], IMAGES)
+    assert series.missing == (data(master, 4), data(master, 5))
+    with pytest.raises(MissingFileError, match=r"500 images promised, 250 found.*s_data_000004"):
+        series[450]
+    with pytest.raises(IndexError):
+        series[500]
+
+
+@pytest.mark.parametrize("files", [4, 40])
+def test_a_short_file_in_the_middle(make, write_data, files):
+    """What it has is served under its number, what it lacks is said."""
+    master = make([3] * files)
+    write_data(data(master, 2), IMAGES[3:5], first=4)
+    series = open_series(master)
+    assert len(series) == 3 * files
+    there = [n for n in range(3 * files) if n != 5]
+    assert np.array_equal(series[there], IMAGES[there])
+    with pytest.raises((FileError, MissingFileError), match=r"image 6 of|image 3 is one"):
+        series[5]
+
+
+def test_a_file_of_another_series_among_many(make, write_data):
+    master = make([2] * 30)
+    write_data(data(master, 9), IMAGES[:2], first=201)
+    series = open_series(master)
+    with pytest.raises(FileError, match=r"s_data_000009.h5: .* numbered from 201, 17 expected"):
+        series[16]
+    assert np.array_equal(series[18], IMAGES[18])
+
+
+def test_numbers_that_cannot_be_told(make):
+    master = make([3, 2, 4], numbered=False)
+    assert np.array_equal(open_series(master)[:], IMAGES[:9])
+    data(master, 1).unlink()
+    with pytest.raises(FileError, match=r"s_data_000001.h5 is missing.*do not tell"):
+        open_series(master)
+
+
+def test_it_grows_while_files_arrive(make, tmp_path):
+    master = make([100, 100, 50])
+    aside = [data(master, n).rename(tmp_path / f"aside{n}") for n in (2, 3)]
+    series = open_series(master)
+    assert len(series) == 100
+    aside[0].rename(data(master, 2))
+    assert len(series) == 100
+    assert len(series.refresh()) == 200
+    with pytest.raises(MissingFileError):
+        series[249]
+    aside[1].rename(data(master, 3))
+    assert np.array_equal(series[249], IMAGES[249])
+    assert len(series) == 250
+
+
+def test_a_missing_file_that_comes_is_read_without_being_told(make, tmp_path):
+    master = make([100, 100, 50])
+    aside = data(master, 2).rename(tmp_path / "aside")
+    series = open_series(master)
+    aside.rename(data(master, 2))
+    assert np.array_equal(series[:], IMAGES)
+    assert series.missing == ()
+
+
+def test_a_file_that_was_replaced_is_read_anew(make, write_data):
+    master = make([3, 3])
+    series = open_series(master)
+    assert np.array_equal(series[1], IMAGES[1])
+    other = write_data(master.with_name("other"), IMAGES[100:103])
+    other.replace(data(master, 1))
+    assert np.array_equal(series[:3], IMAGES[100:103])
+
+
+def test_what_a_caller_gives_is_filled(make):
+    series = open_series(make([3, 3]))
+    out = np.zeros((4, 5, 8), np.uint16)
+    assert series.read(1, 5, out=out) is out
+    assert np.array_equal(out, IMAGES[1:5])
+    wide = np.zeros((4, 5, 16), np.uint16)
+    series.read(1, 5, out=wide[:, :, ::2])
+    assert np.array_equal(wide[:, :, ::2], IMAGES[1:5])
+    assert not wide[:, :, 1::2].any()
+    for wrong in (np.zeros((3, 5, 8), np.uint16), np.zeros((4, 5, 8), np.uint32)):
+        with pytest.raises(ValueError, match="do not go into"):
+            series.read(1, 5, out=wrong)
+
+
+# ---- what it is opened by
+
+
+def test_a_folder_with_one_series(make, tmp_path):
+    master = make([3, 2])
+    assert open_series(tmp_path).path == tmp_path
+    assert np.array_equal(open_series(tmp_path)[:], IMAGES[:5])
+    (tmp_path / ".s_data_000003.h5.part").write_bytes(b"on its way")
+    master.unlink()
+    assert np.array_equal(open_series(str(tmp_path))[:], IMAGES[:5])
+    data(master, 1).unlink()
+    series = open_series(tmp_path)
+    assert series.missing == (data(master, 1),)
+    assert np.array_equal(series[3:], IMAGES[3:5])
+
+
+def test_a_folder_with_several_or_none(make, tmp_path):
+    make([3])
+    make([2], name="t")
+    with pytest.raises(FileError, match=r"2 series in it, open one of s_master.h5, t_master.h5"):
+        open_series(tmp_path)
+    empty = tmp_path / "empty"
+    empty.mkdir()
+    with pytest.raises(FileError, match=r"empty: no master file and no data file"):
+        open_series(empty)
+
+
+CHANNELS = ("threshold_1", "threshold_2")
+
+
+def write_nexus(folder, stack, per_file, *, together):
+    """Write what the 2024.2 layout is described as: data files, and a master that maps them."""
+    images, channels = stack.shape[:2]
+    shape = stack.shape[2:]
+    master = folder / "n_master.h5"
+    with h5py.File(master, "w", libver=("v110", "v110")) as file:
+        layout = h5py.VirtualLayout(stack.shape, stack.dtype)
+        for number, first in enumerate(range(0, images, per_file), 1):
+            part = stack[first : first + per_file]
+            name = f"n_data_{number:06d}.h5"
+            with h5py.File(folder / name, "w") as data_file:
+                data_file.create_dataset(
+                    "entry/data/data",
+                    data=part,
+                    chunks=(1, channels if together else 1, *shape),
+                    **hdf5plugin.Bitshuffle(),
+                )
+            layout[first : first + len(part)] = h5py.VirtualSource(
+                name, "entry/data/data", shape=part.shape
+            )
+        file.create_virtual_dataset("entry/data/data", layout)
+        file["entry/data/channel"] = list(CHANNELS)
+        for number, channel in enumerate(CHANNELS, 1):
+            group = file.create_group(f"entry/instrument/detector/{channel}_channel")
+            group["pixel_mask"] = np.full(shape, number, np.uint32)
+            group["threshold_energy"] = 4000.0 * number
+            group["threshold_energy"].attrs["units"] = "eV"
+    return master
+
+
+@pytest.mark.parametrize("together", [False, True], ids=["chunk a channel", "chunk an image"])
+def test_the_layout_with_channels(tmp_path, together):
+    stack = np.random.default_rng(6).integers(0, 999, (7, 2, 33, 61), np.uint32)
+    master = write_nexus(tmp_path, stack, 3, together=together)
+    with h5py.File(master) as file:
+        assert np.array_equal(file["entry/data/data"][()], stack), "HDF5 reads the same"
+    assert open_series(master).channels == CHANNELS
+    for number, channel in enumerate(CHANNELS):
+        series = open_series(master, channel=channel)
+        assert np.array_equal(series[:], stack[:, number])
+        assert np.array_equal(series[2:6, 20:30, 7], stack[2:6, number, 20:30, 7])
+        assert (series.mask == number + 1).all()
+        assert series.metadata.threshold_energy == 4000 * (number + 1)
+    assert np.array_equal(open_series(master)[:], stack[:, 0])
+    with pytest.raises(FileError, match="no channel 'difference'; it has threshold_1, threshold_2"):
+        open_series(master, channel="difference")
+    (tmp_path / "n_data_000002.h5").unlink()
+    series = open_series(master)
+    assert series.there.tolist() == [0, 1, 2, 6]
+    assert np.array_equal(series[6], stack[6, 0])
+    with pytest.raises(MissingFileError, match=r"n_data_000002.h5 is missing"):
+        series[3]
+
+
+def test_channels_in_the_master_itself(tmp_path):
+    stack = np.random.default_rng(6).integers(0, 999, (3, 2, 33, 61), np.uint32)
+    with h5py.File(tmp_path / "c_master.h5", "w") as file:
+        file.create_dataset("entry/data/data", data=stack, chunks=(1, 1, 33, 61))
+    series = open_series(tmp_path / "c_master.h5", channel="2")
+    assert np.array_equal(series[:], stack[:, 1])
+
+
+# ---- files of others
+
+
+@pytest.mark.parametrize("codec", codecs.available())
+def test_real_files_are_read_as_others_read_them(real_files, codec):
+    for path in real_files:
+        series = open_series(path, codec=codec)
+        with h5py.File(path) as file:
+            plain = file["entry/data/data"][()]
+        assert np.array_equal(series[:], plain)
+        assert np.array_equal(series[1, 100:333, 7:], plain[1, 100:333, 7:])
+        with fabio.open(path) as image:
+            assert np.array_equal(series[0], image.data)
+
+
+@pytest.mark.parametrize("generation", [1, 2])
+@pytest.mark.parametrize("compression", ["bslz4", "lz4", "off"])
+@pytest.mark.parametrize(("per_file", "bits"), [(0, 16), (1, 32), (2, 16)])
+def test_the_simulators_files_are_what_its_oracle_says(
+    tmp_path, generation, compression, per_file, bits
+):
+    changes = {"compression_enabled": False} if compression == "off" else {}
+    changes |= {"compression": compression} if compression == "lz4" else {}
+    series = armed(
+        generation, nimages=3, nimages_per_file=per_file, bit_depth_image=bits, **changes
+    )
+    found = open_series(write_series(tmp_path, series))
+    expected = np.stack([oracle.image(series, number) for number in (1, 2, 3)])
+    assert found.dtype == expected.dtype
+    assert np.array_equal(found[:], expected)
+    assert np.array_equal(found[::2, 50:61, -9], expected[::2, 50:61, -9])
+
+
+# ---- threads, processes, copies
+
+
+def total_of(series):
+    return int(series[:].sum(dtype=np.uint64))
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_it_goes_to_other_processes(make, method):
+    if method not in multiprocessing.get_all_start_methods():
+        pytest.skip(f"no {method} here")
+    series = open_series(make(counts_of(250, 7)), threads=2)
+    expected = total_of(series)
+    with multiprocessing.get_context(method).Pool(2) as pool:
+        assert pool.map(total_of, [series] * 3) == [expected] * 3
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="no fork here")
+@pytest.mark.filterwarnings("ignore:This process .* is multi-threaded:DeprecationWarning")
+def test_a_forked_process_reads_with_what_it_inherited(make):
+    series = open_series(make([100, 100, 50]), threads=2)
+    assert total_of(series)
+    child = os.fork()
+    if child == 0:
+        os._exit(0 if np.array_equal(series[:], IMAGES) else 1)
+    assert os.waitpid(child, 0)[1] == 0
+
+
+def test_many_threads_read_one_series(make):
+    series = open_series(make(counts_of(250, 3)), threads=2)
+    together = threading.Barrier(6)
+
+    def read(seed):
+        together.wait(30)
+        numbers = np.random.default_rng(seed).integers(0, 250, 60)
+        return np.array_equal(series[numbers], IMAGES[numbers])
+
+    with concurrent.futures.ThreadPoolExecutor(6) as pool:
+        assert all(pool.map(read, range(6)))
+
+
+def test_a_copy_is_the_same_and_it_can_be_closed(make):
+    master = make([3, 3])
+    with open_series(master, codec="hdf5", threads=1) as series:
+        copy = pickle.loads(pickle.dumps(series))
+        assert (copy.codec, copy.threads, copy.shape) == ("hdf5", 1, (6, 5, 8))
+        assert np.array_equal(copy[:], IMAGES[:6])
+    assert np.array_equal(series[:], IMAGES[:6]), "usable all the same"
+
+
+def test_a_codec_that_there_is_not(make):
+    with pytest.raises(CodecError, match="no codec 'zip'; there are dectris-compression, hdf5pl"):
+        open_series(make([1]), codec="zip")
