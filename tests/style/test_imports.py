@@ -15,7 +15,17 @@ PACKAGES = {
 }
 CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "tiled", "matplotlib"}
 # The analysis side, each knowing those before it at most.
-ANALYSIS = ("errors", "chunks", "master", "images", "check", "view", "reader", "handlers")
+ANALYSIS = (
+    "errors",
+    "chunks",
+    "master",
+    "images",
+    "check",
+    "view",
+    "reader",
+    "handlers",
+    "archives",
+)
 # What only these modules may import.
 ONLY = {
     "starlette": {
@@ -62,7 +72,7 @@ def roots(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["ophyd_eiger", "ophyd_eiger.handlers", "ophyd_eiger.reader", "ophyd_eiger.check"]
+    "module", ["ophyd_eiger", "ophyd_eiger.archives", "ophyd_eiger.reader", "ophyd_eiger.check"]
 )
 def test_reading_loads_no_control_side(module: str) -> None:
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
