@@ -23,6 +23,8 @@
     │   └── SignalTimeoutError (TimeoutError)         no signal came to the trigger input
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
     ├── RegionError (ValueError)                  a region of interest that no image has
+    ├── RunError (ValueError)                     a run that cannot be worked on as asked
+    │   └── NoImagesError (LookupError)               a run without such images
     ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
@@ -132,6 +134,14 @@ class PromiseError(EigerError, ValueError):
 
 class RegionError(EigerError, ValueError):
     """A region of interest is none, or is not within the image."""
+
+
+class RunError(EigerError, ValueError):
+    """A run cannot be worked on as asked; nothing was written."""
+
+
+class NoImagesError(RunError, LookupError):
+    """A run has no images of an EIGER, or none of that stream and key."""
 
 
 class TiffError(EigerError, ValueError):

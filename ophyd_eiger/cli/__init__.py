@@ -21,6 +21,7 @@ from ophyd_eiger.cli import (
     info,
     initialize,
     recover,
+    reprocess,
     set_values,
     watch,
 )
@@ -36,5 +37,8 @@ def main() -> None:
     """
 
 
-for _module in (doctor, info, get, set_values, watch, fetch, initialize, abort, recover, demo):
+for _module in (
+    *(doctor, info, get, set_values, watch, fetch, initialize, abort, recover),
+    *(reprocess, demo),
+):
     main.add_command(_module.command)

@@ -72,7 +72,7 @@ def roots(path: Path) -> set[str]:
 
 
 @pytest.mark.parametrize(
-    "module", ["ophyd_eiger", "ophyd_eiger.archives", "ophyd_eiger.reader", "ophyd_eiger.check"]
+    "module", ["ophyd_eiger", "ophyd_eiger.reprocess", "ophyd_eiger.reader", "ophyd_eiger.check"]
 )
 def test_reading_loads_no_control_side(module: str) -> None:
     code = f"import sys, {module}; print(*{{name.partition('.')[0] for name in sys.modules}})"
