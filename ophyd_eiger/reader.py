@@ -9,7 +9,7 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import h5py
 import numpy as np
@@ -18,6 +18,9 @@ from ophyd_eiger.errors import FileError, MissingFileError
 from ophyd_eiger.images import images_of, read_image
 from ophyd_eiger.master import Master, open_hdf5, read_master
 from ophyd_eiger.view import Part, check_sum, read_view
+
+if TYPE_CHECKING:
+    from ophyd_eiger.pictures import Picture
 
 
 @dataclass(frozen=True)
@@ -111,6 +114,27 @@ class Series:
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} files missing" if self.missing else ""
         return f"<Series {self.path.name}: {self.shape} {self.dtype}{missing}>"
+
+    def _repr_html_(self) -> str:
+        from ophyd_eiger.pictures import as_html
+
+        facts = {"file": self.path, "images": len(self), "pixels (y, x)": self.shape[1:]}
+        facts |= {"type": self.dtype, "missing": len(self.missing)}
+        return as_html(self, facts)
+
+    def show(self, what: int | str = 0, **look: Any) -> "Picture":
+        """Draw an image or a projection; see `ophyd_eiger.pictures`.
+
+        Parameters
+        ----------
+        what : int or str
+            The number of an image, counted from 0; "sum", "max", "sums" or "overview".
+        **look
+            As of `pictures.Look`: `log`, `top`, `mask`, `rings`, `geometry`.
+        """
+        from ophyd_eiger.pictures import Look, show
+
+        return show(self, what, Look(**look))
 
     def __len__(self) -> int:
         return self.shape[0]

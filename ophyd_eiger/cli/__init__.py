@@ -23,6 +23,7 @@ from ophyd_eiger.cli import (
     recover,
     reprocess,
     set_values,
+    show,
     watch,
 )
 
@@ -39,6 +40,6 @@ def main() -> None:
 
 for _module in (
     *(doctor, info, get, set_values, watch, fetch, initialize, abort, recover),
-    *(reprocess, demo),
+    *(show, reprocess, demo),
 ):
     main.add_command(_module.command)

@@ -8,12 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ophyd_eiger.cli.arrays import load_array
 from ophyd_eiger.cli.common import Call, Failed, file_command
 from ophyd_eiger.cli.words import plural
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from ophyd_eiger.reprocess import Recipe, Reduced
     from ophyd_eiger.runs import EigerRun
 
@@ -118,24 +117,15 @@ def _recipe(options: dict[str, Any]) -> "Recipe":
 
     flatfield: Any = options["flatfield"]
     if flatfield is not None:
-        flatfield = True if flatfield == "detector" else _array(Path(flatfield))
+        flatfield = True if flatfield == "detector" else load_array(Path(flatfield))
     mask = options["mask"]
     return Recipe(
-        mask=None if mask is None else _array(mask),
+        mask=None if mask is None else load_array(mask),
         flatfield=flatfield,
         rois=dict(options["rois"]),
         bins=options["bins"] or 0,
         unit=options["unit"],
     )
-
-
-def _array(path: Path) -> "np.ndarray":
-    import numpy as np
-
-    try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
-        raise Failed(f"{path}: no array of numpy ({error})", type(error).__name__) from error
 
 
 @contextlib.contextmanager

@@ -18,6 +18,7 @@ import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.cli import main
 from ophyd_eiger.cli.common import EXIT_STATUSES
+from ophyd_eiger.geometry import ScatteringGeometry
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -141,11 +142,14 @@ def test_the_blocks_of_the_analysis_run(RE, catalog, tmp_path, monkeypatch):
     with sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory="data")
         (uid,) = RE(bp.scan([eiger], motor, 0, 1, 2))
+        master = next(f.path for f in eiger.fetched if f.path.name.endswith("_master.h5"))
         eiger.destroy()
-    names = {"cat": catalog, "uid": uid}
+    geometry = ScatteringGeometry(515, 257, 0.1, 1.0, 7.5e-5, 7.5e-5)
+    names = {"cat": catalog, "uid": uid, "master": master, "geometry": geometry}
     values = [run(block, names) for block in blocks]
+    assert (tmp_path / "first.png").is_file()
     assert len(names["run"]) == 2
-    assert values[2].shape == (2,)
+    assert values[3].shape == (2,)
     assert {"AD_EIGER", "EIGER_SIMPLON"} <= set(names["tree"].__dict__["_handler_registry"])
 
 
