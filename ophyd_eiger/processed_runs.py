@@ -32,8 +32,9 @@ def documents_of(
     """Return the documents of a new run, each valid by event-model's schemas.
 
     The start document has `parent_uid`, `reprocessing` (what was done) and `versions`. The stream
-    "primary" has an event for each of the parent's, with its numbers and its `seq_num`; the stream
-    "pictures" one event with the pictures of all images, which are in files.
+    "primary" has an event for each image, with its numbers, its `image_number` from 1 in the
+    parent's event `parent_seq_num`, and that event's motors; the stream "pictures" one event with
+    the pictures of all images, which are in files.
 
     Parameters
     ----------
@@ -116,21 +117,23 @@ def inserter(into: Any) -> Callable[[str, dict[str, Any]], Any]:
 
 
 def _numbers(run: Any, reduced: "Reduced") -> Iterator[tuple[str, Any]]:
-    """Yield the stream of the parent's events, one after the other."""
+    """Yield the stream of numbers: an event for each image of each of the parent's events.
+
+    One image an event, and not the parent's images, because numbers are then in every catalog's
+    tables: databroker 2 gives short arrays back as text where it reads tiled's own catalogs.
+    """
     detector = reduced.run.detector
     named = {f"{detector}_{name}": values for name, values in reduced.numbers.items()}
     keys: dict[str, Any] = {
         "parent_seq_num": _scalar("integer", "<i8"),
         "parent_time": {**_scalar("number", "<f8"), "units": "s"},
+        "image_number": _scalar("integer", "<i8"),
     }
-    # A single image's numbers are numbers, so that they are in tables and plots.
-    squeeze = reduced.run.shape[1] == 1
     for key, values in named.items():
-        shape = list(values.shape[2:] if squeeze else values.shape[1:])
+        shape = list(values.shape[2:])
         keys[key] = _scalar("array" if shape else "number", "<f8") | {"shape": shape}
         if shape:
-            dims = ["image", "bin"][: values.ndim - 1]
-            keys[key]["dims"] = dims[1:] if squeeze else dims
+            keys[key]["dims"] = ["bin"]
     moved = _scalars_of_events(reduced)
     keys |= moved
     configuration = {}
@@ -152,12 +155,13 @@ def _numbers(run: Any, reduced: "Reduced") -> Iterator[tuple[str, Any]]:
     )
     yield "descriptor", stream.descriptor_doc
     for number, event in enumerate(reduced.run.events):
-        data: dict[str, Any] = {"parent_seq_num": event.seq_num, "parent_time": event.time}
-        for key, values in named.items():
-            value = values[number][0] if squeeze else values[number]
-            data[key] = value.tolist()
-        data |= {key: event.data[key] for key in moved}
-        yield "event", stream.compose_event(data=data, timestamps=dict.fromkeys(data, time.time()))
+        of_event = {"parent_seq_num": event.seq_num, "parent_time": event.time}
+        of_event |= {key: event.data[key] for key in moved}
+        for image in range(reduced.run.shape[1]):
+            data: dict[str, Any] = {**of_event, "image_number": image + 1}
+            data |= {key: values[number, image].tolist() for key, values in named.items()}
+            times = dict.fromkeys(data, time.time())
+            yield "event", stream.compose_event(data=data, timestamps=times)
 
 
 def _scalar(dtype: str, dtype_numpy: str) -> dict[str, Any]:

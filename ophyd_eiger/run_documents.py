@@ -107,13 +107,46 @@ def gather(run: Any, root_map: Mapping[str, str]) -> RunDocuments:
     RunError
         If it is none of them, or has no start document.
     """
-    if getattr(run, "_is_sql", None) and run._is_sql(run.item):  # noqa: SLF001 - has no public name
-        return _from_nodes(run, root_map)
+    found = _client(run)
+    if _is_sql(found):
+        return _from_nodes(found, root_map)
     if is_run(run):
         return _from_documents(run.documents(), root_map)
     if isinstance(run, (str, bytes)) or not isinstance(run, Iterable):
         raise RunError(f"{run!r} is no run: give one that a catalog found, or its documents")
     return _from_documents(run, root_map)
+
+
+def array_node(run: Any, stream: str, key: str) -> Any:
+    """Return what a catalog reads the images of a run with, of shape (events, ..., y, x).
+
+    Raises
+    ------
+    RunError
+        If it is no run of a catalog.
+    """
+    client = _client(run)
+    if not hasattr(client, "metadata"):
+        raise RunError("these documents are of no catalog, so that no catalog reads their images")
+    if _is_sql(client):
+        return _base(client[stream])[key]
+    return client[stream]["data"][key]
+
+
+def _client(run: Any) -> Any:
+    """Return tiled's own view of a run, if it is one: a v1 header has it inside."""
+    client = getattr(run, "_run", run)
+    return getattr(client, "v3", client) if _is_sql(client) else client
+
+
+def _is_sql(run: Any) -> bool:
+    """Return whether a run is in tiled's own catalogs, where it has no documents."""
+    asked = getattr(run, "_is_sql", None)
+    return bool(asked and asked(run.item))
+
+
+def _base(node: Any) -> Any:
+    return getattr(node, "base", node)
 
 
 def mapped(path: str | Path, root_map: Mapping[str, str]) -> Path:
@@ -198,7 +231,7 @@ def _find_data(
         for event in stream.events:
             datum = data[event.data.pop(key)]
             resource = resources[datum["resource"]]
-            path = Path(resource["root"], str(resource["resource_path"]).lstrip("/"))
+            path = Path(resource["root"], resource["resource_path"])
             place = Place(
                 resource["spec"],
                 mapped(path, root_map),
@@ -222,7 +255,7 @@ def _from_nodes(run: Any, root_map: Mapping[str, str]) -> RunDocuments:
     metadata = run.metadata
     found = RunDocuments(dict(metadata["start"]), dict(metadata.get("stop") or {}), {})
     for name in run:
-        node = getattr(run[name], "base", run[name])
+        node = _base(run[name])
         described = {**run[name].metadata, "name": name}
         stream = found.streams[name] = Stream(name, [described])
         if "internal" in node:

@@ -4,6 +4,7 @@ Loads neither ophyd nor an HTTP client: a run is handed in by whoever has a cata
 """
 
 import functools
+import math
 import os
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from ophyd_eiger.errors import FileError, NoImagesError, RunError
 from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
 from ophyd_eiger.handlers import SPEC, EigerHandler, Found
 from ophyd_eiger.reader import Series, open_series
-from ophyd_eiger.run_documents import Event, Place, RunDocuments, Stream, gather
+from ophyd_eiger.run_documents import Event, Place, RunDocuments, Stream, array_node, gather
 
 # Images that are in memory at once, unless somebody asks for whole events.
 BLOCK = 8
@@ -93,6 +94,8 @@ class EigerRun:
         In the order of their numbers.
     user_mask : numpy.ndarray of bool, shape (y, x), or None
         True where a pixel is left out besides those of the detector's mask.
+    through_catalog : bool
+        Whether a catalog's server reads the images.
     """
 
     def __init__(
@@ -104,14 +107,16 @@ class EigerRun:
         mask: np.ndarray | None,
         detector_mask: bool,
         geometry: ScatteringGeometry | None,
+        node: Any = None,
     ) -> None:
         self._documents = documents
         self._described = stream
         self._uses_detector_mask = detector_mask
         self._geometry = geometry
+        self.through_catalog = node is not None
         self.stream = stream.name
         self.key = key
-        self.events = tuple(_events(stream, key))
+        self.events = tuple(_events(stream, key, node))
         if not self.events:
             raise NoImagesError(f"run {self.uid}: stream {stream.name!r} has no event with images")
         self.user_mask = None if mask is None else np.asarray(mask) != 0
@@ -212,6 +217,11 @@ class EigerRun:
         ------
         MissingFileError, FileError
         """
+        if self._geometry is None and self.through_catalog:
+            raise RunError(
+                f"run {self.uid}: images through the catalog have no master file to say where the "
+                "beam was; give geometry="
+            )
         return self._geometry or read_geometry(self.series.master_path)
 
 
@@ -224,6 +234,7 @@ def open_run(
     detector_mask: bool = True,
     geometry: ScatteringGeometry | None = None,
     root_map: Mapping[str | os.PathLike, str | os.PathLike] | None = None,
+    through_catalog: bool = False,
 ) -> EigerRun:
     """Open the images of a run; of this package's devices and of those of `archives`.
 
@@ -243,6 +254,10 @@ def open_run(
         In place of the master file's.
     root_map : mapping, optional
         Where folders of the documents are on this machine: ``{"/data": "/mnt/beamline"}``.
+    through_catalog : bool
+        Whether the catalog's server reads the images, for a machine that does not have the files.
+        It has no master file to give: `detector_mask` must be False, and a tiled server fills
+        images that are missing.
 
     Raises
     ------
@@ -256,7 +271,15 @@ def open_run(
     roots = {str(there): str(here) for there, here in (root_map or {}).items()}
     documents = gather(run, roots)
     found = _chosen(documents, stream, key)
-    return EigerRun(documents, *found, mask=mask, detector_mask=detector_mask, geometry=geometry)
+    node = array_node(run, found[0].name, found[1]) if through_catalog else None
+    return EigerRun(
+        documents,
+        *found,
+        mask=mask,
+        detector_mask=detector_mask,
+        geometry=geometry,
+        node=node,
+    )
 
 
 def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple[Stream, str]:
@@ -289,15 +312,20 @@ def _is_ours(stream: Stream, key: str) -> bool:
     return bool(stream.files.get(key)) and stream.files[key][0].suffix == ".h5"
 
 
-def _events(stream: Stream, key: str) -> Iterator[RunEvent]:
-    if key in stream.places:
-        cache: dict[str, Any] = {}
+def _events(stream: Stream, key: str, node: Any) -> Iterator[RunEvent]:
+    finders: list[Callable[[], Found]]
+    shape = stream.data_keys[key]["shape"]
+    images = shape[0] if len(shape) > 2 else 1
+    if node is not None:
         finders = [
-            functools.partial(_find_by_handler, place, cache) for place in stream.places[key]
+            functools.partial(_find_in_catalog, node, place, images)
+            for place in range(len(stream.events))
         ]
+    elif key in stream.places:
+        cache: dict[str, Any] = {}
+        places = stream.places[key]
+        finders = [functools.partial(_find_by_handler, place, cache) for place in places]
     else:
-        shape = stream.data_keys[key]["shape"]
-        images = shape[0] if len(shape) > 2 else 1
         files = _Concatenated(stream.files[key])
         finders = [
             functools.partial(files.find, place * images, images)
@@ -318,6 +346,46 @@ def _find_by_handler(place: Place, cache: dict[str, Any]) -> Found:
         cache.clear()
         cache[of] = _HANDLERS[place.spec](place.path, **place.resource_kwargs)
     return cache[of].find(**place.datum_kwargs)
+
+
+def _find_in_catalog(node: Any, place: int, images: int) -> Found:
+    of_event: Any = _CatalogSeries(node, place, images)
+    return Found(of_event, range(images))
+
+
+class _CatalogSeries:
+    """The images of one event as a catalog's server reads them, in place of a Series."""
+
+    def __init__(self, node: Any, place: int, images: int) -> None:
+        self._node = node
+        self._place = place
+        self.path = Path(node.path_parts[-1])
+        self.master_path = self.path
+        self.shape = (images, *node.shape[-2:])
+        self.dtype = np.dtype(node.dtype)
+        self._one_array = math.prod(node.shape[:-2]) != node.shape[0]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.pick(range(number, number + 1))[0]
+
+    def pick(self, numbers: range) -> np.ndarray:
+        """Return images of these numbers, as `Series.pick`."""
+        if self._one_array:
+            read = self._node[self._place, numbers.start : numbers.stop]
+        else:
+            start = self._place * self.shape[0] + numbers.start
+            read = self._node[start : start + len(numbers)]
+        return np.array(read).reshape(len(numbers), *self.shape[1:])
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Nothing: a catalog has no master file."""
+        raise RunError(
+            "images through the catalog have no master file and no mask; give detector_mask=False "
+            "and, if there is one, mask="
+        )
+
+    flatfield = mask
 
 
 class _Concatenated:

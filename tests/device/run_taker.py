@@ -19,7 +19,7 @@ from ophyd_eiger import EigerDetector
 
 uri, folder, kind = sys.argv[1], Path(sys.argv[2]), sys.argv[3]
 client = from_uri(uri)
-engine = RunEngine({"sample": "lysozyme"}, context_managers=[])
+engine = RunEngine({"sample": f"lysozyme, {kind}"}, context_managers=[])
 engine.subscribe(TiledWriter(client, spec_to_mimetype={"EIGER_SIMPLON": "application/x-hdf5"}))
 with sim_dcu.serve(model="eiger-500k", time_scale=0, seed=3, initialized=True) as dcu:
     eiger = EigerDetector(dcu.url, name="eiger", directory=folder / "data", documents=kind)

@@ -13,11 +13,14 @@ from pathlib import Path
 import bluesky.plans as bp
 import numpy as np
 import pytest
+from databroker.client import CatalogOfBlueskyRuns
 
+from ophyd_eiger import open_run
 from ophyd_eiger.reprocess import Recipe, reprocess
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 BOX = (480, 230, 60, 40)
+BOX_PIXELS = np.s_[..., 230:270, 480:540]
 
 
 def ran(*command):
@@ -36,20 +39,22 @@ def address(tiled):
 
 @pytest.fixture(params=["stream", "datum"])
 def taken(request, address, tmp_path):
-    """A run that another process took: its uid, and its images by the oracle."""
+    """A run that another process took: its uid, its images by the oracle, its sample."""
     taker = Path(__file__).with_name("run_taker.py")
     said = ran(sys.executable, taker, address, tmp_path, request.param).stdout
-    return json.loads(said.splitlines()[-1])["uid"], np.load(tmp_path / "oracle.npy")
+    # The server keeps the runs of other tests, whose files are gone: a search must not find them.
+    sample = f"lysozyme, {request.param}"
+    return json.loads(said.splitlines()[-1])["uid"], np.load(tmp_path / "oracle.npy"), sample
 
 
 @pytest.mark.long
 def test_a_run_of_another_process_is_found_and_reprocessed(taken, address, tiled, tmp_path):
-    uid, oracle = taken
+    uid, oracle, sample = taken
     mask = np.zeros((514, 1030), np.uint8)
     mask[:, :100] = 1
     np.save(tmp_path / "mask.npy", mask)
     done = ran(
-        *(COMMAND, "reprocess", address, "--plan", "scan", "--where", "sample=lysozyme"),
+        *(COMMAND, "reprocess", address, "--plan", "scan", "--where", f"sample={sample}"),
         *("--since", "2020-01-01", "--mask", tmp_path / "mask.npy", "--profile", 200),
         *("--roi", "peak=" + ",".join(map(str, BOX)), "--save", "--npz", "--json"),
         *("--directory", tmp_path / "new"),
@@ -62,23 +67,38 @@ def test_a_run_of_another_process_is_found_and_reprocessed(taken, address, tiled
     assert said["sum"] == good.sum()
     assert said["images"] == 6
 
+    broker = CatalogOfBlueskyRuns(
+        tiled.context, item=tiled.item, structure_clients=tiled.structure_clients
+    )
+    for dressed in (tiled[uid], broker.v1[uid], broker.v2[uid]):
+        for opening in ({}, {"through_catalog": True, "detector_mask": False}):
+            found = open_run(dressed, **opening)
+            assert np.array_equal([event.read() for event in found], oracle)
+            assert [event.data["motor"] for event in found] == [0, 0.5, 1]
+            assert found.metadata["configuration"]["eiger_detector_nimages"] == 2
+
     run = tiled[said["new_uid"]]
     start = run.metadata["start"]
     assert start["parent_uid"] == uid
     assert start["reprocessing"]["pixels_left_out"] == np.count_nonzero(left_out)
-    assert tiled[start["parent_uid"]].metadata["start"]["sample"] == "lysozyme"
+    assert tiled[start["parent_uid"]].metadata["start"]["sample"] == sample
     primary = run["primary"]
-    x0, y0, width, height = BOX
-    box = good[..., y0 : y0 + height, x0 : x0 + width]
-    for key, expected in {
-        "image_sum": good.sum(axis=(2, 3)),
-        "image_max": good.max(axis=(2, 3)),
-        "image_mean": good.sum(axis=(2, 3)) / np.count_nonzero(~left_out),
-        "peak_sum": box.sum(axis=(2, 3)),
-    }.items():
-        read = np.array([list(values) for values in primary[f"eiger_{key}"].read()])
-        assert np.allclose(read, expected, rtol=1e-15), key
-    assert np.array_equal(primary["motor"].read(), [0, 0.5, 1])
+    numbers = {
+        "eiger_image_sum": good.sum(axis=(2, 3)).ravel(),
+        "eiger_image_max": good.max(axis=(2, 3)).ravel(),
+        "eiger_image_mean": good.sum(axis=(2, 3)).ravel() / np.count_nonzero(~left_out),
+        "eiger_peak_sum": good[BOX_PIXELS].sum(axis=(2, 3)).ravel(),
+        "motor": [0, 0, 0.5, 0.5, 1, 1],
+        "parent_seq_num": [1, 1, 2, 2, 3, 3],
+        "image_number": [1, 2] * 3,
+    }
+    for key, expected in numbers.items():
+        assert np.allclose(primary[key].read(), expected, rtol=1e-15), key
+    # And by databroker's own two interfaces.
+    table = broker.v2[said["new_uid"]]["primary"].read()
+    for key, expected in numbers.items():
+        assert np.allclose(table[key], expected, rtol=1e-15), key
+        assert np.allclose(list(broker.v1[said["new_uid"]].data(key)), expected, rtol=1e-15), key
     pictures = run["pictures"]
     total = np.asarray(pictures["eiger_total"].read()).reshape(514, 1030)
     assert np.array_equal(total, good.sum(axis=(0, 1)))
@@ -101,7 +121,7 @@ def test_a_run_of_another_process_is_found_and_reprocessed(taken, address, tiled
     assert np.allclose(profile[2, 1], expected, rtol=0.02, equal_nan=True)
 
     read = np.asarray(primary["eiger_profile"].read())
-    assert np.array_equal(read, profile, equal_nan=True)
+    assert np.array_equal(read, profile.reshape(6, 200), equal_nan=True)
 
 
 @pytest.mark.long
@@ -134,5 +154,5 @@ def test_a_run_just_taken_is_reprocessed(eiger, dcu, RE, catalog, tmp_path):
     oracle = np.array([[dcu.image(series, number) for number in (1, 2)] for series in (1, 2)])
     good = np.where(reduced.run.detector_mask != 0, 0, oracle).astype(np.uint64)
     read = catalog[reduced.parameters["new_uid"]].primary.read()
-    assert np.array_equal(read["eiger_image_sum"], good.sum(axis=(2, 3)))
+    assert np.array_equal(read["eiger_image_sum"], good.sum(axis=(2, 3)).ravel())
     assert reduced.run.metadata["configuration"]["eiger_detector_nimages"] == 2

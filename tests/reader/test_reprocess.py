@@ -173,6 +173,27 @@ def test_a_run_of_a_catalog_in_each_of_its_dresses(make, catalog):
         assert np.array_equal([event.read() for event in found], made.images)
 
 
+def test_images_through_the_catalog(make, catalog):
+    """For a machine that has none of the files: the server, here in this process, reads them."""
+    made = make()
+    run = insert(catalog, made)
+    opening = {"root_map": {"/": "/nowhere"}, "through_catalog": True}
+    with pytest.raises(MissingFileError, match=r"/nowhere/.*x_7_view\.h5: no such file"):
+        open_run(run, root_map={"/": "/nowhere"})
+    with pytest.raises(RunError, match=r"no master file and no mask; give detector_mask=False"):
+        reprocess(run, **opening)
+    mask = made.mask != 0
+    recipe = Recipe(detector_mask=False, mask=mask)
+    (reduced,) = reprocess(run, recipe, **opening)
+    good = np.where(mask, 0, made.images)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+    assert np.array_equal(reduced.run[1][2], made.images[1, 2])
+    with pytest.raises(RunError, match="where the beam was; give geometry="):
+        reprocess(run, Recipe(bins=9, detector_mask=False), **opening)
+    with pytest.raises(RunError, match="documents are of no catalog"):
+        open_run(made.documents, through_catalog=True)
+
+
 def test_an_archived_run(tmp_path, write_data, write_master):
     """No handler need be registered."""
     images = np.random.default_rng(1).integers(0, 9, (5, *SHAPE), np.uint16)
@@ -400,7 +421,7 @@ def test_the_documents_of_a_new_run(make, tmp_path):
     new = documents_of(reduced, tmp_path / "new")
     names = [name for name, _ in new]
     assert names[:2] == ["start", "descriptor"]
-    assert names.count("event") == 4
+    assert names.count("event") == 10
     start = new[0][1]
     assert start["parent_uid"] == made.uid
     assert start["parent"] == {"sample": "lysozyme"}
@@ -424,14 +445,17 @@ def test_a_new_run_reads_back_through_databroker(make, catalog, tmp_path):
     assert catalog[run.metadata["start"]["parent_uid"]].metadata["start"]["uid"] == made.uid
     read = run.primary.read()
     for name, values in reduced.numbers.items():
-        assert np.array_equal(read[f"det_{name}"], values, equal_nan=True), name
-    assert np.array_equal(read["motor"], [0, 0.5, 1])
-    assert np.array_equal(read["parent_seq_num"], [1, 2, 3])
+        of_images = values.reshape(9, *values.shape[2:])
+        assert np.array_equal(read[f"det_{name}"], of_images, equal_nan=True), name
+    assert np.array_equal(read["motor"], [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1])
+    assert np.array_equal(read["parent_seq_num"], [1, 1, 1, 2, 2, 2, 3, 3, 3])
+    assert np.array_equal(read["image_number"], [1, 2, 3] * 3)
     pictures = run.pictures.read()
     for name, picture in reduced.pictures.items():
         assert np.array_equal(pictures[f"det_{name}"][0, 0], picture)
     header = catalog.v1[run.metadata["start"]["uid"]]
-    assert np.array_equal(list(header.data("det_peak_sum")), reduced.numbers["peak_sum"])
+    sums = reduced.numbers["peak_sum"].ravel()
+    assert np.array_equal(list(header.data("det_peak_sum")), sums)
     (file,) = (tmp_path / "new").glob("det_total_*_pictures.h5")
     with h5py.File(file) as opened_file:
         assert np.array_equal(opened_file["entry/mask"][()] != 0, reduced.mask)
