@@ -48,6 +48,7 @@ def taken(request, address, tmp_path):
 
 
 @pytest.mark.long
+@pytest.mark.timeout(300)  # three processes, one after the other
 def test_a_run_of_another_process_is_found_and_reprocessed(taken, address, tiled, tmp_path):
     uid, oracle, sample = taken
     mask = np.zeros((514, 1030), np.uint8)
