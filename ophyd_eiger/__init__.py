@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from ophyd_eiger.handlers import EigerHandler
     from ophyd_eiger.policy import FilePolicy
     from ophyd_eiger.reader import Series, open_series
+    from ophyd_eiger.runs import open_run
     from ophyd_eiger.triggering import TriggerInfo
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "Series",
     "Timeouts",
     "TriggerInfo",
+    "open_run",
     "open_series",
 ]
 
@@ -37,6 +39,7 @@ _HOMES = {
     "Series": "reader",
     "Timeouts": "client",
     "TriggerInfo": "triggering",
+    "open_run": "runs",
     "open_series": "reader",
 }
 

@@ -24,6 +24,8 @@
     ├── PromiseError (ValueError)                 images would differ from what describe() promised
     ├── RegionError (ValueError)                  a region of interest that no image has
     ├── CodecError (RuntimeError)                 nothing here that decompresses images
+    ├── RunError (ValueError)                     a run that cannot be worked on as asked
+    │   └── NoImagesError (LookupError)               a run without such images
     ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
@@ -138,6 +140,14 @@ class RegionError(EigerError, ValueError):
 
 class CodecError(EigerError, RuntimeError):
     """A library that decompresses images is not there, or does not work."""
+
+
+class RunError(EigerError, ValueError):
+    """A run cannot be worked on as asked; nothing was written."""
+
+
+class NoImagesError(RunError, LookupError):
+    """A run has no images of an EIGER, or none of that stream and key."""
 
 
 class TiffError(EigerError, ValueError):

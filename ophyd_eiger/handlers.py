@@ -5,6 +5,7 @@ Loads neither ophyd nor an HTTP client: an analysis machine has no detector.
 
 import os
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 from weakref import WeakValueDictionary
@@ -20,6 +21,35 @@ SPEC = "EIGER_SIMPLON"
 # Each point of a scan has a Resource, hence a handler, of its own; the handlers of one series share
 # what is known of its files, so that these are surveyed once and not once a point.
 _open_series: "WeakValueDictionary[tuple[str, int, int], Series]" = WeakValueDictionary()
+
+
+@dataclass(frozen=True)
+class Found:
+    """Where the images of one event are.
+
+    Attributes
+    ----------
+    series : Series
+        That has them.
+    numbers : range
+        Their numbers in it, counted from 0.
+    """
+
+    series: Series
+    numbers: range
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(images, y, x)."""
+        return (len(self.numbers), *self.series.shape[1:])
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of a pixel."""
+        return self.series.dtype
+
+    def __len__(self) -> int:
+        return len(self.numbers)
 
 
 class EigerHandler:
@@ -84,6 +114,10 @@ class EigerHandler:
         FileError
             If a file is not what it should be, or its images are not of the shape promised.
         """
+        return lazy_images(self.find(first, images))
+
+    def find(self, first: int, images: int) -> Found:
+        """Return where the images of one event are; parameters and errors as of a call."""
         series = self._series
         if series is None or series.lacks(first, images):
             # Files of a run may arrive after the run: look again before giving up.
@@ -95,9 +129,7 @@ class EigerHandler:
         _, y, x = series.shape
         if self.shape not in (None, (y, x)):
             raise FileError(f"{self.path}: images of shape {(y, x)}, {self.shape} promised")
-        event: Any = _EventImages(series, first, images)
-        chunks: Any = (1, y, x)  # typed as text by dask
-        return da.from_array(event, chunks=chunks, name=False, fancy=False)
+        return Found(series, range(first, first + images))
 
     def get_file_list(self, datum_kwargs_gen: Iterable[dict[str, Any]]) -> list[str]:
         """Return the files that the images are read from, the view and the master first."""
@@ -106,9 +138,25 @@ class EigerHandler:
         master = [series.master_path] if series.master_path.exists() else []
         return [str(file) for file in dict.fromkeys((self.path, *master, *series.files))]
 
+    def get_file_sizes(self, datum_kwargs_gen: Iterable[dict[str, Any]]) -> list[int]:
+        """Return the sizes in bytes of the files of `get_file_list`, in its order."""
+        return sizes_of(self.get_file_list(datum_kwargs_gen))
+
     def close(self) -> None:
         """Forget what is known of the files; the next call looks again."""
         self._series = None
+
+
+def lazy_images(found: Found) -> da.Array:
+    """Return images that are read when they are computed, one chunk an image."""
+    event: Any = _EventImages(found)
+    chunks: Any = (1, *found.shape[1:])  # typed as text by dask
+    return da.from_array(event, chunks=chunks, name=False, fancy=False)
+
+
+def sizes_of(files: Iterable[str]) -> list[int]:
+    """Return the sizes of files in bytes."""
+    return [Path(file).stat().st_size for file in files]
 
 
 def _shared_series(path: Path, first: int, images: int) -> Series:
@@ -127,12 +175,12 @@ def _shared_series(path: Path, first: int, images: int) -> Series:
 class _EventImages:
     """The images of one event as dask wants them: shape, dtype, ndim and slices."""
 
-    def __init__(self, series: Series, first: int, images: int) -> None:
-        self._series = series
-        self._numbers = range(first, first + images)
-        self.shape = (images, *series.shape[1:])
-        self.dtype = series.dtype
-        self.ndim = series.ndim
+    def __init__(self, found: Found) -> None:
+        self._series = found.series
+        self._numbers = found.numbers
+        self.shape = found.shape
+        self.dtype = found.dtype
+        self.ndim = 3
 
     def __getitem__(self, index: tuple[slice, ...]) -> np.ndarray:
         images, *pixels = index

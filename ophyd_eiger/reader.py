@@ -7,7 +7,7 @@ import itertools
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import dask.array as da
 import numpy as np
@@ -23,6 +23,9 @@ from ophyd_eiger.stack import Stack
 
 # Which images a reduction takes: all that there are, one, a stretch, or a list.
 Numbers = int | slice | Sequence[int] | None
+
+if TYPE_CHECKING:
+    from ophyd_eiger.pictures import Picture
 
 
 def open_series(
@@ -97,6 +100,27 @@ class Series(Stack):
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} files missing" if self.missing else ""
         return f"<Series {self.path.name}: {self.shape} {self.dtype}{missing}>"
+
+    def _repr_html_(self) -> str:
+        from ophyd_eiger.pictures import as_html
+
+        facts = {"file": self.path, "images": len(self), "pixels (y, x)": self.shape[1:]}
+        facts |= {"type": self.dtype, "missing": len(self.missing)}
+        return as_html(self, facts)
+
+    def show(self, what: int | str = 0, **look: Any) -> "Picture":
+        """Draw an image or a projection; see `ophyd_eiger.pictures`.
+
+        Parameters
+        ----------
+        what : int or str
+            The number of an image, counted from 0; "sum", "max", "sums" or "overview".
+        **look
+            As of `pictures.Look`: `log`, `top`, `mask`, `rings`, `geometry`.
+        """
+        from ophyd_eiger.pictures import Look, show
+
+        return show(self, what, Look(**look))
 
     def __enter__(self) -> "Series":
         return self

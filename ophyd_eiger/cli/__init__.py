@@ -21,7 +21,9 @@ from ophyd_eiger.cli import (
     info,
     initialize,
     recover,
+    reprocess,
     set_values,
+    show,
     watch,
 )
 
@@ -36,5 +38,8 @@ def main() -> None:
     """
 
 
-for _module in (doctor, info, get, set_values, watch, fetch, initialize, abort, recover, demo):
+for _module in (
+    *(doctor, info, get, set_values, watch, fetch, initialize, abort, recover),
+    *(show, reprocess, demo),
+):
     main.add_command(_module.command)

@@ -280,3 +280,26 @@ def dcu_command(name: str, **attributes: Any) -> Callable[[Callable[..., None]],
         return click.command(name, epilog=EXIT_STATUSES, **attributes)(decorated)
 
     return decorate
+
+
+def file_command(name: str, **attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command that asks no DCU of a function that gets a `Call` and its own arguments.
+
+    Parameters
+    ----------
+    name : str
+        What is typed.
+    **attributes
+        As of `click.command`.
+    """
+
+    def decorate(function: Callable[..., None]) -> click.Command:
+        @functools.wraps(function)
+        def run(as_json: bool, **own: Any) -> None:
+            with _as_exit_status(as_json):
+                function(Call("", as_json=as_json), **own)
+
+        option = click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")
+        return click.command(name, epilog=EXIT_STATUSES, **attributes)(option(run))
+
+    return decorate

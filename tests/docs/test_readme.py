@@ -12,14 +12,17 @@ import bluesky.plans as bp
 import click
 import numpy as np
 import pytest
+from ophyd.sim import motor
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.cli import main
 from ophyd_eiger.cli.common import EXIT_STATUSES
+from ophyd_eiger.geometry import ScatteringGeometry
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
+ANALYSIS = (ROOT / "docs" / "analysis.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", README, re.MULTILINE | re.DOTALL)
 # Where the README's simulator is; the tests' own has another port.
 ADDRESS = "http://127.0.0.1:8000"
@@ -118,6 +121,36 @@ def test_the_commands_and_their_options_are_those_of_their_help():
             served[name] = {option.opts[0] for option in options}
     assert documented == served
     assert all(f"`{option}`" in README for option in shared)
+
+
+def test_the_options_of_commands_on_files_are_those_of_their_help():
+    documented, served = {}, {}
+    rows = re.findall(r"^\| `([a-z]+) (?:CATALOG|FILE)[^`]*` \|(.*)\|$", README, re.MULTILINE)
+    for command, rest in rows:
+        documented[command] = set(re.findall(r"`(--[a-z-]+)`", rest.rpartition("|")[2])) | {
+            "--json"
+        }
+        options = [p for p in main.commands[command].params if isinstance(p, click.Option)]
+        served[command] = {option.opts[0] for option in options}
+    assert documented == served
+    assert documented
+
+
+def test_the_blocks_of_the_analysis_run(RE, catalog, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    blocks = re.findall(r"^```python\n(.*?)^```$", ANALYSIS, re.MULTILINE | re.DOTALL)
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory="data")
+        (uid,) = RE(bp.scan([eiger], motor, 0, 1, 2))
+        master = next(f.path for f in eiger.fetched if f.path.name.endswith("_master.h5"))
+        eiger.destroy()
+    geometry = ScatteringGeometry(515, 257, 0.1, 1.0, 7.5e-5, 7.5e-5)
+    names = {"cat": catalog, "uid": uid, "master": master, "geometry": geometry}
+    values = [run(block, names) for block in blocks]
+    assert (tmp_path / "first.png").is_file()
+    assert len(names["run"]) == 2
+    assert values[3].shape == (2,)
+    assert {"AD_EIGER", "EIGER_SIMPLON"} <= set(names["tree"].__dict__["_handler_registry"])
 
 
 def test_exit_statuses_are_those_of_the_help():

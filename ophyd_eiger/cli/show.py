@@ -1,0 +1,102 @@
+"""`ophyd-eiger show`: draws a series into a PNG, without a display."""
+
+from pathlib import Path
+from typing import Any
+
+import click
+
+from ophyd_eiger.cli.arrays import load_array
+from ophyd_eiger.cli.common import Call, Failed, file_command
+from ophyd_eiger.cli.words import plural
+
+_NO_RINGS = "none"
+
+
+@file_command("show")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.option("--image", type=click.IntRange(1), metavar="N", help="Which image, from 1; else 1.")
+@click.option(
+    "--of",
+    "what",
+    type=click.Choice(["sum", "max", "sums", "overview"]),
+    help="Sum or maximum of all images, the sum of each over time, or all of it.",
+)
+@click.option("--log", is_flag=True, help="Brightness is the logarithm of the counts.")
+@click.option(
+    "--top",
+    type=click.FloatRange(0, min_open=True),
+    metavar="COUNTS",
+    help="Counts at full brightness; else those that 99.8 % of the good pixels do not reach.",
+)
+@click.option(
+    "--mask",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="A .npy file, not 0 where pixels are left out besides the detector's mask.",
+)
+@click.option(
+    "--rings",
+    metavar="D,D,...|none",
+    help="d-spacings of rings, in angstrom; else some that fit, where the beam centre is known.",
+)
+@click.option(
+    "--output",
+    type=click.Path(dir_okay=False, path_type=Path),
+    help="The PNG, a new file; else it has the name of FILE and is here.",
+)
+def command(
+    call: Call,
+    file: Path,
+    image: int | None,
+    what: str | None,
+    log: bool,
+    top: float | None,
+    mask: Path | None,
+    rings: str | None,
+    output: Path | None,
+) -> None:
+    """Draw FILE into a PNG: the master file of a series, a view, or a data file.
+
+    Masked pixels are red, and count nowhere.
+    """
+    from ophyd_eiger.pictures import Look, show
+    from ophyd_eiger.reader import open_series
+
+    if image is not None and what is not None:
+        raise click.UsageError("--image and --of are two pictures; give one of them")
+    look = Look(
+        log=log,
+        top=top,
+        mask=None if mask is None else load_array(mask),
+        rings=_rings(rings),
+    )
+    series = open_series(file)
+    with call.working(f"drawing {plural(len(series), 'image')}"):
+        try:
+            picture = show(series, what or (image or 1) - 1, look)
+        except IndexError as error:
+            raise Failed(str(error), "IndexError") from error
+        named = what or f"{image or 1}"
+        path = picture.save(output or Path(f"{file.stem}_{named}.png"))
+    document: dict[str, Any] = {
+        "file": str(file),
+        "images": len(series),
+        "shape": list(series.shape[1:]),
+        "picture": str(path),
+    }
+    call.give(document, str(path))
+
+
+def _rings(given: str | None) -> bool | list[float]:
+    if given is None:
+        return True
+    if given == _NO_RINGS:
+        return False
+    try:
+        rings = [float(each) for each in given.split(",")]
+    except ValueError:
+        rings = []
+    if not rings or min(rings) <= 0:
+        raise click.BadParameter(
+            f"{given!r} is no list of d-spacings in angstrom, nor none", param_hint="--rings"
+        )
+    return rings

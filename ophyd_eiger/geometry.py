@@ -1,0 +1,108 @@
+"""Where the beam meets the detector, and what angle a pixel is at.
+
+Pure numpy, and one function that reads it from a master file. Loads neither ophyd nor an HTTP
+client.
+"""
+
+from dataclasses import dataclass, fields
+from pathlib import Path
+
+import h5py
+import numpy as np
+
+from ophyd_eiger.errors import FileError
+from ophyd_eiger.master import object_of, open_hdf5
+
+_DETECTOR = "entry/instrument/detector"
+# Since API 1.7 some masters have another name of it; older ones have the wavelength elsewhere.
+_PLACES = {
+    "beam_center_x": (f"{_DETECTOR}/beam_center_x",),
+    "beam_center_y": (f"{_DETECTOR}/beam_center_y",),
+    "distance": (f"{_DETECTOR}/detector_distance", f"{_DETECTOR}/distance"),
+    "wavelength": (
+        "entry/instrument/beam/incident_wavelength",
+        "entry/sample/beam/incident_wavelength",
+        "entry/instrument/monochromator/wavelength",
+    ),
+    "pixel_size_x": (f"{_DETECTOR}/x_pixel_size",),
+    "pixel_size_y": (f"{_DETECTOR}/y_pixel_size",),
+}
+# What a detector says that nobody told: a beam centre of 0 is possible, the others are not.
+_MUST_BE_POSITIVE = ("distance", "wavelength", "pixel_size_x", "pixel_size_y")
+
+
+@dataclass(frozen=True)
+class ScatteringGeometry:
+    """A flat detector at a right angle to the beam.
+
+    Attributes
+    ----------
+    beam_center_x, beam_center_y : float
+        Where the beam meets the detector, in pixels from the image's corner.
+    distance : float
+        From sample to detector, in m.
+    wavelength : float
+        In angstrom.
+    pixel_size_x, pixel_size_y : float
+        In m.
+    """
+
+    beam_center_x: float
+    beam_center_y: float
+    distance: float
+    wavelength: float
+    pixel_size_x: float
+    pixel_size_y: float
+
+    def radius(self, shape: tuple[int, int]) -> np.ndarray:
+        """Return how far each pixel's middle is from the beam, in m, float64 of `shape` (y, x)."""
+        y = (np.arange(shape[0]) + 0.5 - self.beam_center_y) * self.pixel_size_y
+        x = (np.arange(shape[1]) + 0.5 - self.beam_center_x) * self.pixel_size_x
+        return np.hypot(y[:, np.newaxis], x[np.newaxis, :])
+
+    def d_at(self, radius: np.ndarray | float) -> np.ndarray:
+        """Return the d-spacing in angstrom that scatters to a radius in m; inf in the beam."""
+        two_theta = np.arctan2(radius, self.distance)
+        with np.errstate(divide="ignore"):
+            return self.wavelength / (2 * np.sin(two_theta / 2))
+
+    def q_at(self, radius: np.ndarray | float) -> np.ndarray:
+        """Return the scattering vector's length in 1/angstrom at a radius in m."""
+        return 4 * np.pi / self.wavelength * np.sin(np.arctan2(radius, self.distance) / 2)
+
+    def radius_of(self, d: float) -> float | None:
+        """Return the radius in m of the ring of a d-spacing in angstrom; None if there is none."""
+        sine = self.wavelength / (2 * d)
+        two_theta = 2 * np.arcsin(sine) if sine < 1 else np.pi
+        return float(self.distance * np.tan(two_theta)) if two_theta < np.pi / 2 else None
+
+
+def read_geometry(master: Path) -> ScatteringGeometry:
+    """Read the geometry that a master file has.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    FileError
+        Naming what it does not have, or has as 0, which a detector says that nobody told.
+    """
+    found: dict[str, float] = {}
+    with open_hdf5(master) as file:
+        for name, places in _PLACES.items():
+            for place in places:
+                dataset = object_of(file, place)
+                if isinstance(dataset, h5py.Dataset) and dataset.size == 1:
+                    found[name] = float(np.asarray(dataset[()]).item())
+                    break
+    lacking = [
+        field.name
+        for field in fields(ScatteringGeometry)
+        if not np.isfinite(found.get(field.name, np.nan))
+        or (field.name in _MUST_BE_POSITIVE and found[field.name] <= 0)
+    ]
+    if lacking:
+        raise FileError(
+            f"{master}: it does not say {', '.join(lacking)}; give a ScatteringGeometry"
+        )
+    return ScatteringGeometry(**found)

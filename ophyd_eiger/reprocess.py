@@ -1,0 +1,360 @@
+"""Runs worked on again: mask, flat field, sums, regions, radial profiles, in one call.
+
+Each image is read once and goes through the reductions that were asked for; no run is ever whole
+in memory. The pieces are in `runs`, `run_reductions` and `processed_runs`, for whoever wants it
+otherwise.
+Loads neither ophyd nor databroker.
+"""
+
+import hashlib
+import importlib.metadata
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ophyd_eiger.errors import EigerError, NoImagesError, RunError
+from ophyd_eiger.geometry import ScatteringGeometry
+from ophyd_eiger.run_documents import is_run
+from ophyd_eiger.run_reductions import PROFILE_UNITS, Numbers, Profile, Projections, Reduction
+from ophyd_eiger.runs import EigerRun, open_run
+
+# What a number depends on; the versions go into the new run.
+_PACKAGES = ("ophyd-eiger", "numpy", "h5py", "hdf5plugin", "pyFAI")
+_APPLIED = "flatfield_correction_applied"
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """What is to be done with the images of a run.
+
+    Attributes
+    ----------
+    mask : numpy.ndarray, shape (y, x), optional
+        Not 0 where a pixel is left out, besides the detector's own mask.
+    detector_mask : bool
+        Whether the mask of the master file is used.
+    flatfield : numpy.ndarray or True, optional
+        Factors that images are multiplied with; True for those of the master file, which is an
+        error where the detector says that it has applied them.
+    rois : mapping
+        Name: (x0, y0, width, height) in pixels, or None for the whole image.
+    bins : int
+        Of the radial profile; 0 for none.
+    unit : str
+        Of the profile's axis: "q_A^-1", "2th_deg" or "r_mm".
+    solid_angle : bool
+        Whether a profile's pixels are weighted by the solid angle they see.
+    geometry : ScatteringGeometry, optional
+        In place of the master file's.
+    """
+
+    mask: np.ndarray | None = None
+    detector_mask: bool = True
+    flatfield: np.ndarray | bool | None = None
+    rois: Mapping[str, Iterable[int] | None] = field(default_factory=dict)
+    bins: int = 0
+    unit: str = PROFILE_UNITS[0]
+    solid_angle: bool = False
+    geometry: ScatteringGeometry | None = None
+
+
+@dataclass(frozen=True)
+class Reduced:
+    """What became of a run.
+
+    Attributes
+    ----------
+    run : EigerRun
+        The run that was worked on.
+    numbers : dict of str to numpy.ndarray
+        Of each image, float64 of shape (events, images): `image_sum`, `image_max`, `image_mean`,
+        the same of each region; `profile` has shape (events, images, bins).
+    pictures : dict of str to numpy.ndarray
+        Of all images together, shape (y, x): `total`, `maximum`; 0 where pixels are left out.
+    mask : numpy.ndarray of bool, shape (y, x)
+        What was left out.
+    axis : numpy.ndarray or None
+        The middles of the profile's bins, in `parameters["profile"]["unit"]`.
+    parameters : dict
+        What was done, in plain numbers and words.
+    versions : dict of str to str
+        Of the packages that did it.
+    """
+
+    run: EigerRun
+    numbers: dict[str, np.ndarray]
+    pictures: dict[str, np.ndarray]
+    mask: np.ndarray
+    axis: np.ndarray | None
+    parameters: dict[str, Any]
+    versions: dict[str, str]
+
+    def to_xarray(self) -> Any:
+        """Return all of it as one xarray.Dataset.
+
+        Its dimensions are event, image, bin, y and x; what else the events have, such as motors,
+        are coordinates along event.
+
+        Raises
+        ------
+        EigerError
+            If xarray is not installed.
+        """
+        try:
+            import xarray
+        except ImportError as error:
+            raise EigerError(f"{error}; it needs: pip install xarray") from error
+        data: dict[str, Any] = {}
+        for name, values in self.numbers.items():
+            data[name] = (("event", "image", "bin")[: values.ndim], values)
+        for name, picture in self.pictures.items():
+            data[name] = (("y", "x"), picture)
+        data["mask"] = (("y", "x"), self.mask)
+        events = self.run.events
+        coordinates: dict[str, Any] = {
+            "event": [event.seq_num for event in events],
+            "time": ("event", [event.time for event in events]),
+        }
+        for key in events[0].data:
+            values = [event.data.get(key) for event in events]
+            if all(isinstance(value, (int, float, str, np.number)) for value in values):
+                coordinates[key] = ("event", values)
+        if self.axis is not None:
+            coordinates["bin"] = self.axis
+        attributes = {"parent_uid": self.run.uid}
+        if self.axis is not None:
+            attributes["bin_unit"] = self.parameters["profile"]["unit"]
+        return xarray.Dataset(data, coordinates, attributes)
+
+
+def reduce_run(
+    run: EigerRun,
+    recipe: Recipe = Recipe(),
+    *,
+    progress: Callable[[], None] | None = None,
+    reductions: Iterable[Reduction] = (),
+) -> Reduced:
+    """Work on the images of one run.
+
+    Parameters
+    ----------
+    run : EigerRun
+        As `open_run` gives it, with its mask.
+    recipe : Recipe
+        What to do; its `mask`, `detector_mask` and `geometry` are `open_run`'s.
+    progress : callable, optional
+        Called after each image.
+    reductions : iterable of Reduction
+        Own ones, besides those of the recipe.
+
+    Raises
+    ------
+    EigerError
+        If a file is missing or broken, a region is none, or events have differing images.
+    """
+    factors = _factors(run, recipe)
+    mask = run.mask
+    masked = np.flatnonzero(mask)
+    axis = None
+    uses: list[Reduction] = [Numbers(mask, recipe.rois), Projections(), *reductions]
+    if recipe.bins:
+        profile = Profile(
+            run.geometry,
+            mask,
+            bins=recipe.bins,
+            unit=recipe.unit,
+            solid_angle=recipe.solid_angle,
+        )
+        uses.append(profile)
+        axis = profile.axis
+    collected: dict[str, list[list[Any]]] = {}
+    for event in run:
+        if event.shape != run.shape[1:]:
+            raise RunError(
+                f"run {run.uid}: event {event.seq_num} has images of {event.shape}, the first of "
+                f"{run.shape[1:]}; they cannot be in one array"
+            )
+        of_event: dict[str, list[Any]] = {}
+        for image in event:
+            good = image if factors is None else image * factors
+            good.reshape(-1)[masked] = 0
+            for use in uses:
+                for name, value in use.add(good).items():
+                    of_event.setdefault(name, []).append(value)
+            if progress is not None:
+                progress()
+        for name, values in of_event.items():
+            collected.setdefault(name, []).append(values)
+    pictures: dict[str, np.ndarray] = {}
+    for use in uses:
+        pictures |= use.result()
+    numbers = {name: np.array(values) for name, values in collected.items()}
+    parameters = _parameters(run, recipe, factors)
+    return Reduced(run, numbers, pictures, mask, axis, parameters, _versions())
+
+
+def reprocess(
+    runs: Any,
+    recipe: Recipe = Recipe(),
+    *,
+    into: Any = None,
+    directory: Any = None,
+    progress: Callable[[], None] | None = None,
+    **opening: Any,
+) -> list[Reduced]:
+    """Work on a run, or on each run of a search that has images.
+
+    Parameters
+    ----------
+    runs : object
+        A run, as `open_run` takes it; or several: what a catalog's search gives, or a list of runs.
+    recipe : Recipe
+        What to do.
+    into : catalog or callable, optional
+        Where what became of each run goes as a new run: a catalog of databroker or tiled, or
+        anything that takes documents. The new runs' uids are in `parameters["new_uid"]`.
+    directory : path, optional
+        Where the new runs' pictures go, which are in files; without it they have none.
+    progress : callable, optional
+        Called after each image.
+    **opening
+        As of `open_run`: `stream`, `key`, `root_map`.
+
+    Returns
+    -------
+    list of Reduced
+        One for each run, in the order they were taken. Of a search, runs without images are
+        passed over.
+    """
+    from ophyd_eiger.processed_runs import write_run
+
+    done = []
+    # Of a search, all at once: the new runs may match it, too.
+    for run in opened(runs, recipe, **opening):
+        reduced = reduce_run(run, recipe, progress=progress)
+        if into is not None:
+            reduced.parameters["new_uid"] = write_run(reduced, into, directory)
+        done.append(reduced)
+    return done
+
+
+def opened(
+    runs: Any,
+    recipe: Recipe = Recipe(),
+    *,
+    passed_over: Callable[[str], None] = lambda reason: None,
+    **opening: Any,
+) -> list[EigerRun]:
+    """Open a run, or those of a search that have images, in the order they were taken.
+
+    Parameters
+    ----------
+    runs, recipe, **opening
+        As of `reprocess`.
+    passed_over : callable
+        Told why, of each run that has no images.
+    """
+    opening = {
+        "mask": recipe.mask,
+        "detector_mask": recipe.detector_mask,
+        "geometry": recipe.geometry,
+        **opening,
+    }
+    if isinstance(runs, EigerRun):
+        return [runs]
+    if is_run(runs) or _are_documents(runs):
+        return [open_run(runs, **opening)]
+    found = []
+    for run in list(_each(runs)):
+        try:
+            found.append(open_run(run, **opening))
+        except NoImagesError as error:
+            passed_over(str(error))
+    return sorted(found, key=lambda run: run.metadata["start"]["time"])
+
+
+def _each(runs: Any) -> Iterator[Any]:
+    values = getattr(runs, "values", None)
+    each: Any = values() if callable(values) else runs
+    yield from each
+
+
+def _are_documents(runs: Any) -> bool:
+    return isinstance(runs, (list, tuple)) and bool(runs) and isinstance(runs[0], tuple)
+
+
+def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
+    """Return what images are multiplied with.
+
+    Raises
+    ------
+    RunError
+        If the detector has done so already, or if the shape is not that of the images.
+    """
+    if recipe.flatfield is None or recipe.flatfield is False:
+        return None
+    if recipe.flatfield is True:
+        said = run.metadata["configuration"]
+        if any(key.endswith(_APPLIED) and value for key, value in said.items()):
+            raise RunError(
+                f"run {run.uid}: the detector says {_APPLIED}, and its flat field is not applied "
+                "twice; give factors of your own"
+            )
+        return run.flatfield.astype(np.float64)
+    factors = np.asarray(recipe.flatfield, np.float64)
+    if factors.shape != run.shape[2:]:
+        raise RunError(
+            f"run {run.uid}: a flat field of shape {factors.shape}, images of {run.shape[2:]}"
+        )
+    return factors
+
+
+def _parameters(run: EigerRun, recipe: Recipe, factors: np.ndarray | None) -> dict[str, Any]:
+    """Return what was done, as a start document takes it."""
+    said: dict[str, Any] = {
+        "detector": run.detector,
+        "data_key": run.key,
+        "stream": run.stream,
+        "detector_mask": recipe.detector_mask,
+        "user_mask": run.user_mask is not None,
+        "pixels_left_out": int(np.count_nonzero(run.mask)),
+        "mask_sha256": _sha256(run.mask),
+        "flatfield": "none",
+        "rois": {
+            name: None if box is None else [int(number) for number in box]
+            for name, box in recipe.rois.items()
+        },
+    }
+    if factors is not None:
+        said["flatfield"] = "detector" if recipe.flatfield is True else "given"
+        said["flatfield_sha256"] = _sha256(factors)
+    if recipe.bins:
+        beam = run.geometry
+        said["profile"] = {
+            "bins": recipe.bins,
+            "unit": recipe.unit,
+            "solid_angle": recipe.solid_angle,
+            "beam_center_x": beam.beam_center_x,
+            "beam_center_y": beam.beam_center_y,
+            "distance": beam.distance,
+            "wavelength": beam.wavelength,
+            "pixel_size_x": beam.pixel_size_x,
+            "pixel_size_y": beam.pixel_size_y,
+        }
+    return said
+
+
+def _sha256(array: np.ndarray) -> str:
+    return hashlib.sha256(np.ascontiguousarray(array).tobytes()).hexdigest()
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for package in _PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,291 @@
+"""What a run's documents say, from whatever has them: where its images are, event by event.
+
+A v1 header, a v2 run, a node of tiled or a list of documents. Loads neither databroker nor tiled:
+whoever hands in their objects has.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+
+import event_model
+import numpy as np
+
+from ophyd_eiger.errors import RunError
+
+Document = tuple[str, dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Place:
+    """What a handler is given to find the images of one event.
+
+    Attributes
+    ----------
+    spec : str
+        Which handler; "" for a file whose images are those of events, one event after the other.
+    path : Path
+        Root and path of the resource.
+    resource_kwargs, datum_kwargs : dict
+        What the handler and its call are given.
+    """
+
+    spec: str
+    path: Path
+    resource_kwargs: Mapping[str, Any] = field(default_factory=dict)
+    datum_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Event:
+    """One event of a stream: `data` is what stands in the document itself."""
+
+    seq_num: int
+    time: float
+    data: dict[str, Any]
+    descriptor: str = ""
+
+
+@dataclass
+class Stream:
+    """One stream of a run.
+
+    Attributes
+    ----------
+    name : str
+        As "primary".
+    descriptors : list of dict
+        Its descriptors in order.
+    events : list of Event
+        In the order of their numbers.
+    places : dict of str to list of Place
+        Of each key of images, where those of each event are.
+    files : dict of str to list of Path
+        Of each key whose files have the events' images one after the other: the files.
+    """
+
+    name: str
+    descriptors: list[dict[str, Any]] = field(default_factory=list)
+    events: list[Event] = field(default_factory=list)
+    places: dict[str, list[Place]] = field(default_factory=dict)
+    files: dict[str, list[Path]] = field(default_factory=dict)
+
+    @property
+    def data_keys(self) -> dict[str, dict[str, Any]]:
+        """The data keys of its first descriptor."""
+        return dict(self.descriptors[0]["data_keys"])
+
+
+@dataclass
+class RunDocuments:
+    """A run: its start and stop documents, and its streams by name."""
+
+    start: dict[str, Any]
+    stop: dict[str, Any]
+    streams: dict[str, Stream]
+
+
+def is_run(candidate: Any) -> bool:
+    """Return whether something is one run, and not a search of several."""
+    return hasattr(candidate, "documents") and not isinstance(candidate, (list, tuple))
+
+
+def gather(run: Any, root_map: Mapping[str, str]) -> RunDocuments:
+    """Return what a run says of its images.
+
+    Parameters
+    ----------
+    run : object
+        A v1 Header, a v2 run, a run's node of tiled, or an iterable of (name, document).
+    root_map : mapping
+        Where folders of the documents are on this machine, by how documents name them.
+
+    Raises
+    ------
+    RunError
+        If it is none of them, or has no start document.
+    """
+    found = _client(run)
+    if _is_sql(found):
+        return _from_nodes(found, root_map)
+    if is_run(run):
+        return _from_documents(run.documents(), root_map)
+    if isinstance(run, (str, bytes)) or not isinstance(run, Iterable):
+        raise RunError(f"{run!r} is no run: give one that a catalog found, or its documents")
+    return _from_documents(run, root_map)
+
+
+def array_node(run: Any, stream: str, key: str) -> Any:
+    """Return what a catalog reads the images of a run with, of shape (events, ..., y, x).
+
+    Raises
+    ------
+    RunError
+        If it is no run of a catalog.
+    """
+    client = _client(run)
+    if not hasattr(client, "metadata"):
+        raise RunError("these documents are of no catalog, so that no catalog reads their images")
+    if _is_sql(client):
+        return _base(client[stream])[key]
+    return client[stream]["data"][key]
+
+
+def _client(run: Any) -> Any:
+    """Return tiled's own view of a run, if it is one: a v1 header has it inside."""
+    client = getattr(run, "_run", run)
+    return getattr(client, "v3", client) if _is_sql(client) else client
+
+
+def _is_sql(run: Any) -> bool:
+    """Return whether a run is in tiled's own catalogs, where it has no documents."""
+    asked = getattr(run, "_is_sql", None)
+    return bool(asked and asked(run.item))
+
+
+def _base(node: Any) -> Any:
+    return getattr(node, "base", node)
+
+
+def mapped(path: str | Path, root_map: Mapping[str, str]) -> Path:
+    """Return where a path of the documents is on this machine."""
+    found = Path(path)
+    for root, here in root_map.items():
+        if found == Path(root) or Path(root) in found.parents:
+            return Path(here) / found.relative_to(root)
+    return found
+
+
+def _path_of(uri: str, root_map: Mapping[str, str]) -> Path:
+    parts = urlsplit(uri)
+    if parts.scheme != "file":
+        raise RunError(f"{uri}: only files can be read here")
+    return mapped(unquote(parts.path), root_map)
+
+
+# ---- documents ----
+
+
+def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> RunDocuments:
+    found = RunDocuments({}, {}, {})
+    by_descriptor: dict[str, Stream] = {}
+    resources: dict[str, dict[str, Any]] = {}
+    data: dict[str, dict[str, Any]] = {}
+    parts: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    for given, page in pairs:
+        for name, doc in _unpacked(given, page):
+            if name == "start":
+                found.start = dict(doc)
+            elif name == "stop":
+                found.stop = dict(doc)
+            elif name == "descriptor":
+                stream = found.streams.setdefault(doc["name"], Stream(doc["name"]))
+                stream.descriptors.append(dict(doc))
+                by_descriptor[doc["uid"]] = stream
+            elif name in ("resource", "stream_resource"):
+                resources[doc["uid"]] = dict(doc)
+            elif name == "datum":
+                data[doc["datum_id"]] = dict(doc)
+            elif name == "stream_datum":
+                parts.append((resources[doc["stream_resource"]], dict(doc)))
+            elif name == "event":
+                event = Event(doc["seq_num"], doc["time"], dict(doc["data"]), doc["descriptor"])
+                by_descriptor[doc["descriptor"]].events.append(event)
+    if not found.start:
+        raise RunError("these documents are of no run: there is no start document")
+    for stream in found.streams.values():
+        _find_data(stream, resources, data, root_map)
+    for resource, part in parts:
+        stream = by_descriptor[part["descriptor"]]
+        path = _path_of(resource["uri"], root_map)
+        files = stream.files.setdefault(resource["data_key"], [])
+        if path not in files:
+            files.append(path)
+        _with_events(stream, part["seq_nums"]["stop"] - 1)
+    return found
+
+
+def _unpacked(name: str, doc: dict[str, Any]) -> Iterable[Document]:
+    if name == "event_page":
+        return [("event", each) for each in event_model.unpack_event_page(doc)]  # type: ignore[arg-type]
+    if name == "datum_page":
+        return [("datum", each) for each in event_model.unpack_datum_page(doc)]  # type: ignore[arg-type]
+    if name == "bulk_events":
+        return [("event", each) for events in doc.values() for each in events]
+    return [(name, doc)]
+
+
+def _find_data(
+    stream: Stream,
+    resources: Mapping[str, dict[str, Any]],
+    data: Mapping[str, dict[str, Any]],
+    root_map: Mapping[str, str],
+) -> None:
+    """Put places where events have names of data."""
+    stream.events.sort(key=lambda event: event.seq_num)
+    for key, described in stream.data_keys.items():
+        if "external" not in described or str(described["external"]).startswith("STREAM"):
+            continue
+        for event in stream.events:
+            datum = data[event.data.pop(key)]
+            resource = resources[datum["resource"]]
+            path = Path(resource["root"], resource["resource_path"])
+            place = Place(
+                resource["spec"],
+                mapped(path, root_map),
+                resource["resource_kwargs"],
+                datum["datum_kwargs"],
+            )
+            stream.places.setdefault(key, []).append(place)
+
+
+def _with_events(stream: Stream, last: int) -> None:
+    """Add events that have nothing but images, and so no document."""
+    stream.events += [
+        Event(number, np.nan, {}) for number in range(len(stream.events) + 1, last + 1)
+    ]
+
+
+# ---- nodes of tiled's own catalogs, which have no documents ----
+
+
+def _from_nodes(run: Any, root_map: Mapping[str, str]) -> RunDocuments:
+    metadata = run.metadata
+    found = RunDocuments(dict(metadata["start"]), dict(metadata.get("stop") or {}), {})
+    for name in run:
+        node = _base(run[name])
+        described = {**run[name].metadata, "name": name}
+        stream = found.streams[name] = Stream(name, [described])
+        if "internal" in node:
+            stream.events = _events_of(node["internal"].read())
+        for key, data_key in described["data_keys"].items():
+            if "external" not in data_key or key not in node:
+                continue
+            array = node[key]
+            assets = [
+                asset
+                for source in array.data_sources()
+                for asset in sorted(source.assets, key=lambda asset: asset.num or 0)
+            ]
+            stream.files[key] = [_path_of(asset.data_uri, root_map) for asset in assets]
+            images = data_key["shape"][0] if len(data_key["shape"]) > 2 else 1
+            whole = array.shape[0] if len(array.shape) > 3 else array.shape[0] // images
+            _with_events(stream, whole)
+    return found
+
+
+def _events_of(table: Any) -> list[Event]:
+    """Return the rows of a pandas table as events."""
+    own = [
+        column
+        for column in table.columns
+        if column not in ("seq_num", "time") and not column.startswith("ts_")
+    ]
+    rows = table.to_dict(orient="records")
+    events = [
+        Event(int(row["seq_num"]), float(row["time"]), {key: row[key] for key in own})
+        for row in rows
+    ]
+    return sorted(events, key=lambda event: event.seq_num)

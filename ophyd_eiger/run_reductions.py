@@ -1,0 +1,187 @@
+"""What images are reduced to, one image after the other: sums, regions, profiles, projections.
+
+Pure numpy on arrays in memory, pyFAI for profiles. A reduction is told of each image in order and
+gives arrays in the end; any object with `add` and `result` is one.
+"""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any, Protocol
+
+import numpy as np
+
+from ophyd_eiger.errors import EigerError, RegionError
+from ophyd_eiger.geometry import ScatteringGeometry
+from ophyd_eiger.regions import Box, check_inside, checked_rois
+
+PROFILE_UNITS = ("q_A^-1", "2th_deg", "r_mm")
+WHOLE = "image"
+
+
+class Reduction(Protocol):
+    """What images are reduced to."""
+
+    def add(self, image: np.ndarray) -> dict[str, Any]:
+        """Take one image of shape (y, x), 0 where pixels are left out; return its own numbers."""
+        ...
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return what all images together have become, arrays of shape (y, x)."""
+        ...
+
+
+class Numbers:
+    """Sum, maximum and mean of regions of each image; of the whole image as "image".
+
+    Parameters
+    ----------
+    mask : numpy.ndarray of bool, shape (y, x)
+        True where a pixel is left out.
+    rois : mapping
+        Name: (x0, y0, width, height) in pixels, or None for the whole image.
+
+    Raises
+    ------
+    RegionError
+        If a region is none, or not within the image.
+    """
+
+    def __init__(
+        self, mask: np.ndarray, rois: Mapping[str, Iterable[int] | None] | None = None
+    ) -> None:
+        checked: dict[str, Box | None] = {WHOLE: None, **checked_rois(rois or {}, "reprocess")}
+        if WHOLE in (rois or {}):
+            raise RegionError(f"reprocess: {WHOLE!r} is the whole image; give another name")
+        shape: Any = mask.shape
+        check_inside(checked, shape, "reprocess")
+        self._regions: dict[str, tuple[tuple[slice, slice], int]] = {}
+        for name, box in checked.items():
+            x0, y0, width, height = box or (0, 0, shape[1], shape[0])
+            where = (slice(y0, y0 + height), slice(x0, x0 + width))
+            self._regions[name] = (where, int(np.count_nonzero(~mask[where])))
+
+    def add(self, image: np.ndarray) -> dict[str, Any]:
+        """Return the numbers of an image, NaN where a region has no good pixel."""
+        found: dict[str, Any] = {}
+        wide = np.float64 if image.dtype.kind == "f" else np.uint64
+        for name, (where, good) in self._regions.items():
+            values = image[where]
+            total = float(values.sum(dtype=wide)) if good else math.nan
+            found[f"{name}_sum"] = total
+            found[f"{name}_max"] = float(values.max()) if good else math.nan
+            found[f"{name}_mean"] = total / good if good else math.nan
+        return found
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return nothing: each image has its own."""
+        return {}
+
+
+class Projections:
+    """The sum and the maximum over all images, pixel by pixel."""
+
+    def __init__(self) -> None:
+        self._total: np.ndarray | None = None
+        self._maximum: np.ndarray | None = None
+
+    def add(self, image: np.ndarray) -> dict[str, Any]:
+        """Take an image."""
+        if self._total is None or self._maximum is None:
+            wide = np.float64 if image.dtype.kind == "f" else np.uint64
+            self._total, self._maximum = image.astype(wide), image.copy()
+        else:
+            self._total += image
+            np.maximum(self._maximum, image, out=self._maximum)
+        return {}
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return `total` (uint64, or float64 with a flat field) and `maximum`."""
+        if self._total is None or self._maximum is None:
+            return {}
+        return {"total": self._total, "maximum": self._maximum}
+
+
+class Profile:
+    """The radial profile of each image, by pyFAI: the mean of the good pixels of each bin.
+
+    Parameters
+    ----------
+    geometry : ScatteringGeometry
+        Where the beam is.
+    mask : numpy.ndarray of bool, shape (y, x)
+        True where a pixel is left out.
+    bins : int
+        How many.
+    unit : str
+        Of the axis: "q_A^-1", "2th_deg" or "r_mm".
+    solid_angle : bool
+        Whether pixels are weighted by the solid angle they see.
+
+    Attributes
+    ----------
+    axis : numpy.ndarray of float64, shape (bins,)
+        The middles of the bins.
+
+    Raises
+    ------
+    EigerError
+        If pyFAI is not installed.
+    """
+
+    def __init__(
+        self,
+        geometry: ScatteringGeometry,
+        mask: np.ndarray,
+        *,
+        bins: int = 500,
+        unit: str = PROFILE_UNITS[0],
+        solid_angle: bool = False,
+    ) -> None:
+        if unit not in PROFILE_UNITS:
+            raise EigerError(f"unit {unit!r} is none of {', '.join(PROFILE_UNITS)}")
+        try:
+            from pyFAI.detectors import Detector
+            from pyFAI.integrator.azimuthal import AzimuthalIntegrator
+        except ImportError as error:
+            raise EigerError(
+                f"{error}; radial profiles need: pip install 'ophyd-eiger[profiles]'"
+            ) from error
+        detector = Detector(
+            pixel1=geometry.pixel_size_y, pixel2=geometry.pixel_size_x, max_shape=mask.shape
+        )
+        self._integrator = AzimuthalIntegrator(
+            dist=geometry.distance,
+            poni1=geometry.beam_center_y * geometry.pixel_size_y,
+            poni2=geometry.beam_center_x * geometry.pixel_size_x,
+            detector=detector,
+            wavelength=geometry.wavelength * 1e-10,
+        )
+        self._mask = mask.astype(np.int8)
+        self._bins, self._unit, self._solid_angle = bins, unit, solid_angle
+        # That of all pixels: the axis is the same whatever is left out.
+        radial = self._integrator.center_array(mask.shape, unit=unit)
+        self._range = (float(radial.min()), float(radial.max()))
+        self.axis = np.asarray(self._integrate(np.zeros(mask.shape, np.float32)).radial, np.float64)
+
+    def add(self, image: np.ndarray) -> dict[str, Any]:
+        """Return the profile of an image, float64 of shape (bins,), NaN in an empty bin."""
+        result = self._integrate(image)
+        profile = np.asarray(result.intensity, np.float64).copy()
+        profile[np.asarray(result.count) == 0] = math.nan
+        return {"profile": profile}
+
+    def result(self) -> dict[str, np.ndarray]:
+        """Return nothing: each image has its own."""
+        return {}
+
+    def _integrate(self, image: np.ndarray) -> Any:
+        # Each pixel in one bin: what is left out of the image is left out of the profile.
+        return self._integrator.integrate1d(
+            image,
+            self._bins,
+            mask=self._mask,
+            unit=self._unit,
+            radial_range=self._range,
+            correctSolidAngle=self._solid_angle,
+            method=("no", "csr", "cython"),
+        )

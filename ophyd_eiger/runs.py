@@ -1,0 +1,413 @@
+"""The images of a run, event by event, with what the run says of them.
+
+Loads neither ophyd nor an HTTP client: a run is handed in by whoever has a catalog.
+"""
+
+import functools
+import math
+import os
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ophyd_eiger.archives import HANDLERS
+from ophyd_eiger.errors import FileError, NoImagesError, RunError
+from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
+from ophyd_eiger.handlers import SPEC, EigerHandler, Found
+from ophyd_eiger.reader import Series, open_series
+from ophyd_eiger.run_documents import Event, Place, RunDocuments, Stream, array_node, gather
+
+# Images that are in memory at once, unless somebody asks for whole events.
+BLOCK = 8
+_HANDLERS: dict[str, Any] = {SPEC: EigerHandler, **HANDLERS}
+
+
+@dataclass(frozen=True)
+class RunEvent:
+    """One event of a run.
+
+    Attributes
+    ----------
+    seq_num : int
+        Its number in the stream, from 1.
+    time : float
+        When it was taken, in s since 1970; NaN where no document says it.
+    data : dict
+        What else was read: motors, times, numbers.
+    find : callable
+        Looks for its images.
+    """
+
+    seq_num: int
+    time: float
+    data: Mapping[str, Any]
+    find: Callable[[], Found]
+
+    @functools.cached_property
+    def found(self) -> Found:
+        """Where its images are.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        return self.find()
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(images, y, x)."""
+        return self.found.shape
+
+    def __len__(self) -> int:
+        return len(self.found)
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        """Return one image, of shape (y, x)."""
+        return self.found.series[self.found.numbers[number]]
+
+    def read(self) -> np.ndarray:
+        """Return its images, of shape (images, y, x)."""
+        return self.found.series.pick(self.found.numbers)
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        """Yield its images one by one, read a few at a time."""
+        numbers = self.found.numbers
+        for start in range(0, len(numbers), BLOCK):
+            yield from self.found.series.pick(numbers[start : start + BLOCK])
+
+
+class EigerRun:
+    """The images of a run: a sequence of its events, each of which has its images.
+
+    Made by `open_run`.
+
+    Attributes
+    ----------
+    stream : str
+        The stream that has the images.
+    key : str
+        Their data key.
+    events : tuple of RunEvent
+        In the order of their numbers.
+    user_mask : numpy.ndarray of bool, shape (y, x), or None
+        True where a pixel is left out besides those of the detector's mask.
+    through_catalog : bool
+        Whether a catalog's server reads the images.
+    """
+
+    def __init__(
+        self,
+        documents: RunDocuments,
+        stream: Stream,
+        key: str,
+        *,
+        mask: np.ndarray | None,
+        detector_mask: bool,
+        geometry: ScatteringGeometry | None,
+        node: Any = None,
+    ) -> None:
+        self._documents = documents
+        self._described = stream
+        self._uses_detector_mask = detector_mask
+        self._geometry = geometry
+        self.through_catalog = node is not None
+        self.stream = stream.name
+        self.key = key
+        self.events = tuple(_events(stream, key, node))
+        if not self.events:
+            raise NoImagesError(f"run {self.uid}: stream {stream.name!r} has no event with images")
+        self.user_mask = None if mask is None else np.asarray(mask) != 0
+        pixels = self.shape[2:]
+        if self.user_mask is not None and self.user_mask.shape != pixels:
+            given = self.user_mask.shape
+            raise RunError(f"run {self.uid}: a mask of shape {given}, images of {pixels}")
+
+    def __repr__(self) -> str:
+        events, images, y, x = self.shape
+        return f"<EigerRun {self.uid[:8]}: {events} events of {images} images, {y} x {x}>"
+
+    @property
+    def uid(self) -> str:
+        """The run's uid."""
+        return self._documents.start["uid"]
+
+    def __len__(self) -> int:
+        return len(self.events)
+
+    def __getitem__(self, number: int) -> RunEvent:
+        return self.events[number]
+
+    def __iter__(self) -> Iterator[RunEvent]:
+        return iter(self.events)
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """(events, images, y, x), as the first event has them."""
+        return (len(self.events), *self.events[0].shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of a pixel."""
+        return self.events[0].found.dtype
+
+    @property
+    def detector(self) -> str:
+        """The name of the detector, as the run has it."""
+        descriptor = self._described.descriptors[0]
+        for name, keys in (descriptor.get("object_keys") or {}).items():
+            if self.key in keys:
+                return name
+        return self._described.data_keys[self.key].get("object_name") or self.key
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """The run's own: `start` and `stop` documents, and the detector's `configuration`."""
+        configuration = self._described.descriptors[0].get("configuration") or {}
+        data = configuration.get(self.detector, {}).get("data", {})
+        return {
+            "start": self._documents.start,
+            "stop": self._documents.stop,
+            "configuration": dict(data),
+        }
+
+    @property
+    def series(self) -> Series:
+        """The series of the first event, or what a view shows of it."""
+        return self.events[0].found.series
+
+    @property
+    def detector_mask(self) -> np.ndarray:
+        """The detector's pixel mask, uint32 of shape (y, x); 0 is a good pixel.
+
+        Raises
+        ------
+        MissingFileError, FileError
+            If there is no master file, or it has none.
+        """
+        return self.series.mask
+
+    @functools.cached_property
+    def mask(self) -> np.ndarray:
+        """What is left out, bool of shape (y, x): the detector's mask and the user's."""
+        masked = np.zeros(self.shape[2:], bool)
+        if self._uses_detector_mask:
+            masked |= self.detector_mask != 0
+        if self.user_mask is not None:
+            masked |= self.user_mask
+        return masked
+
+    @property
+    def flatfield(self) -> np.ndarray:
+        """The detector's flat-field factors, float32 of shape (y, x).
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        return self.series.flatfield
+
+    @property
+    def geometry(self) -> ScatteringGeometry:
+        """Where the beam was, as it was given or as the master file has it.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        if self._geometry is None and self.through_catalog:
+            raise RunError(
+                f"run {self.uid}: images through the catalog have no master file to say where the "
+                "beam was; give geometry="
+            )
+        return self._geometry or read_geometry(self.series.master_path)
+
+
+def open_run(
+    run: Any,
+    *,
+    stream: str | None = None,
+    key: str | None = None,
+    mask: np.ndarray | None = None,
+    detector_mask: bool = True,
+    geometry: ScatteringGeometry | None = None,
+    root_map: Mapping[str | os.PathLike, str | os.PathLike] | None = None,
+    through_catalog: bool = False,
+) -> EigerRun:
+    """Open the images of a run; of this package's devices and of those of `archives`.
+
+    Parameters
+    ----------
+    run : object
+        A v1 Header, a v2 run, a run's node of tiled, or its documents as (name, document) pairs.
+    stream : str, optional
+        The stream; without it "primary", or the only one that has images.
+    key : str, optional
+        The data key of the images, where a stream has those of several detectors.
+    mask : numpy.ndarray, shape (y, x), optional
+        Not 0 where a pixel is left out, besides the detector's own mask.
+    detector_mask : bool
+        Whether the mask of the master file is used; for masters that have none.
+    geometry : ScatteringGeometry, optional
+        In place of the master file's.
+    root_map : mapping, optional
+        Where folders of the documents are on this machine: ``{"/data": "/mnt/beamline"}``.
+    through_catalog : bool
+        Whether the catalog's server reads the images, for a machine that does not have the files.
+        It has no master file to give: `detector_mask` must be False, and a tiled server fills
+        images that are missing.
+
+    Raises
+    ------
+    NoImagesError
+        If it has no such images.
+    RunError
+        If it is no run, or has images of several detectors.
+    MissingFileError
+        If the files of the first event are not there.
+    """
+    roots = {str(there): str(here) for there, here in (root_map or {}).items()}
+    documents = gather(run, roots)
+    found = _chosen(documents, stream, key)
+    node = array_node(run, found[0].name, found[1]) if through_catalog else None
+    return EigerRun(
+        documents,
+        *found,
+        mask=mask,
+        detector_mask=detector_mask,
+        geometry=geometry,
+        node=node,
+    )
+
+
+def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple[Stream, str]:
+    candidates = {
+        (stream.name, each): (stream, each)
+        for stream in documents.streams.values()
+        for each in stream.data_keys
+        if _is_ours(stream, each)
+    }
+    wanted = [
+        candidate
+        for candidate in candidates
+        if name in (None, candidate[0]) and key in (None, candidate[1])
+    ]
+    if len(wanted) > 1 and name is None:
+        wanted = [candidate for candidate in wanted if candidate[0] == "primary"] or wanted
+    if len(wanted) == 1:
+        return candidates[wanted[0]]
+    uid = documents.start["uid"]
+    has = ", ".join(f"{each} of stream {of!r}" for of, each in candidates) or "none of an EIGER"
+    if not wanted:
+        asked = "" if name is None and key is None else f" {key or 'images'} of {name or 'any'}"
+        raise NoImagesError(f"run {uid}: no such images{asked}; it has {has}")
+    raise RunError(f"run {uid}: images of {has}; choose by key= and stream=")
+
+
+def _is_ours(stream: Stream, key: str) -> bool:
+    if key in stream.places:
+        return stream.places[key][0].spec in _HANDLERS
+    return bool(stream.files.get(key)) and stream.files[key][0].suffix == ".h5"
+
+
+def _events(stream: Stream, key: str, node: Any) -> Iterator[RunEvent]:
+    finders: list[Callable[[], Found]]
+    shape = stream.data_keys[key]["shape"]
+    images = shape[0] if len(shape) > 2 else 1
+    if node is not None:
+        finders = [
+            functools.partial(_find_in_catalog, node, place, images)
+            for place in range(len(stream.events))
+        ]
+    elif key in stream.places:
+        cache: dict[str, Any] = {}
+        places = stream.places[key]
+        finders = [functools.partial(_find_by_handler, place, cache) for place in places]
+    else:
+        files = _Concatenated(stream.files[key])
+        finders = [
+            functools.partial(files.find, place * images, images)
+            for place in range(len(stream.events))
+        ]
+    for event, find in zip(stream.events, finders, strict=True):
+        yield _event(event, find)
+
+
+def _event(event: Event, find: Callable[[], Found]) -> RunEvent:
+    return RunEvent(event.seq_num, event.time, event.data, find)
+
+
+def _find_by_handler(place: Place, cache: dict[str, Any]) -> Found:
+    # One at a time: the events of a series follow one another.
+    of = repr((place.spec, place.path, sorted(place.resource_kwargs.items())))
+    if of not in cache:
+        cache.clear()
+        cache[of] = _HANDLERS[place.spec](place.path, **place.resource_kwargs)
+    return cache[of].find(**place.datum_kwargs)
+
+
+def _find_in_catalog(node: Any, place: int, images: int) -> Found:
+    of_event: Any = _CatalogSeries(node, place, images)
+    return Found(of_event, range(images))
+
+
+class _CatalogSeries:
+    """The images of one event as a catalog's server reads them, in place of a Series."""
+
+    def __init__(self, node: Any, place: int, images: int) -> None:
+        self._node = node
+        self._place = place
+        self.path = Path(node.path_parts[-1])
+        self.master_path = self.path
+        self.shape = (images, *node.shape[-2:])
+        self.dtype = np.dtype(node.dtype)
+        self._one_array = math.prod(node.shape[:-2]) != node.shape[0]
+
+    def __getitem__(self, number: int) -> np.ndarray:
+        return self.pick(range(number, number + 1))[0]
+
+    def pick(self, numbers: range) -> np.ndarray:
+        """Return images of these numbers, as `Series.pick`."""
+        if self._one_array:
+            read = self._node[self._place, numbers.start : numbers.stop]
+        else:
+            start = self._place * self.shape[0] + numbers.start
+            read = self._node[start : start + len(numbers)]
+        return np.array(read).reshape(len(numbers), *self.shape[1:])
+
+    @property
+    def mask(self) -> np.ndarray:
+        """Nothing: a catalog has no master file."""
+        raise RunError(
+            "images through the catalog have no master file and no mask; give detector_mask=False "
+            "and, if there is one, mask="
+        )
+
+    flatfield = mask
+
+
+class _Concatenated:
+    """Files whose images follow one another, as those of the events do."""
+
+    def __init__(self, files: list[Path]) -> None:
+        self._files = files
+        self._series: list[Series] = []
+
+    def find(self, first: int, images: int) -> Found:
+        """Return where images of these places are, opening files as far as needed."""
+        end = 0
+        for number, file in enumerate(self._files):
+            if number == len(self._series):
+                self._series.append(open_series(file))
+            series = self._series[number]
+            if first + images <= end + len(series):
+                if first < end:
+                    raise FileError(f"{file}: an event's images are in it and in the file before")
+                if lost := series.lacks(first - end, images):
+                    raise FileError(f"{file}: images {first - end + 1} on asked for, {lost}")
+                return Found(series, range(first - end, first - end + images))
+            end += len(series)
+        names = ", ".join(file.name for file in self._files)
+        raise FileError(f"{names}: image {first + images} asked for, {end} found")

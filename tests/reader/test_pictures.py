@@ -1,0 +1,245 @@
+"""Pictures of a series: what is in them, by plain numpy, and that they need no display."""
+
+import io
+import subprocess
+import sys
+
+import h5py
+import numpy as np
+import pytest
+from PIL import Image
+
+from ophyd_eiger import open_series
+from ophyd_eiger.errors import EigerError, FileError
+from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
+from ophyd_eiger.pictures import BAD, Look, show
+
+SHAPE = (90, 120)
+GEOMETRY = ScatteringGeometry(
+    beam_center_x=70.5,
+    beam_center_y=41.0,
+    distance=0.01,
+    wavelength=1.0,
+    pixel_size_x=7.5e-5,
+    pixel_size_y=7.5e-5,
+)
+RED = tuple(int(BAD[start : start + 2], 16) for start in (1, 3, 5))
+FIELDS = {
+    "instrument/detector/beam_center_x": GEOMETRY.beam_center_x,
+    "instrument/detector/beam_center_y": GEOMETRY.beam_center_y,
+    "instrument/detector/detector_distance": GEOMETRY.distance,
+    "instrument/detector/x_pixel_size": GEOMETRY.pixel_size_x,
+    "instrument/detector/y_pixel_size": GEOMETRY.pixel_size_y,
+    "instrument/beam/incident_wavelength": GEOMETRY.wavelength,
+}
+
+
+@pytest.fixture
+def taken(tmp_path, write_data, write_master):
+    """Return a series of 5 images in two files, the images and the mask."""
+    images = np.random.default_rng(5).poisson(6, (5, *SHAPE)).astype(np.uint16)
+    images[:, 10, 10] = 4000
+    mask = np.zeros(SHAPE, np.uint32)
+    mask[40:50] = 1
+    images[:, mask != 0] = 65535
+    names = ["p_1_data_000001.h5", "p_1_data_000002.h5"]
+    write_data(tmp_path / names[0], images[:3])
+    write_data(tmp_path / names[1], images[3:], first=4)
+    master = write_master(tmp_path / "p_1_master.h5", names, nimages=5, mask=mask)
+    with h5py.File(master, "a") as file:
+        for place, value in FIELDS.items():
+            file[f"entry/{place}"] = value
+    return open_series(master), images, mask != 0
+
+
+def shown_of(picture, panel=0):
+    """Return the image of a panel, and its norm."""
+    (image,) = picture.figure.axes[panel].get_images()
+    return image.get_array(), image.norm
+
+
+def texts_of(picture):
+    return [text.get_text() for text in picture.figure.axes[0].texts]
+
+
+def rings_of(picture):
+    return [patch for patch in picture.figure.axes[0].patches if hasattr(patch, "width")]
+
+
+def test_an_image_with_its_mask_and_a_sensible_contrast(taken):
+    series, images, masked = taken
+    values, norm = shown_of(series.show(2))
+    assert np.array_equal(values.mask, masked)
+    assert np.array_equal(values.data[~masked], images[2][~masked])
+    # Neither the masked pixels nor the one hot pixel say how bright the others are.
+    assert norm.vmin == 0
+    assert norm.vmax == np.percentile(images[2][~masked], 99.8) < 30
+
+
+def test_sum_and_maximum(taken):
+    series, images, masked = taken
+    good = np.where(masked, 0, images).astype(np.uint64)
+    for what, expected in (("sum", good.sum(axis=0)), ("max", good.max(axis=0))):
+        values, _ = shown_of(series.show(what))
+        assert np.array_equal(values.data[~masked], expected[~masked])
+        assert np.array_equal(values.mask, masked)
+
+
+def test_sums_over_time(taken):
+    series, images, masked = taken
+    (line,) = series.show("sums").figure.axes[0].lines
+    assert np.array_equal(line.get_xdata(), [1, 2, 3, 4, 5])
+    assert np.array_equal(line.get_ydata(), images[:, ~masked].sum(axis=1, dtype=np.uint64))
+
+
+def test_an_overview_has_all_of_it(taken):
+    series, _, _ = taken
+    axes = [ax for ax in series.show("overview").figure.axes if ax.get_title()]
+    titles = ["image 1 of 5", "sum of 5 images", "maximum of 5 images", "sum of the good pixels"]
+    assert [ax.get_title() for ax in axes] == titles
+
+
+def test_logarithm_and_own_brightness(taken):
+    series, _, _ = taken
+    values, norm = shown_of(series.show(0, log=True, top=500))
+    assert type(norm).__name__ == "LogNorm"
+    assert (norm.vmin, norm.vmax) == (1, 500)
+    assert values.min() == 1, "where nothing was counted it is as dark as one photon"
+
+
+def test_an_own_mask(taken):
+    series, _, masked = taken
+    mine = np.zeros(SHAPE, bool)
+    mine[:, :5] = True
+    values, _ = shown_of(show(series, 0, Look(mask=mine)))
+    assert np.array_equal(values.mask, masked | mine)
+    with pytest.raises(EigerError, match=r"a mask of shape \(3, 3\), images of \(90, 120\)"):
+        series.show(0, mask=np.zeros((3, 3)))
+
+
+def test_rings_are_where_bragg_s_law_has_them(taken):
+    series, _, _ = taken
+    picture = series.show(0, rings=[2.5, 2.0])
+    assert texts_of(picture) == ["2.5 Å", "2 Å"]
+    for ring, d in zip(rings_of(picture), (2.5, 2.0), strict=True):
+        assert ring.center == (70.5, 41.0)
+        theta = np.arcsin(1.0 / 2 / d)
+        assert ring.width / 2 * 7.5e-5 == pytest.approx(0.01 * np.tan(2 * theta))
+        assert ring.width == ring.height
+
+
+def test_rings_that_nobody_chose_fit_the_image(taken):
+    series, _, _ = taken
+    rings = rings_of(series.show(0))
+    assert len(rings) == 4
+    corner = np.hypot(70.5, 49)
+    assert all(0 < ring.width / 2 < 1.05 * corner for ring in rings)
+    assert rings_of(series.show(0, rings=False)) == []
+
+
+def test_rings_without_a_beam_centre(taken, tmp_path):
+    series, _, _ = taken
+    with h5py.File(series.path, "a") as file:
+        del file["entry/instrument/detector/beam_center_x"]
+    assert rings_of(series.show(0)) == []
+    with pytest.raises(FileError, match=r"p_1_master\.h5: it does not say beam_center_x"):
+        series.show(0, rings=[2.0])
+    assert len(rings_of(series.show(0, rings=[2.0], geometry=GEOMETRY))) == 1
+
+
+def test_a_ring_that_there_is_not(taken):
+    series, _, _ = taken
+    with pytest.raises(EigerError, match=r"0\.4 angstrom does not scatter onto the"):
+        series.show(0, rings=[0.4])
+
+
+def test_the_geometry_of_a_real_master(eiger_test_data):
+    """Of a PROXIMA-2A EIGER X 9M; the numbers are those that DIALS reads in it."""
+    found = read_geometry(eiger_test_data / "eiger1_9M_master" / "dectris_eiger_master.h5")
+    assert found.beam_center_x == pytest.approx(1607.41, abs=0.01)
+    assert found.beam_center_y == pytest.approx(1586.43, abs=0.01)
+    assert found.distance == pytest.approx(0.134255)
+    assert found.wavelength == pytest.approx(0.980112)
+
+
+def test_a_data_file_alone_has_what_saturates_in_red(real_files):
+    """Of a real EIGER X 1M: the gap, 37 rows, and 54 pixels beside it."""
+    picture = open_series(real_files[0]).show()
+    values, norm = shown_of(picture)
+    assert values.mask.sum() == 37 * 1030 + 54
+    assert norm.vmax < 100
+    assert "38164 masked or saturated pixels in red" in picture.figure.get_suptitle()
+
+
+def test_a_png_has_the_mask_in_red(taken):
+    series, _, _ = taken
+    png = series.show(0, rings=False).png()
+    with Image.open(io.BytesIO(png)) as opened:
+        opened.load()
+        pixels = np.asarray(opened.convert("RGB")).astype(int)
+    red = (np.abs(pixels - RED).sum(axis=2) < 6).sum()
+    # A ninth of the image is masked, and the image is most of the picture.
+    assert 0.05 < red / pixels[..., 0].size < 0.11
+    assert len(np.unique(pixels.reshape(-1, 3), axis=0)) > 100
+
+
+def test_nothing_is_overwritten(taken, tmp_path):
+    series, _, _ = taken
+    path = series.show(0).save(tmp_path / "new.png")
+    before = path.read_bytes()
+    assert before.startswith(b"\x89PNG")
+    with pytest.raises(FileError, match=r"new\.png: not written \(File exists\)"):
+        series.show("sums").save(path)
+    assert path.read_bytes() == before
+
+
+def test_what_there_is_not(taken):
+    series, _, _ = taken
+    with pytest.raises(EigerError, match="there is no picture 'median'; give a number, sum, max"):
+        series.show("median")
+    with pytest.raises(IndexError, match="it has 0 to 4"):
+        series.show(5)
+
+
+def test_a_notebook_shows_facts_and_the_first_image(taken, tmp_path):
+    series, _, _ = taken
+    shown = series._repr_html_()
+    assert "<th>images</th><td>5</td>" in shown
+    assert '<img alt="first image" src="data:image/png;base64,iVBORw0KGgo' in shown
+    assert series.show(0)._repr_png_().startswith(b"\x89PNG")
+    (tmp_path / "p_1_data_000001.h5").unlink()
+    assert "no picture: " in series._repr_html_()
+
+
+def test_without_matplotlib_and_without_a_display(taken):
+    """In a fresh process: nothing is loaded before a picture is drawn, and pyplot never is."""
+    series, _, _ = taken
+    code = """if True:
+        import sys, os
+        os.environ.pop("DISPLAY", None)
+        from ophyd_eiger import open_series
+        series = open_series(sys.argv[1])
+        assert "matplotlib" not in sys.modules
+        picture = series.show("sum")
+        assert picture.png().startswith(b"\\x89PNG")
+        assert "matplotlib.pyplot" not in sys.modules
+        for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+            sys.modules[name] = None
+        try:
+            series.show()
+        except Exception as error:
+            print(type(error).__name__, error)
+        print(series._repr_html_()[-200:])
+    """
+    done = subprocess.run(
+        [sys.executable, "-c", code, series.path],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert done.returncode == 0, done.stderr
+    said, shown = done.stdout.splitlines()
+    assert said.startswith("EigerError")
+    assert "pip install 'ophyd-eiger[cli]'" in said
+    assert "no picture: " in shown

@@ -1,0 +1,485 @@
+"""Runs opened and reduced: hand-made documents and files, and numbers by plain numpy."""
+
+import event_model
+import h5py
+import numpy as np
+import pytest
+from tiled.queries import Eq
+
+from ophyd_eiger import open_run
+from ophyd_eiger.errors import (
+    EigerError,
+    FileError,
+    MissingFileError,
+    NoImagesError,
+    RegionError,
+    RunError,
+)
+from ophyd_eiger.geometry import ScatteringGeometry
+from ophyd_eiger.processed_runs import documents_of, write_run
+from ophyd_eiger.reprocess import Recipe, opened, reduce_run, reprocess
+from ophyd_eiger.run_reductions import Profile
+from ophyd_eiger.view import Part, write_view
+
+SHAPE = (40, 60)
+# First image in the series and how many, of each event: one image came in no event.
+EVENTS = [(0, 3), (4, 3), (7, 3)]
+BOX = (10, 5, 20, 12)
+GEOMETRY = {
+    "entry/instrument/detector/beam_center_x": 31.25,
+    "entry/instrument/detector/beam_center_y": 18.5,
+    "entry/instrument/detector/detector_distance": 0.02,
+    "entry/instrument/detector/x_pixel_size": 7.5e-5,
+    "entry/instrument/detector/y_pixel_size": 7.5e-5,
+    "entry/instrument/beam/incident_wavelength": 1.2,
+}
+
+
+class Made:
+    """A run on disk: its documents, its images as they must be read, and its masks."""
+
+    def __init__(self, documents, images, mask):
+        self.documents = documents
+        self.images = images
+        self.mask = mask
+        self.uid = documents[0][1]["uid"]
+
+
+@pytest.fixture
+def make(tmp_path, write_data, write_master):
+    """Make a run: `make(kind)` of documents, `applied` the flat field in its configuration."""
+
+    def make(kind="datum", *, applied=False, number=7):
+        rng = np.random.default_rng(number)
+        images = rng.integers(0, 4000, (10, *SHAPE), np.uint16)
+        mask = np.zeros(SHAPE, np.uint32)
+        mask[20:23], mask[3, 14] = 1, 2
+        images[:, mask != 0] = 65535
+        name = f"x_{number}"
+        names = [f"{name}_data_{n:06d}.h5" for n in (1, 2, 3)]
+        parts = []
+        for file, first in zip(names, (0, 4, 8), strict=True):
+            write_data(tmp_path / file, images[first : first + 4], first=first + 1)
+            parts.append(Part(tmp_path / file, first, len(images[first : first + 4])))
+        master = write_master(tmp_path / f"{name}_master.h5", names, nimages=10, mask=mask)
+        with h5py.File(master, "a") as file:
+            for place, value in GEOMETRY.items():
+                file[place] = np.float64(value)
+            specific = file["entry/instrument/detector/detectorSpecific"]
+            specific["flatfield"] = rng.uniform(0.9, 1.1, SHAPE).astype(np.float32)
+        view = tmp_path / f"{name}_view.h5"
+        write_view(view, EVENTS, parts, shape=SHAPE, dtype=np.uint16, master=master.name)
+        expected = np.stack([images[first : first + n] for first, n in EVENTS])
+        return Made(documents(view, kind, applied), expected, mask)
+
+    return make
+
+
+def documents(view, kind, applied):
+    run = event_model.compose_run(
+        metadata={"sample": "lysozyme", "plan_name": "scan", "token": str(view)}
+    )
+    external = "STREAM:" if kind == "stream" else "FILESTORE:"
+    keys = {
+        "image": {"source": "by hand", "dtype": "array", "dtype_numpy": "<u2", "shape": [3, *SHAPE]}
+        | {"external": external},
+        "motor": {"source": "by hand", "dtype": "number", "dtype_numpy": "<f8", "shape": []},
+    }
+    said = {"flatfield_correction_applied": applied, "count_time": 0.1}
+    configuration = {
+        "det": {
+            "data": said,
+            "timestamps": dict.fromkeys(said, 0.0),
+            "data_keys": {
+                "flatfield_correction_applied": {"source": "-", "dtype": "boolean", "shape": []},
+                "count_time": {"source": "-", "dtype": "number", "shape": []},
+            },
+        }
+    }
+    stream = run.compose_descriptor(
+        name="primary",
+        data_keys=keys,
+        configuration=configuration,
+        object_keys={"det": ["image"], "motor": ["motor"]},
+    )
+    made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    if kind == "stream":
+        resource = run.compose_stream_resource(
+            mimetype="application/x-hdf5",
+            uri=f"file://localhost{view}",
+            data_key="image",
+            parameters={"dataset": "/entry/data/data", "chunk_shape": [1], "swmr": False},
+        )
+        made.append(("stream_resource", resource.stream_resource_doc))
+    else:
+        resource = run.compose_resource(
+            spec="EIGER_SIMPLON", root=str(view.parent), resource_path=view.name, resource_kwargs={}
+        )
+        made.append(("resource", resource.resource_doc))
+    for number in range(3):
+        data, filled = {"motor": number / 2}, {}
+        if kind == "stream":
+            datum = resource.compose_stream_datum(
+                {"start": number, "stop": number + 1},
+                {"start": number + 1, "stop": number + 2},
+                stream.descriptor_doc,
+            )
+            made.append(("stream_datum", datum))
+        else:
+            datum = resource.compose_datum(datum_kwargs={"first": 3 * number, "images": 3})
+            made.append(("datum", datum))
+            data["image"], filled = datum["datum_id"], {"image": False}
+        times = dict.fromkeys(data, 0.0)
+        event = stream.compose_event(
+            data=data, timestamps=times, filled=filled, time=100.0 + number
+        )
+        made.append(("event", event))
+    return [*made, ("stop", run.compose_stop())]
+
+
+def insert(catalog, made):
+    for name, document in made.documents:
+        catalog.v1.insert(name, document)
+    return catalog[made.uid]
+
+
+# ---- opened
+
+
+@pytest.mark.parametrize("kind", ["datum", "stream"])
+def test_a_run_has_its_images_event_by_event(make, kind):
+    made = make(kind)
+    run = open_run(made.documents)
+    assert run.shape == (3, 3, *SHAPE)
+    assert [event.seq_num for event in run] == [1, 2, 3]
+    assert [event.data["motor"] for event in run] == [0, 0.5, 1]
+    assert [event.time for event in run] == [100, 101, 102]
+    for number, event in enumerate(run):
+        assert np.array_equal(event.read(), made.images[number])
+        assert np.array_equal(list(event), made.images[number])
+        assert np.array_equal(event[-1], made.images[number, -1])
+    assert run.detector == "det"
+    assert run.metadata["start"]["sample"] == "lysozyme"
+    assert run.metadata["configuration"]["count_time"] == 0.1
+    assert np.array_equal(run.mask, made.mask != 0)
+
+
+def test_a_run_of_a_catalog_in_each_of_its_dresses(make, catalog):
+    made = make()
+    run = insert(catalog, made)
+    for dressed in (run, catalog.v1[made.uid], catalog.v2[made.uid]):
+        found = open_run(dressed)
+        assert found.uid == made.uid
+        assert np.array_equal([event.read() for event in found], made.images)
+
+
+def test_images_through_the_catalog(make, catalog):
+    """For a machine that has none of the files: the server, here in this process, reads them."""
+    made = make()
+    run = insert(catalog, made)
+    opening = {"root_map": {"/": "/nowhere"}, "through_catalog": True}
+    with pytest.raises(MissingFileError, match=r"/nowhere/.*x_7_view\.h5: no such file"):
+        open_run(run, root_map={"/": "/nowhere"})
+    with pytest.raises(RunError, match=r"no master file and no mask; give detector_mask=False"):
+        reprocess(run, **opening)
+    mask = made.mask != 0
+    recipe = Recipe(detector_mask=False, mask=mask)
+    (reduced,) = reprocess(run, recipe, **opening)
+    good = np.where(mask, 0, made.images)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+    assert np.array_equal(reduced.run[1][2], made.images[1, 2])
+    with pytest.raises(RunError, match="where the beam was; give geometry="):
+        reprocess(run, Recipe(bins=9, detector_mask=False), **opening)
+    with pytest.raises(RunError, match="documents are of no catalog"):
+        open_run(made.documents, through_catalog=True)
+
+
+def test_an_archived_run(tmp_path, write_data, write_master):
+    """No handler need be registered."""
+    images = np.random.default_rng(1).integers(0, 9, (5, *SHAPE), np.uint16)
+    names = ["old_3_data_000001.h5", "old_3_data_000002.h5"]
+    for name, first in zip(names, (0, 3), strict=True):
+        write_data(tmp_path / name, images[first : first + 3])
+    write_master(tmp_path / "old_3_master.h5", names, mask=np.zeros(SHAPE, np.uint32))
+    run = event_model.compose_run()
+    key = {"source": "PV", "dtype": "array", "shape": [5, *SHAPE], "external": "FILESTORE:"}
+    stream = run.compose_descriptor(name="primary", data_keys={"eiger_image": key})
+    resource = run.compose_resource(
+        spec="AD_EIGER2",
+        root=str(tmp_path),
+        resource_path="old",
+        resource_kwargs={"images_per_file": 3},
+    )
+    datum = resource.compose_datum(datum_kwargs={"seq_id": 3})
+    event = stream.compose_event(
+        data={"eiger_image": datum["datum_id"]},
+        timestamps={"eiger_image": 0.0},
+        filled={"eiger_image": False},
+    )
+    made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    made += [("resource", resource.resource_doc), ("datum", datum), ("event", event)]
+    (only,) = open_run(made)
+    assert np.array_equal(only.read(), images)
+
+
+def test_a_folder_that_is_elsewhere_now(make, tmp_path):
+    made = make()
+    moved = tmp_path / "moved"
+    moved.mkdir()
+    for file in tmp_path.glob("*.h5"):
+        file.rename(moved / file.name)
+    with pytest.raises(MissingFileError, match=r"x_7_view\.h5: no such file"):
+        open_run(made.documents)
+    run = open_run(made.documents, root_map={tmp_path: moved})
+    assert np.array_equal(run[2].read(), made.images[2])
+
+
+def test_what_is_no_run_of_an_eiger(make, catalog):
+    run = event_model.compose_run()
+    key = {"source": "-", "dtype": "number", "shape": []}
+    stream = run.compose_descriptor(name="primary", data_keys={"motor": key})
+    bare = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    with pytest.raises(NoImagesError, match="no such images; it has none of an EIGER"):
+        open_run(bare)
+    with pytest.raises(NoImagesError, match=r"no such images dark of any; it has image of .*'prim"):
+        open_run(make().documents, key="dark")
+    with pytest.raises(RunError, match="is no run: give one that a catalog found"):
+        open_run("3f4c")
+    with pytest.raises(RunError, match="there is no start document"):
+        open_run([])
+
+
+def test_a_mask_of_another_shape(make):
+    with pytest.raises(RunError, match=r"a mask of shape \(60, 40\), images of \(40, 60\)"):
+        open_run(make().documents, mask=np.zeros(SHAPE[::-1]))
+
+
+# ---- reduced
+
+
+def user_mask():
+    mask = np.zeros(SHAPE, bool)
+    mask[:, 58:] = True
+    return mask
+
+
+@pytest.mark.parametrize("masks", ["detector", "both", "user", "none"])
+def test_numbers_are_those_of_plain_numpy(make, masks):
+    made = make()
+    mine = user_mask() if masks in ("both", "user") else None
+    recipe = Recipe(
+        mask=mine, detector_mask=masks in ("detector", "both"), rois={"peak": BOX, "all": None}
+    )
+    (reduced,) = reprocess(made.documents, recipe)
+    left_out = np.zeros(SHAPE, bool)
+    if masks in ("detector", "both"):
+        left_out |= made.mask != 0
+    if mine is not None:
+        left_out |= mine
+    good = np.where(left_out, 0, made.images).astype(np.uint64)
+    assert np.array_equal(reduced.mask, left_out)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+    assert np.array_equal(reduced.numbers["all_max"], good.max(axis=(2, 3)))
+    means = good.sum(axis=(2, 3)) / np.count_nonzero(~left_out)
+    assert np.allclose(reduced.numbers["image_mean"], means, rtol=1e-15)
+    x0, y0, width, height = BOX
+    box = good[:, :, y0 : y0 + height, x0 : x0 + width]
+    assert np.array_equal(reduced.numbers["peak_sum"], box.sum(axis=(2, 3)))
+    assert np.array_equal(reduced.pictures["total"], good.sum(axis=(0, 1)))
+    assert reduced.pictures["total"].dtype == np.uint64
+    assert np.array_equal(reduced.pictures["maximum"], good.max(axis=(0, 1)))
+
+
+def test_a_region_without_a_good_pixel(make):
+    (reduced,) = reprocess(make().documents, Recipe(rois={"gap": (0, 20, 60, 3)}))
+    assert np.isnan(reduced.numbers["gap_sum"]).all()
+    assert np.isnan(reduced.numbers["gap_mean"]).all()
+    with pytest.raises(RegionError, match=r"'out', .* is not within the image of 60 x 40 pixels"):
+        reprocess(make(number=8).documents, Recipe(rois={"out": (50, 0, 20, 5)}))
+    with pytest.raises(RegionError, match="'image' is the whole image"):
+        reprocess(make(number=9).documents, Recipe(rois={"image": BOX}))
+
+
+def test_a_flat_field(make, tmp_path):
+    made = make()
+    with h5py.File(tmp_path / "x_7_master.h5") as file:
+        factors = file["entry/instrument/detector/detectorSpecific/flatfield"][()].astype("f8")
+    expected = np.where(made.mask != 0, 0, made.images * factors)
+    for given in (True, factors):
+        (reduced,) = reprocess(made.documents, Recipe(flatfield=given))
+        assert np.allclose(reduced.numbers["image_sum"], expected.sum(axis=(2, 3)), rtol=1e-12)
+        assert np.allclose(reduced.pictures["total"], expected.sum(axis=(0, 1)), rtol=1e-12)
+    with pytest.raises(RunError, match=r"flat field of shape \(2,\), images of \(40, 60\)"):
+        reprocess(made.documents, Recipe(flatfield=np.ones(2)))
+
+
+def test_a_flat_field_is_not_applied_twice(make):
+    with pytest.raises(RunError, match="says flatfield_correction_applied"):
+        reprocess(make(applied=True).documents, Recipe(flatfield=True))
+
+
+def test_a_profile_is_that_of_a_histogram(make):
+    made = make()
+    (reduced,) = reprocess(made.documents, Recipe(bins=25, mask=user_mask()))
+    y, x = np.indices(SHAPE) + 0.5
+    radius = np.hypot((y - 18.5) * 7.5e-5, (x - 31.25) * 7.5e-5)
+    q = 4 * np.pi / 1.2 * np.sin(np.arctan2(radius, 0.02) / 2)
+    good = ~((made.mask != 0) | user_mask())
+    # The range is that of all pixels, whatever is left out.
+    edges = np.linspace(q.min(), q.max(), 26)
+    assert np.allclose(reduced.axis, (edges[:-1] + edges[1:]) / 2, rtol=1e-5)
+    count, _ = np.histogram(q[good], edges)
+    assert count.min() > 0
+    for event in range(3):
+        for number in range(3):
+            weights = made.images[event, number][good].astype(np.float64)
+            total, _ = np.histogram(q[good], edges, weights=weights)
+            found = reduced.numbers["profile"][event, number]
+            assert np.allclose(found, total / count, rtol=1e-5)
+
+
+def test_a_profile_s_empty_bins_are_nan(make):
+    made = make()
+    ring = np.ones(SHAPE, bool)
+    ring[5] = False
+    (reduced,) = reprocess(made.documents, Recipe(bins=25, mask=ring))
+    profile = reduced.numbers["profile"]
+    assert np.isnan(profile).any()
+    assert not np.isnan(profile).all()
+
+
+def test_a_geometry_that_nobody_told(make, tmp_path):
+    made = make()
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        file["entry/instrument/detector/detector_distance"][()] = 0
+    with pytest.raises(FileError, match=r"x_7_master\.h5: it does not say distance; give a Scatt"):
+        reprocess(made.documents, Recipe(bins=25))
+    own = ScatteringGeometry(31.25, 18.5, 0.02, 1.2, 7.5e-5, 7.5e-5)
+    (reduced,) = reprocess(made.documents, Recipe(bins=25, geometry=own))
+    assert reduced.parameters["profile"]["distance"] == 0.02
+
+
+def test_a_unit_that_there_is_not():
+    with pytest.raises(EigerError, match=r"unit 'furlong' is none of q_A\^-1, 2th_deg, r_mm"):
+        Profile(ScatteringGeometry(1, 1, 1, 1, 1, 1), np.zeros(SHAPE, bool), unit="furlong")
+
+
+def test_an_own_reduction_goes_along(make):
+    class Saturated:
+        def add(self, image):
+            return {"above": np.count_nonzero(image > 3990)}
+
+        def result(self):
+            return {"ones": np.ones(SHAPE)}
+
+    made = make()
+    calls = []
+    reduced = reduce_run(
+        open_run(made.documents), reductions=[Saturated()], progress=lambda: calls.append(1)
+    )
+    expected = ((made.images > 3990) & (made.mask == 0)).sum(axis=(2, 3))
+    assert np.array_equal(reduced.numbers["above"], expected)
+    assert reduced.pictures["ones"].sum() == SHAPE[0] * SHAPE[1]
+    assert len(calls) == 9
+
+
+def test_a_missing_file_in_the_middle(make, tmp_path):
+    made = make()
+    (tmp_path / "x_7_data_000002.h5").unlink()
+    with pytest.raises(MissingFileError, match=r"x_7_data_000002\.h5 is missing"):
+        reprocess(made.documents)
+
+
+def test_events_of_differing_images(make):
+    made = make()
+    for name, document in made.documents:
+        if name == "datum" and document["datum_kwargs"]["first"] == 3:
+            document["datum_kwargs"]["images"] = 2
+    with pytest.raises(RunError, match=r"event 2 has images of \(2, 40, 60\), the first of \(3,"):
+        reprocess(made.documents)
+
+
+def test_as_xarray(make):
+    made = make()
+    (reduced,) = reprocess(made.documents, Recipe(bins=25, rois={"peak": BOX}))
+    dataset = reduced.to_xarray()
+    assert dataset["peak_sum"].dims == ("event", "image")
+    assert dataset["profile"].dims == ("event", "image", "bin")
+    assert dataset["total"].dims == ("y", "x")
+    assert np.array_equal(dataset["motor"], [0, 0.5, 1])
+    assert np.array_equal(dataset["image_sum"], reduced.numbers["image_sum"])
+    assert dataset.attrs == {"parent_uid": made.uid, "bin_unit": "q_A^-1"}
+
+
+# ---- as a new run
+
+
+def test_the_documents_of_a_new_run(make, tmp_path):
+    made = make()
+    recipe = Recipe(mask=user_mask(), rois={"peak": BOX}, bins=25)
+    (reduced,) = reprocess(made.documents, recipe)
+    new = documents_of(reduced, tmp_path / "new")
+    names = [name for name, _ in new]
+    assert names[:2] == ["start", "descriptor"]
+    assert names.count("event") == 10
+    start = new[0][1]
+    assert start["parent_uid"] == made.uid
+    assert start["parent"] == {"sample": "lysozyme"}
+    assert start["reprocessing"]["rois"] == {"peak": list(BOX)}
+    assert start["reprocessing"]["profile"]["bins"] == 25
+    assert start["reprocessing"]["pixels_left_out"] == np.count_nonzero(reduced.mask)
+    assert {"ophyd-eiger", "numpy", "h5py", "pyFAI"} <= set(start["versions"])
+    # Nothing of it is lost on the way through JSON, as databases have it.
+    for name, document in new:
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(document)
+        event_model.sanitize_doc(document)
+    assert [path.name for path in (tmp_path / "new").glob(".*")] == []
+
+
+def test_a_new_run_reads_back_through_databroker(make, catalog, tmp_path):
+    made = make()
+    insert(catalog, made)
+    recipe = Recipe(rois={"peak": BOX}, bins=25)
+    (reduced,) = reprocess(catalog[made.uid], recipe, into=catalog, directory=tmp_path / "new")
+    run = catalog[reduced.parameters["new_uid"]]
+    assert catalog[run.metadata["start"]["parent_uid"]].metadata["start"]["uid"] == made.uid
+    read = run.primary.read()
+    for name, values in reduced.numbers.items():
+        of_images = values.reshape(9, *values.shape[2:])
+        assert np.array_equal(read[f"det_{name}"], of_images, equal_nan=True), name
+    assert np.array_equal(read["motor"], [0, 0, 0, 0.5, 0.5, 0.5, 1, 1, 1])
+    assert np.array_equal(read["parent_seq_num"], [1, 1, 1, 2, 2, 2, 3, 3, 3])
+    assert np.array_equal(read["image_number"], [1, 2, 3] * 3)
+    pictures = run.pictures.read()
+    for name, picture in reduced.pictures.items():
+        assert np.array_equal(pictures[f"det_{name}"][0, 0], picture)
+    header = catalog.v1[run.metadata["start"]["uid"]]
+    sums = reduced.numbers["peak_sum"].ravel()
+    assert np.array_equal(list(header.data("det_peak_sum")), sums)
+    (file,) = (tmp_path / "new").glob("det_total_*_pictures.h5")
+    with h5py.File(file) as opened_file:
+        assert np.array_equal(opened_file["entry/mask"][()] != 0, reduced.mask)
+
+
+def test_a_search_passes_over_what_has_no_images(make, catalog):
+    parents = [make(number=number) for number in (21, 22)]
+    for parent in parents:
+        insert(catalog, parent)
+    (once,) = reprocess(catalog[parents[0].uid])
+    child = write_run(once, catalog)
+    reasons = []
+    runs = [catalog[uid] for uid in (parents[1].uid, child, parents[0].uid)]
+    found = opened(runs, passed_over=reasons.append)
+    assert [run.uid for run in found] == [parent.uid for parent in parents]
+    assert reasons == [f"run {child}: no such images; it has none of an EIGER"]
+    search = catalog.search(Eq("start.token", parents[1].documents[0][1]["token"]))
+    (reduced,) = reprocess(search)
+    assert reduced.run.uid == parents[1].uid
+    good = np.where(parents[1].mask != 0, 0, parents[1].images)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+
+
+def test_what_is_no_catalog(make):
+    (reduced,) = reprocess(make().documents)
+    with pytest.raises(EigerError, match="is no catalog: give one, or a function of"):
+        write_run(reduced, 3)
