@@ -24,12 +24,15 @@ class Selection:
         The rectangle of each, step 1.
     key : tuple
         The index into what was read, an array of shape (images, rows, columns).
+    nothing : tuple of int or None
+        The shape of what comes out if it has no pixel; None if it has some.
     """
 
     images: Sequence[int]
     rows: range
     columns: range
     key: tuple
+    nothing: tuple[int, ...] | None = None
 
 
 def select(index: Any, shape: tuple[int, int, int]) -> Selection:
@@ -40,7 +43,10 @@ def select(index: Any, shape: tuple[int, int, int]) -> Selection:
     IndexError, TypeError, ValueError
         Whatever numpy raises for it.
     """
-    np.broadcast_to(np.uint8(0), shape)[index]
+    tried = np.broadcast_to(np.uint8(0), shape)[index]
+    if not tried.size:
+        # Nothing to read; numpy does not look then whether other entries are within bounds.
+        return Selection((), range(0), range(0), (), tried.shape)
     entries = _expanded(index, len(shape))
     places = _axes(entries)
     images, entries[places[0]] = _images(entries[places[0]], shape[0])

@@ -199,6 +199,8 @@ class Series(Stack):
         if number is not None and number >= len(self):
             self.check_there(number, number + 1)
         selection = select(index, self.shape)
+        if selection.nothing is not None:
+            return np.empty(selection.nothing, self.dtype)
         box = Box(selection.rows, selection.columns)
         return self.pick(selection.images, box=box)[selection.key]
 

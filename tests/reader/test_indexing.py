@@ -67,7 +67,8 @@ def test_any_entries(series, index):
 
 
 @pytest.mark.long
-@settings(max_examples=5000, deadline=None, suppress_health_check=list(HealthCheck))
+@pytest.mark.timeout(600)
+@settings(max_examples=3000, deadline=None, suppress_health_check=list(HealthCheck))
 @given(index=st.one_of(hnp.basic_indices(SHAPE), st.lists(ENTRIES, max_size=4).map(tuple)))
 def test_thousands_of_indices(series, index):
     assert_alike(series, index)
@@ -87,6 +88,7 @@ def test_thousands_of_indices(series, index):
         (None, [1, 2], None, 3),
         (..., None, [1, 0]),
         (True, 2),
+        (False, np.array([7])),
         (slice(1, 3), slice(8, 2, -2), slice(4, 4)),
     ],
     ids=repr,
