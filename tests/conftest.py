@@ -10,6 +10,8 @@ import pytest
 # What tests of several folders share is imported by its own name, whatever pytest's import mode.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from tiled_servers import tiled_server
+
 
 def pytest_collection_modifyitems(items):
     """Choose the generation of some tests, and begin with what may take longest.
@@ -34,6 +36,10 @@ def pytest_collection_modifyitems(items):
         for item in tests["eiger-500k" if turn % 2 else "eiger2-500k"]:
             item.add_marker(pytest.mark.long)
     items.sort(key=lambda item: -_limit(item))
+    for item in items:
+        # One worker of xdist takes all that need a tiled server, which takes 10 s to start.
+        if "tiled" in getattr(item, "fixturenames", ()):
+            item.add_marker(pytest.mark.xdist_group("tiled"))
 
 
 def _thin_out(items):
@@ -89,6 +95,17 @@ def session_catalog():
         from databroker.v2 import temp
 
         return temp()
+
+
+@pytest.fixture(scope="session")
+def tiled(tmp_path_factory):
+    """A client of a tiled server that may read what tests write."""
+    from tiled.client import from_uri
+
+    with tiled_server(tmp_path_factory.mktemp("tiled"), tmp_path_factory.getbasetemp()) as uri:
+        client = from_uri(uri)
+        yield client
+        client.context.close()
 
 
 @pytest.fixture

@@ -14,18 +14,6 @@ from ophyd_eiger import EigerDetector, Timeouts
 # The helpers beside the tests are imported by their own names, whatever pytest's import mode.
 sys.path.insert(0, str(Path(__file__).parent))
 
-from catalogs import tiled_server
-
-
-def pytest_collection_modifyitems(items):
-    """Choose the worker of xdist for some tests.
-
-    One worker takes all that need a tiled server, which takes 10 s to start.
-    """
-    for item in items:
-        if "tiled" in getattr(item, "fixturenames", ()):
-            item.add_marker(pytest.mark.xdist_group("tiled"))
-
 
 # Short enough for a test to see them pass, long enough for a busy machine.
 TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
@@ -35,17 +23,6 @@ TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
 def dcu():
     with sim_dcu.serve(model="eiger-500k", time_scale=0, seed=3, initialized=True) as server:
         yield server
-
-
-@pytest.fixture(scope="session")
-def tiled(tmp_path_factory):
-    """A client of a tiled server that may read what tests write."""
-    from tiled.client import from_uri
-
-    with tiled_server(tmp_path_factory.mktemp("tiled"), tmp_path_factory.getbasetemp()) as uri:
-        client = from_uri(uri)
-        yield client
-        client.context.close()
 
 
 @pytest.fixture

@@ -137,7 +137,7 @@ def test_a_missing_file_is_named(archive, tmp_path, lost):
 @pytest.mark.parametrize("frame", [-1, 10, 11, 1000])
 def test_a_frame_that_no_file_has(archive, frame):
     handler = ArchivedHandler(archive([4, 4, 2]), 4)
-    with pytest.raises(MissingFileError, match=r"abc123_7_master\.h5: images .* 10 found"):
+    with pytest.raises(MissingFileError, match=r"abc123_7_master\.h5: images .*(10 found|0 to 9)"):
         handler(7, frame_num=frame)
 
 

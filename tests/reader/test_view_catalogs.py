@@ -4,8 +4,6 @@ One view serves both: tiled reads it as any HDF5 file, databroker through our ha
 """
 
 import itertools
-import logging
-import warnings
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -16,8 +14,6 @@ from pairs import every_pair_once
 
 from ophyd_eiger.view import Part, write_view
 
-# A tiled server takes seconds to make: one worker of xdist takes them all.
-pytestmark = pytest.mark.xdist_group("view catalogs")
 SHAPE = (5, 6)
 DATA = "/entry/data/data"
 # Of images a point: what the events of each series name, first image and how many. The second
@@ -87,43 +83,20 @@ def take(tmp_path, write_data):
     return take
 
 
-@pytest.fixture(scope="module")
-def tiled_client(tmp_path_factory):
-    """A client of a tiled server in this process that may read the tests' files."""
-    from tiled.catalog import from_uri
-    from tiled.client import Context, from_context
-    from tiled.server.app import build_app
-    from tiled.server.app import logger as tiled_logger
-
-    tiled_logger.setLevel(logging.WARNING)
-    folder = tmp_path_factory.mktemp("tiled")
-    tree = from_uri(
-        f"sqlite:///{folder / 'catalog.db'}",
-        writable_storage=[str(folder / "data"), f"duckdb:///{folder / 'tables.duckdb'}"],
-        readable_storage=[str(tmp_path_factory.getbasetemp())],
-        init_if_not_exists=True,
-    )
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="Using `httpx` with `starlette.testclient`")
-        context = Context.from_app(build_app(tree))
-    with context:
-        yield from_context(context)
-
-
 @pytest.fixture
-def write_to_tiled(tiled_client):
+def write_to_tiled(tiled):
     """Write documents by a stock TiledWriter and return the run's images as tiled has them."""
     from bluesky_tiled_plugins import TiledWriter
 
     def write(documents, *, batch_size=10_000):
         writer = TiledWriter(
-            tiled_client,
+            tiled,
             spec_to_mimetype={"EIGER_SIMPLON": "application/x-hdf5"},
             batch_size=batch_size,
         )
         for name, document in documents:
             writer(name, document)
-        return tiled_client[documents[0][1]["uid"]]["primary"]["image"]
+        return tiled[documents[0][1]["uid"]]["primary"]["image"]
 
     return write
 
