@@ -4,28 +4,23 @@ Pure numpy, and one function that reads it from a master file. Loads neither oph
 client.
 """
 
-from dataclasses import dataclass, fields
+import math
+from dataclasses import dataclass
 from pathlib import Path
 
-import h5py
 import numpy as np
 
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.master import object_of, open_hdf5
+from ophyd_eiger.series_metadata import read_metadata
 
-_DETECTOR = "entry/instrument/detector"
-# Since API 1.7 some masters have another name of it; older ones have the wavelength elsewhere.
-_PLACES = {
-    "beam_center_x": (f"{_DETECTOR}/beam_center_x",),
-    "beam_center_y": (f"{_DETECTOR}/beam_center_y",),
-    "distance": (f"{_DETECTOR}/detector_distance", f"{_DETECTOR}/distance"),
-    "wavelength": (
-        "entry/instrument/beam/incident_wavelength",
-        "entry/sample/beam/incident_wavelength",
-        "entry/instrument/monochromator/wavelength",
-    ),
-    "pixel_size_x": (f"{_DETECTOR}/x_pixel_size",),
-    "pixel_size_y": (f"{_DETECTOR}/y_pixel_size",),
+# What a geometry takes, and how a series' metadata call it.
+_SOURCES = {
+    "beam_center_x": "beam_center_x",
+    "beam_center_y": "beam_center_y",
+    "distance": "detector_distance",
+    "wavelength": "wavelength",
+    "pixel_size_x": "x_pixel_size",
+    "pixel_size_y": "y_pixel_size",
 }
 # What a detector says that nobody told: a beam centre of 0 is possible, the others are not.
 _MUST_BE_POSITIVE = ("distance", "wavelength", "pixel_size_x", "pixel_size_y")
@@ -87,20 +82,15 @@ def read_geometry(master: Path) -> ScatteringGeometry:
     FileError
         Naming what it does not have, or has as 0, which a detector says that nobody told.
     """
+    metadata = read_metadata(master)
     found: dict[str, float] = {}
-    with open_hdf5(master) as file:
-        for name, places in _PLACES.items():
-            for place in places:
-                dataset = object_of(file, place)
-                if isinstance(dataset, h5py.Dataset) and dataset.size == 1:
-                    found[name] = float(np.asarray(dataset[()]).item())
-                    break
-    lacking = [
-        field.name
-        for field in fields(ScatteringGeometry)
-        if not np.isfinite(found.get(field.name, np.nan))
-        or (field.name in _MUST_BE_POSITIVE and found[field.name] <= 0)
-    ]
+    lacking = []
+    for name, source in _SOURCES.items():
+        value = getattr(metadata, source)
+        if value is None or not math.isfinite(value) or (name in _MUST_BE_POSITIVE and value <= 0):
+            lacking.append(name)
+        else:
+            found[name] = value
     if lacking:
         raise FileError(
             f"{master}: it does not say {', '.join(lacking)}; give a ScatteringGeometry"
