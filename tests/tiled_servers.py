@@ -1,10 +1,12 @@
-"""A tiled server for tests."""
+"""A tiled server for tests, and clients of one that leave each other alone."""
 
 import contextlib
+import functools
 import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 
 @contextlib.contextmanager
@@ -23,3 +25,14 @@ def tiled_server(folder: Path, data: Path) -> Iterator[str]:
         finally:
             process.stdin.close()
             process.wait(20)
+
+
+def own_structure_clients(client: Any) -> Any:
+    """Return a copy of what a client makes of each kind of node.
+
+    `.v2` of a catalog sets it for every client that shares it, which are all of a process.
+    """
+    from tiled.utils import OneShotCachedMap
+
+    shared = client.structure_clients
+    return OneShotCachedMap({key: functools.partial(shared.__getitem__, key) for key in shared})

@@ -14,6 +14,7 @@ import bluesky.plans as bp
 import numpy as np
 import pytest
 from databroker.client import CatalogOfBlueskyRuns
+from tiled_servers import own_structure_clients
 
 from ophyd_eiger import open_run
 from ophyd_eiger.reprocess import Recipe, reprocess
@@ -69,7 +70,7 @@ def test_a_run_of_another_process_is_found_and_reprocessed(taken, address, tiled
     assert said["images"] == 6
 
     broker = CatalogOfBlueskyRuns(
-        tiled.context, item=tiled.item, structure_clients=tiled.structure_clients
+        tiled.context, item=tiled.item, structure_clients=own_structure_clients(tiled)
     )
     for dressed in (tiled[uid], broker.v1[uid], broker.v2[uid]):
         for opening in ({}, {"through_catalog": True, "detector_mask": False}):
