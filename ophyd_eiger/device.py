@@ -193,7 +193,7 @@ class EigerDevice(Device):
             If the DCU cannot be asked.
         """
         transfer = self._acquisition.transfer
-        folders = [] if self._destination is None else [self._destination.directory]
+        folders = self._folders_of_files()
         patience = self.link.client.timeouts.files
         again = transfer.take_up_again()
         taken = take_on(transfer, folders, patience)
@@ -201,9 +201,21 @@ class EigerDevice(Device):
             logger.info("%s: left to the process that takes it: %s", self.name, path)
         for reason in taken.passed_over:
             logger.info("%s: not fetched: %s", self.name, reason)
+        for reason in taken.unreadable:
+            logger.warning("%s: not fetched: %s", self.name, reason)
         awaited = [*again, *taken.deliveries]
         transfer.wait(patience, awaited)
         return [file for delivery in awaited for file in delivery.came()]
+
+    def _folders_of_files(self) -> list[Path]:
+        """Return the folder of the last staging; before the first one that it was given."""
+        if self._destination is not None:
+            return [self._destination.directory]
+        given = self.directory
+        # A function is not called for this, a template has many folders, and "." may be all.
+        if callable(given) or "%" in os.fsdecode(given) or os.fsdecode(given) == ".":
+            return []
+        return [Path(given).expanduser().absolute()]
 
     def wait_for_files(self) -> None:
         """Wait until all series that are over are home and checked, as `unstage` does by itself.

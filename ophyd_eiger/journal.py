@@ -21,7 +21,7 @@ from typing import Any
 from ophyd_eiger import owner
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError
-from ophyd_eiger.owner import Owner, try_lock
+from ophyd_eiger.owner import Owner, note_holder, try_lock, unlock
 
 logger = logging.getLogger(__name__)
 
@@ -60,6 +60,7 @@ class Journal:
         self._lock = threading.RLock()
         self._size = os.fstat(held).st_size
         self._unsaved = b""
+        note_holder(self)
 
     @classmethod
     def begin(cls, delivery: Delivery, dcu: str) -> "Journal":
@@ -75,7 +76,9 @@ class Journal:
         try_lock(held)
         journal = cls(path, held)
         try:
-            journal.note({"version": VERSION, "dcu": dcu, **_this_process(), **delivery.record()})
+            inode = {"inode": os.fstat(held).st_ino}
+            record = {**_this_process(), **inode, **delivery.record()}
+            journal.note({"version": VERSION, "dcu": dcu, **record})
         except OSError:
             journal.end()
             raise
@@ -146,6 +149,12 @@ class Journal:
 
     def _close(self) -> None:
         held, self._held = self._held, None
+        if held is not None:
+            unlock(held)
+
+    def forget(self) -> None:
+        """Close it in a forked child, to which it does not belong."""
+        held, self._held, self._is_ours = self._held, None, False
         if held is not None:
             with contextlib.suppress(OSError):
                 os.close(held)
@@ -270,6 +279,8 @@ class Owed:
         Whose it is.
     owners : tuple of str
         The tokens of those who held it by a lock beside it, the last of whom may do so now.
+    is_copy : bool
+        Whether it was copied from elsewhere, so that nobody's lock is on it.
     """
 
     path: Path
@@ -278,6 +289,7 @@ class Owed:
     host: str
     pid: int
     owners: tuple[str, ...] = ()
+    is_copy: bool = False
 
     @property
     def is_of_this_host(self) -> bool:
@@ -305,6 +317,8 @@ def read(path: Path) -> Owed:
     ------
     JournalError
         If it is none.
+    FileNotFoundError
+        If it is not there any more.
     """
     try:
         lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
@@ -316,7 +330,11 @@ def read(path: Path) -> Owed:
         owners = [entry for entry in entries if "owner" in entry]
         last = owners[-1] if owners else first
         tokens = tuple(str(entry["owner"]) for entry in owners)
-        return Owed(path, str(first["dcu"]), delivery, str(last["host"]), int(last["pid"]), tokens)
+        whose = str(last["host"]), int(last["pid"])
+        is_copy = first.get("inode", path.stat().st_ino) != path.stat().st_ino
+        return Owed(path, str(first["dcu"]), delivery, *whose, tokens, is_copy)
+    except FileNotFoundError:
+        raise
     except (OSError, LookupError, TypeError, ValueError) as error:
         raise JournalError(
             f"{path}: this is no journal of a series ({type(error).__name__}: {error})"
@@ -353,7 +371,7 @@ def take(path: Path, *, by_force: bool = False) -> tuple[Journal, Owed] | None:
         if owed.owners and lives:
             os.close(held)
             return None
-        known = lives is False and owed.is_of_this_host
+        known = lives is False and owed.is_of_this_host and not owed.is_copy
         if not known and owed.may_live and not (by_force and not owed.is_of_this_host):
             os.close(held)
             return None
@@ -364,12 +382,17 @@ def take(path: Path, *, by_force: bool = False) -> tuple[Journal, Owed] | None:
         raise
 
 
-def find(directories: Iterable[Path] = ()) -> list[Path]:
-    """Return the journals that this user's links lead to and those in these folders, at any depth.
+def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]:
+    """Return the journals that are in these folders, at any depth.
 
-    Links that lead nowhere are removed.
+    Parameters
+    ----------
+    directories : iterable of Path
+        The folders.
+    linked : bool
+        Whether also those that this user's links lead to. Links that lead nowhere are removed.
     """
-    found = {path.resolve(): None for path in _linked()}
+    found = {path.resolve(): None for path in _linked()} if linked else {}
     for directory in directories:
         for path in sorted(directory.rglob(f".*{ENDING}")):
             found[path.resolve()] = None

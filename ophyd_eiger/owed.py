@@ -30,11 +30,14 @@ class Taken:
         Journals of series that a living process takes, or brings home.
     passed_over : list of str
         Why others were not taken on, in sentences.
+    unreadable : list of str
+        Of which journals nobody can tell what is owed, and why.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     busy: list[Path] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
+    unreadable: list[str] = field(default_factory=list)
 
 
 def take_on(
@@ -44,6 +47,7 @@ def take_on(
     *,
     delete: bool = False,
     by_force: bool = False,
+    linked: bool = True,
 ) -> Taken:
     """Take on the series of this DCU whose process has ended and whose files are not all home.
 
@@ -52,13 +56,15 @@ def take_on(
     transfer : Transfer
         Brings them.
     directories : iterable of Path
-        Where to look for journals, at any depth, beside where this user's own links lead.
+        Where to look for journals, at any depth.
     patience : float
         How long one of them that is still exposed or written is waited for, in s.
     delete : bool
         Whether files are deleted on the DCU once they are proven good, whatever was asked before.
     by_force : bool
         Whether series are taken on that another computer took, of whose process nothing is known.
+    linked : bool
+        Whether also series are taken on that this user's own links lead to, wherever they are.
 
     Raises
     ------
@@ -66,7 +72,7 @@ def take_on(
         If the DCU cannot be asked whether one of them is still armed.
     """
     taken = Taken()
-    for path in journal.find(directories):
+    for path in journal.find(directories, linked=linked):
         if path in transfer.journals:
             continue
         try:
@@ -78,7 +84,9 @@ def take_on(
         except FileNotFoundError:
             continue  # Its process has just brought it home.
         except (JournalError, OSError) as error:
-            taken.passed_over.append(str(error))
+            taken.unreadable.append(
+                f"{error}; see whether the DCU has files of that name, then remove it"
+            )
             continue
         if had is None:
             taken.busy.append(path)
@@ -129,6 +137,9 @@ def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) ->
     if state in BUSY:
         return "its process has ended, but it is still being exposed; abort it, or wait"
     if state == ARMED:
+        if _value(client, "filewriter", "config/name_pattern") != _pattern(delivery):
+            # Another series was armed meanwhile, so that this one is over.
+            return ""
         logger.warning("%s: the process that armed it has ended; disarmed", delivery.basename)
         client.command("detector", "disarm", timeout=client.timeouts.end)
     if _wait_while(client, "filewriter", BUSY, patience) in BUSY:

@@ -10,11 +10,48 @@ import fcntl
 import logging
 import os
 import uuid
+import weakref
 from pathlib import Path
+from typing import Protocol
 
 logger = logging.getLogger(__name__)
 
 ENDING = ".owner"
+
+
+class Holder(Protocol):
+    """What holds a lock."""
+
+    def forget(self) -> None:
+        """Close the locked file in a forked child, to which the lock does not belong."""
+
+
+_holders: "weakref.WeakSet[Holder]" = weakref.WeakSet()
+
+
+def note_holder(holder: Holder) -> None:
+    """Let a child that is forked from now on forget what this one holds.
+
+    A lock lasts until the last copy of its descriptor is closed, so that a child that lives on
+    would hold it for a process that has ended.
+    """
+    _holders.add(holder)
+
+
+def _forget_in_child() -> None:
+    for holder in tuple(_holders):
+        holder.forget()
+
+
+os.register_at_fork(after_in_child=_forget_in_child)
+
+
+def unlock(held: int) -> None:
+    """Unlock a file and close it, for its copies in forked children too."""
+    with contextlib.suppress(OSError):
+        fcntl.flock(held, fcntl.LOCK_UN)
+    with contextlib.suppress(OSError):
+        os.close(held)
 
 
 class Owner:
@@ -40,12 +77,19 @@ class Owner:
         self.token = uuid.uuid4().hex
         self._path = _file(folder, self.token)
         self._held: int | None = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        note_holder(self)
         if not try_lock(self._held):
             self.token = ""
             self.end()
 
     def leave(self) -> None:
         """Show that the journals are nobody's now."""
+        held, self._held = self._held, None
+        if held is not None:
+            unlock(held)
+
+    def forget(self) -> None:
+        """Close it in a forked child, to which it does not belong."""
         held, self._held = self._held, None
         if held is not None:
             with contextlib.suppress(OSError):

@@ -164,6 +164,14 @@ class Transfer:
             self._news = True
             self._note_progress()
 
+    def forget(self, delivery: Delivery) -> None:
+        """Owe a series no more that was given up; what came of it stays."""
+        with self._state:
+            if delivery not in self._owed:
+                return
+            self._owed.remove(delivery)
+        self.journals.end(delivery)
+
     def finalize(self, delivery: Delivery) -> None:
         """Note that no event will name images of a series any more: its views can be written."""
         with self._state:

@@ -4,7 +4,7 @@ import fnmatch
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -46,8 +46,8 @@ class Progress:
 @click.option(
     "--directory",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    default=Path(),
-    help="Where to look for series that owe files, at any depth, and where FILES go; else here.",
+    help="Look only here for series that owe files, at any depth; and where FILES go. Without it "
+    "this user's series are found wherever they are, and those below the current folder.",
 )
 @click.option("--all", "everything", is_flag=True, help="Fetch every file that the DCU lists.")
 @click.option("--delete", is_flag=True, help="Delete on the DCU what is proven good here.")
@@ -55,6 +55,11 @@ class Progress:
     "--take-over",
     is_flag=True,
     help="Also series that another computer took; see that its process has ended.",
+)
+@click.option(
+    "--give-up",
+    is_flag=True,
+    help="Owe no more what the DCU has not any more, so that it is not waited for again.",
 )
 @click.option(
     "--patience",
@@ -67,10 +72,11 @@ class Progress:
 def command(
     call: Call,
     files: tuple[str, ...],
-    directory: Path,
+    directory: Path | None,
     everything: bool,
     delete: bool,
     take_over: bool,
+    give_up: bool,
     patience: float,
 ) -> None:
     """Bring home what series owe whose process has ended; or FILES, by name or pattern.
@@ -80,76 +86,121 @@ def command(
     detector that still waits for triggers of such a series is disarmed. Nothing is overwritten.
     """
     dcu, _ = call.reach()
+    folder = (directory or Path()).absolute()
+    result = _Result()
     if files or everything:
-        came, failed = _by_name(
-            dcu.client, ("*",) if everything else files, directory.absolute(), delete, call
-        )
-        owed: dict[str, list[str]] = {}
-        busy: list[str] = []
+        patterns = ("*",) if everything else files
+        result.came, result.failed = _by_name(dcu.client, patterns, folder, delete, call)
     else:
-        came, owed, busy, failed = _owed(
-            dcu.client, directory.absolute(), delete, take_over, patience, call
-        )
+        search = _Search(folder, directory is None, delete, take_over, give_up, patience)
+        result = _owed(dcu.client, search, call)
     document = {
         "url": dcu.url,
         "fetched": [
             {"file": str(f.path), "bytes": f.bytes, "images": f.images, "seconds": f.seconds}
-            for f in came
+            for f in result.came
         ],
-        "owed": owed,
-        "busy": busy,
-        "errors": failed,
+        "owed": result.owed,
+        "empty": result.empty,
+        "given_up": result.given_up,
+        "busy": result.busy,
+        "errors": result.failed,
     }
-    call.give(document, _shown(came, owed, busy, failed))
-    if failed or owed:
+    call.give(document, _shown(result))
+    if result.failed or result.owed:
         raise click.exceptions.Exit(FAILED)
 
 
-def _shown(
-    came: "list[FetchedFile]", owed: dict[str, list[str]], busy: list[str], failed: list[str]
-) -> str:
+@dataclass(frozen=True)
+class _Search:
+    """Where series that owe files are looked for, and what is done with them."""
+
+    directory: Path
+    linked: bool
+    delete: bool
+    take_over: bool
+    give_up: bool
+    patience: float
+
+
+@dataclass
+class _Result:
+    """What came of it; see the command's JSON."""
+
+    came: "list[FetchedFile]" = field(default_factory=list)
+    owed: dict[str, list[str]] = field(default_factory=dict)
+    empty: list[str] = field(default_factory=list)
+    given_up: dict[str, list[str]] = field(default_factory=dict)
+    busy: list[str] = field(default_factory=list)
+    failed: list[str] = field(default_factory=list)
+
+
+def _shown(result: _Result) -> str:
+    came, given_up = result.came, result.given_up
     lines = [f"{f.path}  {size_of(f.bytes)}" for f in came]
-    size = sum(f.bytes for f in came)
     if came:
-        lines.append(f"{plural(len(came), 'file')}, {size_of(size)}")
-    elif not failed and not owed:
+        lines.append(f"{plural(len(came), 'file')}, {size_of(sum(f.bytes for f in came))}")
+    elif not (result.failed or result.owed or result.empty or given_up):
         lines.append("nothing is owed")
-    lines += [f"left to the process that takes it: {each}" for each in busy]
-    lines += failed
+    lines += [
+        f"{each}: no file of it is on the DCU, and no event names an image of it; done with it"
+        for each in result.empty
+    ]
+    lines += [f"{each}: given up: {', '.join(names)}" for each, names in given_up.items()]
+    lines += [f"left to the process that takes it: {each}" for each in result.busy]
+    lines += result.failed
     return "\n".join(lines)
 
 
 # ---- what series owe ----
 
 
-def _owed(
-    client: "DcuClient",
-    directory: Path,
-    delete: bool,
-    take_over: bool,
-    patience: float,
-    call: Call,
-) -> "tuple[list[FetchedFile], dict[str, list[str]], list[str], list[str]]":
+def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
     from ophyd_eiger.owed import take_on
     from ophyd_eiger.transfer import Transfer
 
     transfer = Transfer(client, "fetch", later="the same command")
-    failed: list[str] = []
+    result = _Result()
     try:
         with call.working("looking for series that owe files"):
-            taken = take_on(transfer, [directory], patience, delete=delete, by_force=take_over)
+            taken = take_on(
+                transfer,
+                [search.directory],
+                search.patience,
+                delete=search.delete,
+                by_force=search.take_over,
+                linked=search.linked,
+            )
         for reason in taken.passed_over:
             call.say(f"passed over: {reason}")
+        result.failed += taken.unreadable
+        result.busy = [str(path) for path in taken.busy]
+        why = ""
         with _telling(client, lambda: _progress_of(taken.deliveries), call):
             try:
-                transfer.wait(patience, taken.deliveries)
+                transfer.wait(search.patience, taken.deliveries)
             except TransferError as error:
-                failed.append(str(error))
-        came = [file for delivery in taken.deliveries for file in delivery.came()]
-        owed = {each.basename: owes for each in transfer.owed if (owes := each.owes())}
+                why = str(error)
+        result.came = [file for delivery in taken.deliveries for file in delivery.came()]
+        lost = [each for each in transfer.owed if each.owes()]
+        if search.give_up:
+            listed = set(client.files())
+            gone = [each for each in lost if not listed.intersection(each.missing())]
+            for each in gone:
+                result.given_up[each.basename] = each.owes()
+                transfer.forget(each)
+            lost = [each for each in lost if each not in gone]
+        result.owed = {each.basename: each.owes() for each in lost}
+        if why and not (result.given_up and not lost):
+            result.failed.append(why)
+        result.empty = [
+            each.basename
+            for each in taken.deliveries
+            if not (each.home or each.basename in result.given_up or each.basename in result.owed)
+        ]
     finally:
         transfer.close()
-    return came, owed, [str(path) for path in taken.busy], failed
+    return result
 
 
 def _progress_of(deliveries: "list[Delivery]") -> Progress:
@@ -183,6 +234,9 @@ def _by_name(
 
     with _telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
         for name in wanted:
+            if not (directory / name).resolve().is_relative_to(directory.resolve()):
+                failed.append(f"{name!r}: not fetched: it leads out of {directory}")
+                continue
             handling = Handling(
                 _check, lambda _: None, lambda so_far, name=name: here.update({name: so_far})
             )

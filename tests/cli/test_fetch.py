@@ -1,5 +1,6 @@
 """`ophyd-eiger fetch`: what a process left behind comes home, whole, and nothing else changes."""
 
+import contextlib
 import json
 import os
 import random
@@ -15,11 +16,12 @@ import pexpect
 import pytest
 import requests
 from click.testing import CliRunner
+from foreign_dcu import ForeignDcu, Reply
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.cli import main
-from ophyd_eiger.errors import TransferError
+from ophyd_eiger.errors import EigerError, TransferError
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 CLIENT = Path(__file__).with_name("client_to_be_killed.py")
@@ -97,14 +99,112 @@ def test_what_a_process_left_comes_home(dcu, tmp_path, found_by, monkeypatch):
         where.mkdir()
     else:
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
-    document = answer(dcu.url, "--directory", where)
+    looked = [] if found_by == "link" else ["--directory", where]
+    monkeypatch.chdir(where)
+    document = answer(dcu.url, *looked)
     assert len(document["fetched"]) == 2
     assert (document["owed"], document["errors"], document["busy"]) == ({}, [], [])
     assert contents(tmp_path / "data" / "deep") == on_the_dcu(dcu)
     (view,) = (tmp_path / "data" / "deep").glob("*_view.h5")
     with h5py.File(view) as file:
         assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, 1)])
-    assert call(dcu.url, "--directory", where).stdout == "nothing is owed\n"
+    assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+
+
+def test_a_folder_is_looked_into_alone(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    (tmp_path / "other").mkdir()
+    assert call(dcu.url, "--directory", tmp_path / "other").stdout == "nothing is owed\n"
+    assert len(answer(dcu.url, "--directory", tmp_path / "data")["fetched"]) == 2
+
+
+def test_what_the_dcu_has_lost_is_named_until_it_is_given_up(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    names = sorted(on_the_dcu(dcu))
+    for name in names:
+        requests.delete(f"{dcu.url}/data/{name}", timeout=20).raise_for_status()
+    looked = ("--directory", tmp_path, "--patience", "1")
+    for _ in range(2):
+        document = answer(dcu.url, *looked, status=1)
+        assert [sorted(owed) for owed in document["owed"].values()] == [names]
+        assert document["given_up"] == {}
+    document = answer(dcu.url, *looked, "--give-up")
+    assert [sorted(lost) for lost in document["given_up"].values()] == [names]
+    assert (document["owed"], document["errors"]) == ({}, [])
+    assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+
+
+def test_what_the_dcu_has_is_not_given_up(dcu, tmp_path):
+    left_behind(dcu, tmp_path)
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    looked = ("--directory", tmp_path, "--patience", "1")
+    document = answer(dcu.url, *looked, "--give-up", status=1)
+    assert document["given_up"] == {}
+    assert "503" in document["errors"][0]
+    dcu.faults.clear()
+    assert len(answer(dcu.url, *looked)["fetched"]) == 2
+
+
+def test_a_series_that_left_nothing_is_told(dcu, tmp_path):
+    """Its exposure failed with the DCU, so that no event names an image of it."""
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(files=1, get=20)
+    )
+    dcu.faults.set("die", image=1, back=0.5)
+    device.stage().wait(20)
+    with pytest.raises(EigerError):
+        device.trigger().wait(20)
+    with contextlib.suppress(EigerError):
+        device.unstage().wait(20)
+    device.destroy()
+    wait_until_alive(dcu)
+    said = call(dcu.url, "--directory", tmp_path).stdout
+    assert re.fullmatch(
+        r"eiger_\w+_1: no file of it is on the DCU, and no event names an image of it; "
+        r"done with it\n",
+        said,
+    )
+    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+
+
+def wait_until_alive(dcu):
+    for _ in range(2000):
+        try:
+            return state(dcu)
+        except requests.ConnectionError:
+            continue
+    raise AssertionError("the DCU is not back")
+
+
+def test_a_journal_that_says_nothing_is_told(dcu, tmp_path):
+    (tmp_path / ".eiger_x_1.owed").touch()
+    document = answer(dcu.url, "--directory", tmp_path, status=1)
+    assert "this is no journal of a series" in document["errors"][0]
+    assert document["errors"][0].endswith("then remove it")
+
+
+def test_names_that_lead_elsewhere_are_not_fetched(dcu, tmp_path):
+    """A DCU may list anything; what it names stays within the folder."""
+    here = tmp_path / "here"
+    here.mkdir()
+    names = ["../outside.txt", str(tmp_path / "absolute.txt"), "inside.txt"]
+
+    def gap(request):
+        if request.asks("GET filewriter files*"):
+            return Reply.of(names)
+        if request.asks("GET data*"):
+            return Reply(200, b"content", "text/plain")
+        return request.forward()
+
+    proxy = ForeignDcu(dcu.url)
+    proxy.gap = gap
+    try:
+        document = answer(proxy.url, "--all", "--directory", here, status=1)
+    finally:
+        proxy.close()
+    assert len(document["errors"]) == 2
+    assert all("it leads out of" in error for error in document["errors"])
+    assert [path.name for path in tmp_path.rglob("*.txt")] == ["inside.txt"]
 
 
 def test_what_still_does_not_come_is_named(dcu, tmp_path):

@@ -128,7 +128,7 @@ IN_WORDS = (
         "is ended: by abort where its series has no finished point, else by cancel or disarm, "
         "which keep those",
         "of finished points, they are home when the RunEngine is idle",
-        "those of finished points; exit status `abort`",
+        "those of finished points, of a fly scan those that were collected; exit status `abort`",
     ),
     ("`RE.stop()`", "the same", "the same", "the same; exit status `success`"),
     (

@@ -3,6 +3,7 @@
 import contextlib
 import itertools
 import resource
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -64,7 +65,7 @@ def test_more_series_are_owed_than_files_may_be_open(tmp_path):
         for delivery in deliveries:
             delivery.begin_view(1)
             delivery.name_images([0])
-        paths = journal.find([tmp_path])
+        paths = journal.find([tmp_path], linked=False)
         assert len(paths) == SERIES
         # What events name since is noted all the same.
         assert all(journal.read(path).delivery.recorded == 1 for path in paths)
@@ -82,7 +83,7 @@ def test_many_series_of_a_process_that_ended_are_taken_on_once(tmp_path, end):
         command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout.readline() == "owns\n"
-        paths = journal.find([tmp_path])
+        paths = journal.find([tmp_path], linked=False)
         assert len(paths) == SERIES
         assert [journal.take(path) for path in paths] == [None] * SERIES
         if end == "killed":
@@ -113,3 +114,62 @@ def test_many_series_of_a_process_that_ended_are_taken_on_once(tmp_path, end):
             other.keep(had[1].delivery, had[0])
             other.end(had[1].delivery)
     assert hidden(tmp_path) == []
+
+
+def test_a_copy_of_a_journal_is_no_sign_that_its_process_has_ended(tmp_path):
+    folder, copy = tmp_path / "data", tmp_path / "copy"
+    folder.mkdir()
+    mine = journal.Journals(URL)
+    mine.begin(series(folder, 1))
+    shutil.copytree(folder, copy)
+    (path,) = journal.find([copy], linked=False)
+    assert journal.take(path) is None
+    mine.leave()
+    moved = folder.rename(tmp_path / "moved")
+    (path,) = journal.find([moved], linked=False)
+    assert journal.take(path) is not None
+
+
+FORKED = """
+import os, sys
+from pathlib import Path
+import numpy as np
+from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.journal import Journals
+journals = Journals(sys.argv[2])
+for n in range(20):
+    journals.begin(Delivery(f"x_{n}", Path(sys.argv[1]), 1, 1, (2, 2), np.dtype("<u2")))
+reader, writer = os.pipe()
+child = os.fork()
+if child == 0:
+    os.write(writer, b".")
+    sys.stdin.read()
+    os._exit(0)
+os.read(reader, 1)
+print("owns", flush=True)
+if sys.argv[3] == "left":
+    journals.leave()
+    print("left", flush=True)
+    sys.stdin.read()
+os.kill(os.getpid(), 9)
+"""
+
+
+@pytest.mark.parametrize("end", ["killed", "left"])
+def test_a_forked_child_holds_no_lock(tmp_path, end):
+    command = [sys.executable, "-c", FORKED, str(tmp_path), URL, end]
+    with subprocess.Popen(
+        command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout.readline() == "owns\n"
+        if end == "left":
+            assert process.stdout.readline() == "left\n"
+        else:
+            process.wait(20)
+        paths = journal.find([tmp_path], linked=False)
+        assert len(paths) == 20
+        taken = [journal.take(path) for path in paths]
+        assert all(taken)
+        for mine, _ in taken:
+            mine.end()
+        process.stdin.close()

@@ -18,10 +18,11 @@ import requests
 from fault_cell import wait_until_alive
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, journal, open_series
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import DcuUnreachableError, TransferError
+from ophyd_eiger.owed import end_if_left_armed
 from ophyd_eiger.transfer import Transfer
 
 SHORT = Timeouts(connect=5, get=20, files=1, trigger_margin=20)
@@ -497,3 +498,24 @@ def test_files_that_no_event_needs_are_not_waited_for(dcu, patient, tmp_path):
     patient.fetch()
     assert patient.owed == {}
     assert journals(tmp_path / "data") == []
+
+
+def test_a_series_that_was_armed_meanwhile_is_not_disarmed(dcu, device, tmp_path):
+    """What is armed is asked for again, at the last moment before the series of a dead one ends."""
+    device.detector.ntrigger.set(2).wait(10)
+    take(device)
+    (name,) = journals(tmp_path / "data")
+    delivery = journal.read(tmp_path / "data" / name).delivery
+    asked = []
+
+    class Client(DcuClient):
+        def get(self, subsystem, resource):
+            asked.append(resource)
+            if resource == "config/name_pattern" and asked.count(resource) == 2:
+                return {"value": "another_$id"}
+            return super().get(subsystem, resource)
+
+    assert device.detector.state.get() == "ready"
+    assert end_if_left_armed(Client(dcu.url), delivery, 5) == ""
+    assert device.detector.state.get() == "ready"
+    device.unstage().wait(20)
