@@ -44,6 +44,8 @@ _HEADERS = dict(requests.utils.default_headers())
 MOST_CONNECTIONS = 64
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
+# In s: so long bytes of a file that come slowly are gathered before the caller sees them.
+GATHERED_S = 0.5
 # The HTTP status of a part of a file, and what says which part (RFC 9110, 14.4).
 PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -124,7 +126,8 @@ class Body:
     version : str
         What the DCU says that would differ if the file were another one, or nothing.
     read_into : callable
-        Fills a buffer and returns the number of bytes, 0 at the end.
+        Fills a buffer, or what it can of it within `GATHERED_S`, and returns the number of bytes,
+        0 at the end.
     """
 
     start: int
@@ -324,9 +327,11 @@ class DcuClient:
         with self._exchange("GET", url, None, stream=True, headers=headers) as (response, seconds):
             _check_status("GET", url, response)
 
+            gather = _Gatherer(response)
+
             def read_into(buffer: memoryview) -> int:
                 try:
-                    return response.raw.readinto(buffer)
+                    return gather(buffer)
                 except (HTTPError, OSError) as error:
                     _raise_as_ours("GET", url, error, self.timeouts.get, sent=True)
 
@@ -495,6 +500,33 @@ def _body(
             request=f"GET {url}",
         )
     return Body(start, int(match[3]), version, read_into)
+
+
+class _Gatherer:
+    """Fills buffers with a body, as far as its bytes come within `GATHERED_S`."""
+
+    def __init__(self, response: requests.Response) -> None:
+        # A read timeout is for each byte: what drips would fill a buffer in hours. Before urllib3 2
+        # it still does.
+        self._read = getattr(response.raw, "read1", response.raw.read)
+        self._error: Exception | None = None
+
+    def __call__(self, buffer: memoryview) -> int:
+        """Fill a buffer; what came before an error is returned first."""
+        if self._error is not None:
+            raise self._error
+        filled, until = 0, time.monotonic() + GATHERED_S
+        try:
+            while filled < len(buffer) and (piece := self._read(len(buffer) - filled)):
+                buffer[filled : filled + len(piece)] = piece
+                filled += len(piece)
+                if time.monotonic() >= until:
+                    break
+        except (HTTPError, OSError) as error:
+            if not filled:
+                raise
+            self._error = error
+        return filled
 
 
 def _new_adapter() -> HTTPAdapter:

@@ -67,7 +67,8 @@ class Delivery:
     shape, dtype
         Shape (y, x) of an image in pixels, and type of a pixel.
     recorded : int
-        Images that events name so far: the least that must come home.
+        Images that events name so far, or that are known to be taken of a fly scan that ends: the
+        least that must come home.
     ended : bool
         Whether the series is over, and all its files are on the DCU.
     cut_short : bool
@@ -227,10 +228,15 @@ class Delivery:
         names = [self.data_file(number + 1) for number in range(promised)]
         if self.cut_short:
             needed = math.ceil(self.recorded / self.images_per_file)
+            there = [name in listed or name in self.home for name in names]
+            if not self.may_be_empty and any(there):
+                # They are written in their order: one that is not there before another is late.
+                # Where all was over long ago, it may have been deleted.
+                needed = max(needed, len(there) - there[::-1].index(True))
             names = [
                 name
-                for number, name in enumerate(names)
-                if number < needed or name in listed or name in self.home
+                for number, (name, is_there) in enumerate(zip(names, there, strict=True))
+                if number < needed or is_there
             ]
         return [*names, self.master]
 

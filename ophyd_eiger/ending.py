@@ -84,12 +84,18 @@ class Ending:
         )
 
     def _end_exposure(self, series: Series, exposure: Exposure | None) -> None:
-        # A DCU that says nothing of it is taken for one that exposes shortly.
-        frame_time = number_of(self.detector.frame_time.last) or 0.0
         if series.points == 0 and not (exposure and exposure.by == "cancel"):
             self._send_if_served(self.detector.abort)
-        elif frame_time <= LONGEST_CANCEL_S or self.states.needs_more_than_disarm():
-            self._send_if_served(self.detector.cancel, margin=frame_time)
+        elif self.finishes_image():
+            self._send_if_served(self.detector.cancel, margin=self._frame_time())
+
+    def finishes_image(self) -> bool:
+        """Return whether a series with points is ended after the image that is being exposed."""
+        return self._frame_time() <= LONGEST_CANCEL_S or self.states.needs_more_than_disarm()
+
+    def _frame_time(self) -> float:
+        # A DCU that says nothing of it is taken for one that exposes shortly.
+        return number_of(self.detector.frame_time.last) or 0.0
 
     def _send_if_served(self, command: EigerCommand, *, margin: float = 0.0) -> None:
         """Send cancel or abort; a DCU that has no such command is left with disarm."""

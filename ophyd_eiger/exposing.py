@@ -7,6 +7,7 @@ lasts longer than the time between two questions, and the series' end.
 """
 
 import logging
+import math
 import time
 from collections.abc import Callable, Sequence
 
@@ -284,6 +285,27 @@ class Exposing:
                 return True
             flight.wake.wait(STATE_PERIOD_S)
         return False
+
+    def least_taken(self, series: Series, flight: Flight) -> int:
+        """Return how many images of a fly scan are taken at least, before it is ended early."""
+        wanted = flight.events * series.scheme.images
+        if flight.too_early:
+            # Whoever ended it may have lost what was not in files yet.
+            return min(series.delivery.published, wanted)
+        least, _ = self._images_shown(series)
+        if flight.call is None:
+            # Not the state idle: somebody may have disarmed a series that is armed for more.
+            least = max(least, series.triggers_seen * series.scheme.nimages)
+        else:
+            # What its triggers' replies told.
+            least = max(least, flight.count.counted)
+        if flight.call is not None and series.scheme.ntrigger == 1:
+            # Files and monitor may show nothing yet, but the time of these images is over.
+            to_come = (flight.exposed_by - time.monotonic()) / require_number(
+                self.detector.frame_time
+            )
+            least = max(least, wanted - math.ceil(max(to_come, 0)))
+        return min(least, wanted)
 
 
 class _Patience:

@@ -25,8 +25,8 @@ from ophyd_eiger.view import give_name
 
 logger = logging.getLogger(__name__)
 
-# A piece is read to its end before anything is known of it: small ones over a slow line, so that
-# the bytes that come are seen to come, large ones over a fast line, where each costs time.
+# Small pieces over a slow line, so that the bytes that come are seen to come, large ones over a
+# fast line, where each costs time.
 SMALLEST_PIECE, LARGEST_PIECE = 1 << 13, 1 << 20
 FAST_PIECE_S, SLOW_PIECE_S = 0.05, 0.5
 # In bytes: so much of what is here is asked for again before a file is gone on with, and compared.

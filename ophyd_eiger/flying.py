@@ -276,9 +276,15 @@ class Flying:
         # Cancel keeps what is finished; abort, for a series without points, would not.
         series.points = max(flight.points, 1)
         series.interrupted = True
+        # The list of files alone does not tell that one of them is late.
+        least = acquisition.exposing.least_taken(series, flight)
+        is_exposing = series.state == "acquire" and not flight.too_early
+        if is_exposing and acquisition.ending.finishes_image():
+            least = max(least, 1)
+        delivery = series.delivery
+        delivery.recorded = least
         acquisition.ending.end_early(series, flight)
         acquisition.exposing.wait_for_reply(flight.call)
-        delivery = series.delivery
         acquisition.transfer.wait_home(delivery, acquisition.link.client.timeouts.files)
         flight.points = min(delivery.images_home // series.scheme.images, flight.events)
         series.points = flight.points

@@ -16,6 +16,7 @@ from ophyd_eiger.bringing import Bringer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, NotServedError, TransferError
+from ophyd_eiger.fetching import SMALLEST_PIECE
 from ophyd_eiger.journal import Journal, Journals
 
 logger = logging.getLogger(__name__)
@@ -257,6 +258,9 @@ class Transfer:
             # Threads may hang in a download for as long as a request may take; they end by
             # themselves, and the next series gets its own.
             self._thread = None
+        if self._queue:
+            # Those that would have come to it may hang in what is given up.
+            self._begin_fetching(self._queue[0][0].policy.at_once)
         self._state.notify_all()
         for delivery in given_up:
             self._discard(delivery)
@@ -431,7 +435,10 @@ class Transfer:
     # ---- the threads that fetch ----
 
     def _begin_fetching(self, at_once: int) -> None:
-        while self._fetchers < min(at_once, len(self._queue) + len(self._under_way)):
+        # Threads that hang in what was given up bring nothing else.
+        hanging = sum(of not in self._open for of, _ in self._under_way)
+        wanted = len(self._queue) + len(self._under_way) - hanging
+        while self._fetchers - hanging < min(at_once, wanted):
             thread = threading.Thread(
                 target=self._fetch_queued, name=f"{self.name} file", daemon=True
             )
@@ -466,15 +473,19 @@ class Transfer:
 
     def _bring(self, delivery: Delivery, name: str) -> None:
         came = False
+        noted = delivery.reached.get(name, 0)
 
         def proceed(here: int) -> None:
-            nonlocal came
+            nonlocal came, noted
             if delivery not in self._open:
                 raise TransferError(f"{name}: given up after {here} bytes")
             # A file that fails again and again is no progress, however often it is fetched.
             if here > delivery.reached.get(name, 0):
                 came = True
                 delivery.reached[name] = here
+            # Nor is one that drips.
+            if here - noted >= SMALLEST_PIECE:
+                noted = here
                 with self._state:
                     self._note_progress()
 

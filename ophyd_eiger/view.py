@@ -153,7 +153,8 @@ def write_view(
     parts, missing = _map(named, files)
     aside = path.with_name(f".{path.name}.part")
     try:
-        with h5py.File(aside, "w", libver=_LIBVER) as file:
+        # In memory: HDF5 crashes some time after it could not write a file to the end.
+        with h5py.File(path, "w", libver=_LIBVER, driver="core", backing_store=False) as file:
             dataset = _create(file, parts, (total, *shape), np.dtype(dtype))
             dataset.attrs["missing"] = np.array(missing, np.uint32)
             file["entry/data"].attrs["master"] = bare_name(path, master)
@@ -167,7 +168,9 @@ def write_view(
                 shuffle=True,
                 compression="gzip",
             )
-        _add_sum(aside)
+            file.flush()
+            image = file.id.get_file_image()
+        _write(aside, image)
         if replace:
             aside.replace(path)
         else:
@@ -202,10 +205,11 @@ def give_name(aside: Path, final: Path) -> None:
         aside.rename(final)
 
 
-def _add_sum(path: Path) -> None:
-    with path.open("r+b") as file:
-        digest = hashlib.sha256(file.read()).digest()
-        file.write(_SUM_MARK + digest)
+def _write(path: Path, image: bytes) -> None:
+    """Write a file's bytes and their sum."""
+    with path.open("wb") as file:
+        file.write(image)
+        file.write(_SUM_MARK + hashlib.sha256(image).digest())
         file.flush()
         os.fsync(file.fileno())
 

@@ -1,11 +1,15 @@
 """A DCU's data folder as others may serve it: without ranges, with wrong ones, with breaks."""
 
+import contextlib
 import re
 import socket
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+
+# In s: between two bytes of what drips.
+DRIP_S = 0.1
 
 
 @dataclass
@@ -22,6 +26,8 @@ class FileServer:
         After how many bytes of the body each of the next replies breaks off.
     length : bool
         Whether replies say how long they are.
+    drips : int or None
+        After how many bytes of its body a reply goes on a byte at a time.
     etag : str
         The version that replies name; none if empty.
     asked : list of (str, int or None)
@@ -32,6 +38,7 @@ class FileServer:
     ranges: str = "right"
     breaks: list[int] = field(default_factory=list)
     length: bool = True
+    drips: int | None = None
     etag: str = ""
     asked: list[tuple[str, int | None]] = field(default_factory=list)
     url: str = ""
@@ -65,6 +72,7 @@ class FileServer:
 def serving(files: dict[str, bytes], **options: object) -> Iterator[FileServer]:
     """Serve files until the end of the block."""
     server = FileServer(files, **options)
+    over = threading.Event()
     listener = socket.create_server(("127.0.0.1", 0))
     server.url = f"http://127.0.0.1:{listener.getsockname()[1]}"
 
@@ -79,13 +87,19 @@ def serving(files: dict[str, bytes], **options: object) -> Iterator[FileServer]:
                 while b"\r\n\r\n" not in request:
                     request += connection.recv(65536)
                 head, body = server.reply(request)
-                connection.sendall(head + body)
+                at_once = len(body) if server.drips is None else server.drips
+                connection.sendall(head + body[:at_once])
+                with contextlib.suppress(ConnectionError):  # Who asked may leave.
+                    for byte in body[at_once:]:
+                        connection.sendall(bytes([byte]))
+                        over.wait(DRIP_S)
 
     thread = threading.Thread(target=serve)
     thread.start()
     try:
         yield server
     finally:
+        over.set()
         listener.shutdown(socket.SHUT_RDWR)
         listener.close()
         thread.join(20)

@@ -11,7 +11,7 @@ from file_server import serving
 
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import DcuError, FileError, LostReplyError, TransferError
-from ophyd_eiger.fetching import OVERLAP, Download, Handling
+from ophyd_eiger.fetching import OVERLAP, SMALLEST_PIECE, Download, Handling
 
 NAME = "series_1_data_000001.h5"
 CONTENT = np.random.default_rng(7).bytes(5 * OVERLAP + 12345)
@@ -114,6 +114,24 @@ def test_one_that_is_not_wanted_any_more(tmp_path):
         file = download(server, tmp_path)
         with pytest.raises(TransferError, match=r"given up after \d+ bytes"):
             file.fetch(handling(proceed=proceed))
+    file.discard()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_drips_can_be_given_up(tmp_path):
+    """A byte every 0.1 s: a piece would be whole after minutes, and no read times out."""
+    sizes = []
+
+    def proceed(here):
+        sizes.append(here)
+        if here > OVERLAP:
+            raise TransferError(f"given up after {here} bytes")
+
+    with serving({NAME: CONTENT}, drips=OVERLAP) as server:
+        file = download(server, tmp_path)
+        with pytest.raises(TransferError, match="given up"):
+            file.fetch(handling(proceed=proceed))
+    assert OVERLAP < sizes[-1] < OVERLAP + SMALLEST_PIECE
     file.discard()
     assert list(tmp_path.iterdir()) == []
 

@@ -109,6 +109,46 @@ def test_stop_with_success_keeps_what_is_taken(RE, catalog, dcu, eiger):
     assert np.array_equal(found, right(dcu, 2, [[1], [2], [3]]))
 
 
+def test_stop_with_success_waits_for_a_file_that_is_late(RE, catalog, dcu, eiger):
+    """Of a series that is ended early the DCU lists later files first."""
+    eiger.filewriter.nimages_per_file.set(1).wait(10)
+    dcu.faults.set("file-late", file=1, seconds=1)
+    with signals(dcu, most=3) as taken:
+
+        def stop_after_three():
+            while len(taken) < 3:
+                yield from bps.sleep(0.01)
+            threading.Timer(0.3, lambda: eiger.stop(success=True)).start()
+
+        info = TriggerInfo(10, 1, "exts", livetime=0.004)
+        (uid,) = RE(fly_together([eiger], info, stop_after_three))
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    assert np.array_equal(found, right(dcu, 2, [[1], [2], [3]]))
+    assert eiger.owed == {}
+
+
+@pytest.mark.parametrize("trigger", ["ints", "exts"])
+def test_stop_with_success_waits_for_the_only_file(RE, catalog, slow, trigger):
+    """Nothing is published when the series is ended early, and its file is listed late."""
+    dcu, eiger = slow
+    dcu.faults.set("file-late", file=1, seconds=1)
+
+    def stop_soon():
+        threading.Timer(1.2, lambda: eiger.stop(success=True)).start()
+        yield from bps.null()
+
+    pulses = signals(dcu) if trigger == "exts" else contextlib.nullcontext()
+    with pulses:
+        info = TriggerInfo(40, 2, trigger, livetime=0.09, deadtime=0.01)
+        (uid,) = RE(fly_together([eiger], info, stop_soon))
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    (file,) = (each for each in eiger.fetched if "data" in each.path.name)
+    points = file.images // 2
+    assert points > 0
+    assert np.array_equal(found, right(dcu, 2, [[2 * n + 1, 2 * n + 2] for n in range(points)]))
+    assert eiger.owed == {}
+
+
 def test_stop_without_success_fails_complete(RE, dcu, eiger):
     def stop_soon():
         threading.Timer(0.2, eiger.stop).start()

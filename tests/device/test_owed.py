@@ -464,6 +464,21 @@ def patient(dcu, tmp_path):
     device.destroy()
 
 
+def test_downloads_that_hang_do_not_keep_the_next_series_from_home(dcu, device):
+    """As many as there are at once, for longer than anybody waits for a file."""
+    device.configure({"nimages": 4, "filewriter.nimages_per_file": 1})
+    dcu.faults.set("hang", path="GET data/*", times=device.file_policy.at_once)
+    take(device)
+    with pytest.raises(TransferError, match=r"did not come home"):
+        device.unstage().wait(20)
+    take(device)
+    device.unstage().wait(20)
+    assert sum(file.images for file in device.fetched) == 4
+    dcu.faults.clear()
+    device.fetch()
+    assert device.owed == {}
+
+
 @pytest.mark.long
 def test_a_dcu_that_is_gone_for_a_while_costs_no_file(dcu, patient, tmp_path):
     refuse_files(dcu)

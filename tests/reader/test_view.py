@@ -3,6 +3,7 @@
 import os
 import shutil
 import subprocess
+import sys
 import tracemalloc
 
 import h5py
@@ -281,6 +282,55 @@ def test_a_failed_write_leaves_nothing(make, monkeypatch):
 
 def _full_disk(*args, **kwargs):
     raise OSError("No space left on device")
+
+
+FULL = """
+import resource, sys
+from pathlib import Path
+import numpy as np
+from ophyd_eiger.errors import FileError
+from ophyd_eiger.view import Part, write_view
+
+folder, limit = Path(sys.argv[1]), int(sys.argv[2])
+
+def write():
+    files = [Part(folder / f"x_7_data_00000{n + 1}.h5", 3 * n, min(3, 7 - 3 * n)) for n in range(3)]
+    return write_view(
+        folder / "x_7_view.h5", [(0, 7)], files,
+        shape=(37, 53), dtype=np.dtype("u2"), master="x_7_master.h5",
+    )
+
+_, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+resource.setrlimit(resource.RLIMIT_FSIZE, (limit, hard))
+before = sorted(folder.iterdir())
+try:
+    write()
+except FileError as error:
+    print(error)
+print(sorted(folder.iterdir()) == before)
+resource.setrlimit(resource.RLIMIT_FSIZE, (hard, hard))
+print(write())
+"""
+
+
+@pytest.mark.parametrize("limit", [0, 2000, 5000])
+def test_a_full_disk_is_told_and_the_view_is_written_when_there_is_room(make, images, limit):
+    """A limit on the size of files stands for the disk. HDF5 may crash of one: own process."""
+    folder, _ = make(3)
+    done = subprocess.run(
+        [sys.executable, "-c", FULL, str(folder), str(limit)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    told, is_clean, lost = done.stdout.splitlines()
+    view = folder / "x_7_view.h5"
+    assert told.startswith(f"{view}: not written (")
+    assert "File too large" in told
+    assert (is_clean, lost) == ("True", "()")
+    assert np.array_equal(plain(view), images)
+    assert np.array_equal(open_series(view)[:], images)
 
 
 def test_a_folder_that_is_not_there(tmp_path):
