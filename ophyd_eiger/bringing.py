@@ -9,7 +9,7 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
-from ophyd_eiger.check import check_data_file, check_master_file
+from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import (
@@ -76,7 +76,7 @@ class Bringer:
             (delivery, name), Download(self.client, name, delivery.directory / name)
         )
         handling = Handling(
-            lambda path: check_file(delivery, name, path), delivery.policy.apply, proceed, settling
+            lambda path: _check_copy(delivery, name, path), delivery.policy.apply, proceed, settling
         )
         fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
@@ -173,6 +173,14 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     if delivery.images_per_file:
         return 0
     return check_data_file(path, images=delivery.images_in(name))
+
+
+def _check_copy(delivery: Delivery, name: str, path: Path) -> int:
+    """Check a file that was fetched, and more closely where it will be the only one."""
+    images = check_file(delivery, name, path)
+    if delivery.policy.delete_on_dcu and images:
+        check_pixels(path)
+    return images
 
 
 def _images_shown(view: Path) -> int:

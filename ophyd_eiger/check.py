@@ -5,8 +5,12 @@ What passes here may be deleted on the DCU.
 
 from pathlib import Path
 
+import numpy as np
+
+from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.images import check_image, images_of
+from ophyd_eiger.image_file import look_into
+from ophyd_eiger.images import IMAGES, check_image, images_of
 from ophyd_eiger.master import open_hdf5, read_master
 
 
@@ -59,3 +63,24 @@ def check_master_file(path: Path, *, images: int | None) -> None:
     read_master(path)
     if images is not None:
         check_data_file(path, images=images)
+
+
+def check_pixels(path: Path) -> None:
+    """Check that every image of a data file can be decompressed; takes as long as reading it.
+
+    A count that was changed and still decompresses is not seen: an EIGER writes no checksums.
+
+    Parameters
+    ----------
+    path : Path
+        A file that `check_data_file` has found whole.
+
+    Raises
+    ------
+    MissingFileError, FileError, ChunkError, CodecError
+    """
+    images, decompress = look_into(path, IMAGES), codec()
+    pixels = np.empty(images.geometry.shape, images.geometry.dtype)
+    with images.open() as file:
+        for number in range(images.images):
+            images.read(file, number, pixels, codec=decompress)

@@ -1,12 +1,14 @@
 """Asks what a pre-flight check needs to know: the DCU, the disk, and the files that came home.
 
-Of the DCU it asks for `filewriter status/buffer_free` alone; the settings were read before.
+Of the DCU it asks for `filewriter status/buffer_free` alone, and where that is too little for the
+sizes of the files there; the settings were read before.
 What comes of it is `ophyd_eiger.preflight`'s to say.
 """
 
 import logging
 import shutil
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +18,7 @@ from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError, StateError
 from ophyd_eiger.points import Staging
 from ophyd_eiger.policy import FilePolicy
-from ophyd_eiger.preflight import REFUSE, WARN, Check, Facts, Preflight, checks
+from ophyd_eiger.preflight import DCU, OK, REFUSE, WARN, Check, Facts, Preflight, checks
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.required import require_whole
 from ophyd_eiger.signals import EigerSignal
@@ -24,6 +26,9 @@ from ophyd_eiger.states import States
 from ophyd_eiger.triggering import Scheme
 
 logger = logging.getLogger(__name__)
+
+# So many files on the DCU are asked for their sizes, which takes a request each.
+MOST_SIZES = 100
 
 
 class Clearance:
@@ -65,6 +70,8 @@ class Clearance:
             # It may not have followed the last setting at once.
             self._ask(self.states.detector.bit_depth_image)
             found = self._look(scheme, directory, policy)
+        if not found or (DCU, scheme) not in self._told:
+            found = self._with_dcu_files(found)
         for check in found.checks:
             if check.severity == WARN and (check.subject, scheme) not in self._told:
                 self._told.add((check.subject, scheme))
@@ -115,12 +122,38 @@ class Clearance:
         self._ask(self.states.detector.bit_depth_image)
         if not allowed("settings", lambda: self.arming.scheme(staging)):
             return Preflight(self.name, None, refusals)
-        found = self._look(self.arming.scheme(staging), directory, policy)
+        found = self._with_dcu_files(self._look(self.arming.scheme(staging), directory, policy))
         return Preflight(self.name, found.facts, (*refusals, *found.checks))
 
     def _look(self, scheme: Scheme, directory: Path, policy: FilePolicy) -> Preflight:
         facts = self._facts(scheme, directory, policy)
         return Preflight(self.name, facts, checks(facts))
+
+    def _with_dcu_files(self, found: Preflight) -> Preflight:
+        """Return what was found with what clearing the DCU would bring, if there is too little."""
+        is_short = any(check.subject == DCU and check.severity != OK for check in found.checks)
+        if found.facts is None or not is_short:
+            return found
+        facts = replace(found.facts, dcu_files=self._bytes_on_dcu())
+        return Preflight(self.name, facts, checks(facts))
+
+    def _bytes_on_dcu(self) -> float | None:
+        """Return how large the files on the DCU are; None if it does not say, or they are many."""
+        client = self.states.link.client
+        total = 0.0
+        try:
+            names = client.files()
+            if len(names) > MOST_SIZES:
+                return None
+            for name in names:
+                size = client.file_size(name)
+                if size is None:
+                    return None
+                total += size
+        except (RefusedError, ReplyError) as error:
+            logger.debug("%s; clearing the DCU may bring anything", error)
+            return None
+        return total
 
     def _facts(self, scheme: Scheme, directory: Path, policy: FilePolicy) -> Facts:
         detector, filewriter = self.states.detector, self.states.filewriter

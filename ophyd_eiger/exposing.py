@@ -18,6 +18,7 @@ from ophyd_eiger.errors import (
     LostReplyError,
     RefusedError,
     SignalTimeoutError,
+    StateError,
 )
 from ophyd_eiger.points import Exposure, Flight, Series
 from ophyd_eiger.progress import ImageCount
@@ -145,8 +146,22 @@ class Exposing:
         for number, seconds in enumerate(each, start=1):
             if exposure.interrupted:
                 return
-            self._send_trigger(series, seconds, last=sent + number == series.scheme.ntrigger)
+            last, began = sent + number == series.scheme.ntrigger, time.monotonic()
+            self._send_trigger(series, seconds, last=last)
+            is_early = time.monotonic() - began < seconds * PLAUSIBLE_PART
+            suspect = is_early and not last and seconds >= SHORTEST_SUSPECT_S
+            if suspect and series.scheme.mode is TriggerMode.INTS and not exposure.interrupted:
+                self._require_not_ended(series)
             count.count(number * series.scheme.nimages, "trigger reply")
+
+    def _require_not_ended(self, series: Series) -> None:
+        """See that a series is still armed whose trigger replied too early."""
+        if self.states.ask_unless_lost() == "idle":
+            raise StateError(
+                f"{self.name}: series {series.series_id} was ended before its time, by somebody "
+                f"else: {series.points} of {series.scheme.points} points were taken; the next "
+                "trigger arms a new one"
+            )
 
     def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> None:
         timeout = seconds + self.states.link.client.timeouts.trigger_margin

@@ -23,7 +23,8 @@ class FilePolicy:
         while the next scans run: what fails is logged as an error and is in `eiger.owed`, and
         `eiger.wait_for_files()` raises it.
     delete_on_dcu : bool
-        Whether a file is deleted on the DCU after its copy is proven good.
+        Whether a file is deleted on the DCU after its copy is proven good: each of its images was
+        decompressed.
     mode : int, optional
         Permissions of the files, as in 0o440; those of the process if not given.
     owner : str, optional

@@ -68,6 +68,8 @@ class Facts:
         Whether each is deleted on the DCU as soon as its copy is proven good.
     limits_week : bool
         Whether the firmware may refuse series of more than a week.
+    dcu_files : float or None
+        Bytes of the files on the DCU, which clearing it would bring.
     """
 
     device: str
@@ -87,6 +89,7 @@ class Facts:
     copied: bool
     deleted: bool
     limits_week: bool
+    dcu_files: float | None = None
 
     @property
     def plain_image(self) -> float | None:
@@ -235,27 +238,32 @@ def _room(
     total, (y, x) = facts.scheme.total, facts.shape
     wanted = total * likely + y * x * MASTER_PIXEL
     needs, there_is = f"about {_bytes(wanted)}", _bytes(free)
-    fewer = "" if total == 1 else ", or take fewer images a series"
+    least_wanted = total * least
+    must = least_wanted if least_wanted > free and not facts.deleted else wanted
+    cure = what_to_do if total == 1 else f"{what_to_do}, or take fewer images a series"
+    if subject == DCU and facts.dcu_files is not None and free + facts.dcu_files < must:
+        brings = f"clearing the DCU would bring no more than {_bytes(facts.dcu_files)}"
+        cure = brings if total == 1 else f"take fewer images a series; {brings}"
     if facts.deleted and subject == DCU and wanted > free:
         sentence = (
             f"{there_is} are free {where}, and {_images(total)} need about {_bytes(wanted)} "
             f"({_bytes(likely)} an image, {facts.assumption}): they fit only if files come home, "
-            f"and are deleted, as fast as images are taken; else {what_to_do}{fewer}"
+            f"and are deleted, as fast as images are taken; else {cure}"
         )
         yield Check(subject, needs, there_is, WARN, sentence)
-    elif total * least > free:
+    elif least_wanted > free:
         how = f" even if each shrank to 1/{LARGEST_RATIO:g}, the most that LZ4 can"
         sentence = (
             f"{there_is} are free {where}, and {_images(total)} of {x} x {y} pixels of "
-            f"{facts.bits} bit need {_bytes(total * least)}"
-            f"{how if facts.compressed else ', as they are not compressed'}: {what_to_do}{fewer}"
+            f"{facts.bits} bit need {_bytes(least_wanted)}"
+            f"{how if facts.compressed else ', as they are not compressed'}: {cure}"
         )
         yield Check(subject, needs, there_is, REFUSE, sentence)
     elif wanted > free:
         sentence = (
             f"{there_is} are free {where}, and {_images(total)} with their master file need about "
             f"{_bytes(wanted)} ({_bytes(likely)} an image, {facts.assumption}); what does not fit "
-            f"{'is lost' if subject == DCU else 'stays on the DCU'}: {what_to_do}{fewer}"
+            f"{'is lost' if subject == DCU else 'stays on the DCU'}: {cure}"
         )
         yield Check(subject, needs, there_is, WARN, sentence)
     else:

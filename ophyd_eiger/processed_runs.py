@@ -131,7 +131,8 @@ def _numbers(run: Any, reduced: "Reduced") -> Iterator[tuple[str, Any]]:
     }
     for key, values in named.items():
         shape = list(values.shape[2:])
-        keys[key] = _scalar("array" if shape else "number", "<f8") | {"shape": shape}
+        dtype, dtype_numpy = ("integer", "<i8") if values.dtype.kind in "iu" else ("number", "<f8")
+        keys[key] = _scalar("array" if shape else dtype, dtype_numpy) | {"shape": shape}
         if shape:
             keys[key]["dims"] = ["bin"]
     moved = _scalars_of_events(reduced)
@@ -176,14 +177,14 @@ def _scalar(dtype: str, dtype_numpy: str) -> dict[str, Any]:
 def _scalars_of_events(reduced: "Reduced") -> dict[str, Any]:
     """Return the keys of numbers that the parent's events have: motors, times."""
     events = reduced.run.events
-    return {
-        key: _scalar("number", "<f8")
-        for key in events[0].data
-        if all(
-            isinstance(event.data.get(key), (int, float)) and not isinstance(event.data[key], bool)
-            for event in events
-        )
-    }
+    keys = {}
+    for key in events[0].data:
+        values = [event.data.get(key) for event in events]
+        if all(type(value) is int for value in values):
+            keys[key] = _scalar("integer", "<i8")
+        elif all(isinstance(value, (int, float)) and type(value) is not bool for value in values):
+            keys[key] = _scalar("number", "<f8")
+    return keys
 
 
 def _pictures(run: Any, reduced: "Reduced", directory: Path) -> Iterator[tuple[str, Any]]:

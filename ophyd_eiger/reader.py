@@ -99,13 +99,15 @@ class Series(Stack):
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} files missing" if self.missing else ""
+        missing += f", {self.gap} images not there" if self.gap else ""
         return f"<Series {self.path.name}: {self.shape} {self.dtype}{missing}>"
 
     def _repr_html_(self) -> str:
         from ophyd_eiger.pictures import as_html
 
         facts = {"file": self.path, "images": len(self), "pixels (y, x)": self.shape[1:]}
-        facts |= {"type": self.dtype, "missing": len(self.missing)}
+        facts |= {"type": self.dtype, "files missing": len(self.missing)}
+        facts |= {"images not there": self.gap}
         return as_html(self, facts)
 
     def show(self, what: int | str = 0, **look: Any) -> "Picture":

@@ -3,6 +3,7 @@
 What `reader.Series` makes an array of. Files are opened when they are needed and closed again.
 """
 
+import contextlib
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -141,8 +142,19 @@ class Stack:
 
     @property
     def missing(self) -> tuple[Path, ...]:
-        """Data files that the master or the view names and that are not there."""
+        """Data files that the master or the view names and that are not there.
+
+        Images that never came are in no file: `gap` says how many images are lacking.
+        """
         return self.survey.missing
+
+    @property
+    def gap(self) -> int:
+        """How many of its images are not there, as they never came or as their file is missing."""
+        images = self.survey.images
+        # A file may be promised more images than it has got by now.
+        there = (range(n.start, min(n.stop, images)) for n in self.survey.there())
+        return images - sum(map(len, there))
 
     @property
     def there(self) -> np.ndarray:
@@ -239,13 +251,14 @@ class Stack:
         ends = sorted({numbers[0], numbers[-1]} if isinstance(numbers, range) else numbers)
         ends = ends[0], ends[-1]
         self.check_there(ends[0], ends[1] + 1)
-        survey = self.survey
-        try:
+        survey, found = self.survey, None
+        # What is raised below is not chained to this: it would name two images for one error.
+        with contextlib.suppress(MissingFileError):
             for number in ends:
                 part = self.part_of(survey, number)
                 self._check_written(part, number)
             found = [(place, n, self.part_of(survey, n)) for place, n in enumerate(numbers)]
-        except MissingFileError:
+        if found is None:
             survey = self.refresh().survey
             found = [(place, n, self.part_of(survey, n)) for place, n in enumerate(numbers)]
         if 0 in box.shape:

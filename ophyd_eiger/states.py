@@ -117,6 +117,12 @@ class States:
         state = self.detector.state.get()
         if isinstance(error, NotServedError):
             hint = f"external signals are left: {self.name}.detector.trigger_mode.set('exts')"
+        elif state == "error":
+            hint = (
+                f"{self.name}.recover() (or `ophyd-eiger recover`) brings it back with its settings"
+            )
+        elif state == "na":
+            hint = f"it was restarted; {self.name}.recover() brings it back with its settings"
         else:
             hint = "somebody may have ended the series, and the next trigger arms a new one"
         return StateError(f"{error}; the state is {state!r}: {hint}")

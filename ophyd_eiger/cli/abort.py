@@ -54,7 +54,9 @@ def command(call: Call, keep: bool) -> None:
         "files": files,
     }
     call.give(document, *([] if call.as_json else [_shown(before, state, sent, writer, files)]))
-    if state in ("na", "error"):
+    if state == "error":
+        call.say(f"it is in an error; ophyd-eiger recover {dcu.url} brings it back")
+    if state == "na":
         call.say(f"it has to be initialized: ophyd-eiger initialize {dcu.url}")
     if dcu.is_busy(state):
         call.say(f"it did not end: ophyd-eiger initialize --force {dcu.url} does")

@@ -56,9 +56,9 @@ _STATES = {
     ),
     "error": (
         Severity.FAULT,
-        "nothing but initialize leads out of it",
-        "ophyd-eiger initialize {url} (settings become defaults); if it comes back, see "
-        "status/error and restart the DCU",
+        "no series can be taken",
+        "ophyd-eiger recover {url} (keeps the settings); if it comes back, see status/error and "
+        "restart the DCU",
     ),
     "idle": (Severity.OK, "initialized, not armed", ""),
     "ready": (
@@ -122,6 +122,12 @@ def _state(replies: Replies) -> Finding:
     return Finding(severity, "state", text, advice=advice.format(url=replies.url))
 
 
+def _way_back(replies: Replies) -> str:
+    """Return the command that leads out of an error; recover does nothing where all is well."""
+    command = "recover" if replies.state == "error" else "initialize"
+    return f"ophyd-eiger {command} {replies.url}"
+
+
 def _unanswered(replies: Replies) -> Iterator[Finding]:
     for subsystem, failure in replies.silent.items():
         yield Finding(
@@ -144,7 +150,7 @@ def _errors(replies: Replies) -> Iterator[Finding]:
         listed = [one for one in listed if not _is_critical(replies, f"{subsystem}/status/{one}")]
         if listed:
             text = f"{subsystem}/status/error names {', '.join(map(str, listed))}"
-            advice = f"mend that, then ophyd-eiger initialize {replies.url}"
+            advice = f"mend that, then {_way_back(replies)}"
             yield Finding(Severity.FAULT, "error", text, advice=advice)
 
 
@@ -240,7 +246,7 @@ def _filewriter(replies: Replies) -> Iterator[Finding]:
             Severity.FAULT,
             "file writer",
             "state error: images were lost",
-            advice=f"make room for files, then ophyd-eiger initialize {replies.url}",
+            advice=f"make room for files, then {_way_back(replies)}",
         )
     elif state != "disabled":
         # That it is disabled is told with the settings.

@@ -137,6 +137,8 @@ def _heard(catalog: str) -> Iterator[None]:
         raise Failed(
             f"{error}; catalogs need: pip install 'ophyd-eiger[databroker]'", "ImportError"
         ) from error
+    # The key that may be in a URL is nobody else's business.
+    catalog = catalog.partition("?")[0]
     try:
         yield
     except (httpx.HTTPError, LookupError) as error:
@@ -148,9 +150,31 @@ def _heard(catalog: str) -> Iterator[None]:
 
 
 def _opened(catalog: str) -> Any:
+    """Return the client of a catalog.
+
+    Raises
+    ------
+    Failed
+        If the server wants a key, or is none of tiled.
+    """
+    import httpx
     from tiled.client import from_profile, from_uri
 
-    return from_uri(catalog) if "://" in catalog else from_profile(catalog)
+    shown = catalog.partition("?")[0]
+    try:
+        return from_uri(catalog) if "://" in catalog else from_profile(catalog)
+    except RuntimeError as error:
+        if "API key" not in str(error):
+            raise
+        raise Failed(
+            f"{shown}: this server wants an API key: set TILED_API_KEY, or give the URL as "
+            f"{shown}?api_key=...",
+            type(error).__name__,
+        ) from error
+    except httpx.HTTPStatusError as error:
+        if error.response.status_code != httpx.codes.NOT_FOUND:
+            raise
+        raise Failed(f"{shown}: {error}; is this a tiled server?", type(error).__name__) from error
 
 
 def _searched(client: Any, options: dict[str, Any]) -> Any:

@@ -8,12 +8,13 @@ import click
 from ophyd_eiger.cli.arrays import load_array
 from ophyd_eiger.cli.common import Call, Failed, file_command
 from ophyd_eiger.cli.words import plural
+from ophyd_eiger.errors import FileError
 
 _NO_RINGS = "none"
 
 
 @file_command("show")
-@click.argument("file", type=click.Path(exists=True, dir_okay=False, path_type=Path))
+@click.argument("file", type=click.Path(exists=True, path_type=Path))
 @click.option("--image", type=click.IntRange(1), metavar="N", help="Which image, from 1; else 1.")
 @click.option(
     "--of",
@@ -54,7 +55,7 @@ def command(
     rings: str | None,
     output: Path | None,
 ) -> None:
-    """Draw FILE into a PNG: the master file of a series, a view, or a data file.
+    """Draw FILE into a PNG: the master file of a series, a view, a data file, or a folder.
 
     Masked pixels are red, and count nowhere.
     """
@@ -70,13 +71,19 @@ def command(
         rings=_rings(rings),
     )
     series = open_series(file)
+    if isinstance(look.rings, list):
+        _require_geometry(series.master_path)
+    stem = file.resolve().name if file.is_dir() else file.stem
+    path = output or Path(f"{stem}_{what or image or 1}.png")
+    if path.exists():
+        raise Failed(f"{path}: exists already; give another name by --output", "FileError")
     with call.working(f"drawing {plural(len(series), 'image')}"):
         try:
             picture = show(series, what or (image or 1) - 1, look)
         except IndexError as error:
-            raise Failed(str(error), "IndexError") from error
-        named = what or f"{image or 1}"
-        path = picture.save(output or Path(f"{file.stem}_{named}.png"))
+            has = f"it has images 1 to {len(series)}" if len(series) else "it has no images"
+            raise Failed(f"{file}: image {image or 1} asked for, {has}", "IndexError") from error
+        picture.save(path)
     document: dict[str, Any] = {
         "file": str(file),
         "images": len(series),
@@ -84,6 +91,21 @@ def command(
         "picture": str(path),
     }
     call.give(document, str(path))
+
+
+def _require_geometry(master: Path) -> None:
+    """See that rings can be drawn, as a geometry can be given in Python only."""
+    from ophyd_eiger.geometry import read_geometry
+
+    try:
+        read_geometry(master)
+    except FileError as error:
+        reason = str(error).partition("; give a")[0]
+        raise Failed(
+            f"{reason}; leave rings out (--rings none), and before the next series tell the "
+            "detector: ophyd-eiger set URL detector_distance=... beam_center_x=...",
+            type(error).__name__,
+        ) from error
 
 
 def _rings(given: str | None) -> bool | list[float]:

@@ -97,10 +97,15 @@ def test_state_error(either, run):
         either.put("detector/command/trigger")
     said = run("doctor", either.url, "--json")
     assert said.status == 4
-    assert found(said, "state")[0] == "fault"
+    severity, _, advice = found(said, "state")
+    assert severity == "fault"
+    assert advice.startswith(f"ophyd-eiger recover {either.url} (keeps the settings)")
+    assert "initialize" not in advice
     if "eiger2" not in either.model:
         # The reason; an EIGER2 has none.
-        assert "error on request" in found(said, "error")[1]
+        _, text, advice = found(said, "error")
+        assert "error on request" in text
+        assert advice == f"mend that, then ophyd-eiger recover {either.url}"
 
 
 @pytest.mark.parametrize(

@@ -32,7 +32,14 @@ def test_a_picture_is_drawn_here(run, master, tmp_path):
         assert png.format == "PNG"
     said = run("show", master)
     assert said.status == 1
-    assert "x_7_master_1.png: not written (File exists)" in said.err
+    assert "x_7_master_1.png: exists already; give another name by --output" in said.err
+
+
+def test_a_folder_is_taken_too(run, master, tmp_path):
+    said = run("show", master.parent, "--image", 2, "--json")
+    facts = {"file": str(master.parent), "images": 2, "shape": [37, 53]}
+    assert said.json == {**facts, "picture": f"{master.parent.name}_2.png"}
+    assert (tmp_path / "here" / said.json["picture"]).stat().st_size > 5000
 
 
 @pytest.mark.parametrize("what", ["sum", "max", "sums", "overview"])
@@ -51,7 +58,7 @@ def test_options_that_do_not_fit(run, master, tmp_path):
     assert run("show", master, "--image", 0).status == 2
     said = run("show", master, "--image", 3, "--json")
     assert said.status == 1
-    assert "it has 0 to 1" in said.json["error"]["message"]
+    assert "image 3 asked for, it has images 1 to 2" in said.json["error"]["message"]
     (tmp_path / "no.npy").write_bytes(b"none")
     said = run("show", master, "--mask", tmp_path / "no.npy")
     assert said.status == 1
@@ -59,6 +66,9 @@ def test_options_that_do_not_fit(run, master, tmp_path):
     said = run("show", master, "--rings", "2.5")
     assert said.status == 1
     assert "x_7_master.h5: it does not say beam_center_x" in said.err
+    assert "leave rings out (--rings none)" in said.err
+    assert "ophyd-eiger set URL detector_distance=" in said.err
+    assert "ScatteringGeometry" not in said.err
     assert list((tmp_path / "here").iterdir()) == []
 
 

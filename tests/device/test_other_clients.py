@@ -8,6 +8,7 @@ import bluesky.plans as bp
 import pytest
 import requests
 
+import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
 from ophyd_eiger.signals import LimitError
@@ -180,6 +181,35 @@ def test_a_series_that_somebody_ended_is_told_and_the_next_trigger_arms_anew(
     eiger.trigger().wait(10)
     assert eiger.read()["eiger_series_id"]["value"] == 2
     eiger.unstage().wait(20)
+
+
+def test_a_refused_trigger_says_what_leads_out_of_an_error(dcu, eiger):
+    dcu.faults.set("error", image=1)
+    eiger.stage().wait(10)
+    with pytest.raises(StateError, match=r"the state is 'error': eiger\.recover\(\) \(or") as told:
+        eiger.trigger().wait(10)
+    assert "arms a new one" not in str(told.value)
+    eiger.unstage().wait(20)
+
+
+def test_an_exposure_that_somebody_ends_is_no_point(tmp_path):
+    """The trigger's reply comes as of an exposure that was taken, but much too early."""
+    with sim_dcu.serve("eiger-500k", time_scale=1, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        eiger.configure({"frame_time": 30, "count_time": 29, "ntrigger": 3})
+        eiger.stage().wait(20)
+        trigger = eiger.trigger()
+        while eiger.detector.state.get() != "acquire":
+            assert not trigger.done
+        put_command(dcu, "abort")
+        with pytest.raises(
+            StateError, match=r"series 1 was ended before its time, by somebody else"
+        ):
+            trigger.wait(20)
+        with pytest.raises(NotStagedError, match="no images were taken"):
+            eiger.read()
+        eiger.unstage().wait(20)
+        eiger.destroy()
 
 
 def test_abort_by_hand_between_two_points(dcu, eiger):

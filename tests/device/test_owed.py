@@ -191,16 +191,25 @@ def test_files_are_deleted_on_the_dcu_only_if_asked(RE, dcu, eiger, assert_right
 
 
 @pytest.mark.parametrize(
-    "fault", ["file-short", "file-truncated", "file-corrupt:offset=12", "file-truncated:file=0"]
+    "fault",
+    [
+        "file-short",
+        "file-truncated",
+        "file-corrupt:offset=12",
+        # Its blocks are as long as they say, but cannot be decompressed.
+        "file-corrupt:file=1,image=1",
+        "file-truncated:file=0",
+    ],
 )
 def test_a_copy_that_is_not_proven_good_deletes_nothing(RE, dcu, device, tmp_path, fault):
     name, _, rest = fault.partition(":")
     dcu.faults.set(name, **dict(part.split("=") for part in rest.split(",") if part))
     device.file_policy = FilePolicy(delete_on_dcu=True)
     take(device)
-    with pytest.raises(TransferError):
+    with pytest.raises(TransferError) as raised:
         device.unstage().wait(20)
     (bad,) = next(iter(device.owed.values()))
+    assert bad in str(raised.value)
     assert bad in device.link.client.files()
     assert bad not in named(tmp_path / "data")
 

@@ -49,7 +49,7 @@ def test_what_cannot_fit_on_the_dcu_is_not_armed(tmp_path, requests_sent):
             PreflightError,
             match=rf"8 MB are free for files on the DCU, and {most + 1} images of 1030 x 514 "
             r"pixels of 32 bit need 8(\.\d+)? MB even if each shrank to 1/255, the most.*"
-            r"eiger\.filewriter\.clear\.set\(1\).*or take fewer images",
+            r"can: take fewer images a series; clearing the DCU would bring no more than 0 B",
         ) as caught:
             eiger.stage().wait(10)
         assert report.refusals[0] in str(caught.value)
@@ -58,7 +58,18 @@ def test_what_cannot_fit_on_the_dcu_is_not_armed(tmp_path, requests_sent):
         # Not staged, and nothing to put back.
         eiger.detector.nimages.set(1).wait(10)
         eiger.stage().wait(10)
+        eiger.trigger().wait(20)
         eiger.unstage().wait(20)
+        # What fitted fits no more, and would again.
+        eiger.detector.nimages.set(most).wait(10)
+        (refusal,) = eiger.preflight().refusals
+        assert re.search(r"eiger\.filewriter\.clear\.set\(1\).*or take fewer images", refusal)
+        assert "would bring" not in refusal
+        eiger.detector.nimages.set(most + 1).wait(10)
+        (refusal,) = eiger.preflight().refusals
+        there = sum(path.stat().st_size for path in (tmp_path / "data").glob("*_[md]a*.h5"))
+        assert refusal.endswith(f"would bring no more than {there / 1e6:.3g} MB")
+        assert "filewriter.clear" not in refusal
         eiger.destroy()
 
 

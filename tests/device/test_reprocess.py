@@ -147,7 +147,7 @@ def dead_address():
         yield f"http://127.0.0.1:{bound.getsockname()[1]}"
 
 
-def test_a_run_just_taken_is_reprocessed(eiger, dcu, RE, catalog, tmp_path):
+def test_a_run_just_taken_is_reprocessed(eiger, dcu, RE, catalog, tmp_path, caplog):
     """In the session that took it, from databroker, into databroker."""
     eiger.configure({"nimages": 2})
     (uid,) = RE(bp.count([eiger], 2))
@@ -157,4 +157,8 @@ def test_a_run_just_taken_is_reprocessed(eiger, dcu, RE, catalog, tmp_path):
     good = np.where(reduced.run.detector_mask != 0, 0, oracle).astype(np.uint64)
     read = catalog[reduced.parameters["new_uid"]].primary.read()
     assert np.array_equal(read["eiger_image_sum"], good.sum(axis=(2, 3)).ravel())
+    # Databroker logs a column that is not of the type that was promised.
+    assert "actually has dtype" not in caplog.text
+    assert read["eiger_series_id"].dtype == np.int64
+    assert list(read["eiger_series_id"]) == [1, 1, 2, 2]
     assert reduced.run.metadata["configuration"]["eiger_detector_nimages"] == 2

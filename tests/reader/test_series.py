@@ -147,6 +147,8 @@ def test_repr_says_what_it_is(series) -> None:
     (master.parent / "x_7_data_000003.h5").unlink()
     text = repr(open_series(master))
     assert text == "<Series x_7_master.h5: (6, 37, 53) uint16, 1 files missing>"
+    (master.parent / "x_7_data_000001.h5").unlink()
+    assert repr(open_series(master)).endswith("2 files missing, 3 images not there>")
 
 
 # ---- where images are

@@ -184,7 +184,7 @@ def test_a_file_that_comes_later_is_shown_then(make, images):
     filled[2:5] = 65535
     assert np.array_equal(plain(view), filled)
     series = open_series(view)
-    assert series.missing == (files[1].path,)
+    assert (series.missing, series.gap) == ((files[1].path,), 3)
     assert series.files == (files[0].path, files[2].path)
     assert np.array_equal(series[:2], images[1:3])
     assert np.array_equal(series[5], images[6])
@@ -211,6 +211,13 @@ def test_images_that_never_came(make, images):
     for number in (4, 5):
         with pytest.raises(MissingFileError, match=f"image {number + 1} of 7 did not come"):
             series[number]
+    # No file is missing, yet two images are.
+    assert (series.missing, series.gap) == ((), 2)
+    assert list(series.there) == [0, 1, 2, 3, 6]
+    assert repr(series).endswith(" uint16, 2 images not there>")
+    with pytest.raises(MissingFileError, match="image 5 of 7 did not come") as told:
+        series.sum()
+    assert told.value.__context__ is None
     with pytest.raises(IndexError, match=r"images 7 to 7 asked for, it has 0 to 6"):
         series[7]
 

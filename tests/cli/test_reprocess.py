@@ -1,0 +1,47 @@
+"""`ophyd-eiger reprocess` at servers that have no runs for it."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
+
+
+def refused(address):
+    """Return what the command says on stderr, in a process of its own: tiled leaves sockets."""
+    environment = {key: value for key, value in os.environ.items() if key != "TILED_API_KEY"}
+    done = subprocess.run(
+        [COMMAND, "reprocess", address],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+        env=environment,
+    )
+    assert done.returncode == 1
+    return done.stderr
+
+
+def test_without_a_key_it_says_how_to_give_one(tiled):
+    address = str(tiled.context.api_uri)
+    assert refused(address) == (
+        f"Error: {address}: this server wants an API key: set TILED_API_KEY, or give the URL as "
+        f"{address}?api_key=...\n"
+    )
+
+
+@pytest.mark.long
+def test_a_key_that_is_wrong_is_not_repeated(tiled):
+    said = refused(f"{tiled.context.api_uri}?api_key=abc123")
+    assert "Invalid API key" in said
+    assert "abc123" not in said
+
+
+@pytest.mark.long
+def test_a_server_that_is_none_of_tiled(web_server):
+    said = refused(web_server)
+    assert said.startswith(f"Error: {web_server}: 404")
+    assert said.endswith("is this a tiled server?\n")
