@@ -28,7 +28,9 @@ def main() -> None:
     cells: dict[tuple[str, str], dict[str, list[str]]] = collections.defaultdict(dict)
     count = 0
     for case in ET.parse(sys.argv[1]).iter("testcase"):
-        match = re.fullmatch(r"test_nothing\w+\[(.+)-(eiger2?-500k)-(step|fly)\]", case.get("name"))
+        match = re.fullmatch(
+            r"test_nothing\w+\[(.+)-(eiger2?-500k)-(step|fly)\]", case.get("name") or ""
+        )
         if not match:
             continue
         count += 1
