@@ -17,7 +17,7 @@ CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "ti
 # The analysis side, each knowing those before it at most.
 ANALYSIS = (
     *("errors", "regions", "indexing", "parallel", "chunks", "codecs", "master", "images"),
-    *("series_metadata", "geometry", "check", "view", "image_file", "virtual_master", "survey"),
+    *("series_metadata", "geometry", "image_file", "check", "view", "virtual_master", "survey"),
     *("source", "reductions", "run_reductions", "stack", "pictures", "reader", "handlers"),
     *("archives", "run_documents", "runs"),
 )
