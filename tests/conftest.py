@@ -13,6 +13,8 @@ sys.path.insert(0, str(Path(__file__).parent))
 from tiled_servers import tiled_server
 
 
+# Before xdist's own, which looks for the groups.
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Choose the generation of some tests, and begin with what may take longest.
 
