@@ -110,16 +110,17 @@ class Regions:
             good = width * height - int(np.count_nonzero(masked[rows, columns]))
             self._regions.append(_Region(roi, rows, columns, good))
 
-    def numbers(self, image: np.ndarray, full: int) -> dict[str, float]:
+    def numbers(self, image: np.ndarray, full: int | None) -> dict[str, float]:
         """Return the numbers of an image, by the names of `keys`; NaN where there is no pixel.
 
         Parameters
         ----------
-        image : numpy.ndarray of unsigned integers, shape (y, x)
+        image : numpy.ndarray of unsigned integers or floats, shape (y, x)
             Contiguous. Worked on in place if it is writable, and left as it was.
-        full : int
+        full : int or None
             What a saturated pixel holds, 2^bits - 1. An image of a type that holds more, as an
-            EIGER1's monitor gives it, has the largest value of that type there.
+            EIGER1's monitor gives it, has the largest value of that type there. None where values
+            are counts no more, as behind a flat field: then no number of saturated pixels.
         """
         if not image.flags.writeable:
             image = image.copy()
@@ -131,20 +132,22 @@ class Regions:
         finally:
             flat[self._masked] = held
 
-    def _numbers(self, image: np.ndarray, full: int) -> dict[str, float]:
+    def _numbers(self, image: np.ndarray, full: int | None) -> dict[str, float]:
         found: dict[str, float] = {}
-        highest = int(image.max())
+        wide = np.float64 if image.dtype.kind == "f" else np.uint64
+        highest = image.max().item()
         for region in self._regions:
             values = image[region.rows, region.columns]
-            if highest > full:
+            if full is not None and highest > full:
                 values = np.minimum(values, image.dtype.type(full))
             total = most = mean = math.nan
             if region.pixels:
                 whole = values.size == image.size
-                most = float(min(highest, full) if whole else values.max())
-                total = float(values.sum(dtype=np.uint64))
+                most = float(values.max() if full is None or not whole else min(highest, full))
+                total = float(values.sum(dtype=wide))
                 mean = total / region.pixels
             for quantity, number in zip(QUANTITIES, (total, most, mean), strict=True):
                 found[f"{region.name}_{quantity}"] = number
-        found[SATURATED] = float(np.count_nonzero(image >= full)) if highest >= full else 0.0
+        if full is not None:
+            found[SATURATED] = float(np.count_nonzero(image >= full)) if highest >= full else 0.0
         return found

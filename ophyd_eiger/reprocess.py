@@ -16,6 +16,7 @@ import numpy as np
 
 from ophyd_eiger.errors import EigerError, NoImagesError, RunError
 from ophyd_eiger.geometry import ScatteringGeometry
+from ophyd_eiger.regions import SATURATED
 from ophyd_eiger.run_documents import is_run
 from ophyd_eiger.run_reductions import PROFILE_UNITS, Numbers, Profile, Projections, Reduction
 from ophyd_eiger.runs import EigerRun, open_run
@@ -70,7 +71,8 @@ class Reduced:
         The run that was worked on.
     numbers : dict of str to numpy.ndarray
         Of each image, float64 of shape (events, images): `image_sum`, `image_max`, `image_mean`,
-        the same of each region; `profile` has shape (events, images, bins).
+        the same of each region; `saturated`, the pixels that are not left out and hold the largest
+        value of their type, which count as that; `profile` has shape (events, images, bins).
     pictures : dict of str to numpy.ndarray
         Of all images together, shape (y, x): `total`, `maximum`; 0 where pixels are left out.
     mask : numpy.ndarray of bool, shape (y, x)
@@ -178,7 +180,11 @@ def reduce_run(
             )
         of_event: dict[str, list[Any]] = {}
         for image in event:
+            image.reshape(-1)[masked] = 0
+            saturated = float(np.count_nonzero(image == np.iinfo(image.dtype).max))
+            of_event.setdefault(SATURATED, []).append(saturated)
             good = image if factors is None else image * factors
+            # A factor there may be anything.
             good.reshape(-1)[masked] = 0
             for use in uses:
                 for name, value in use.add(good).items():

@@ -12,7 +12,7 @@ import numpy as np
 
 from ophyd_eiger.errors import EigerError, RegionError
 from ophyd_eiger.geometry import ScatteringGeometry
-from ophyd_eiger.regions import Box, check_inside, checked_rois
+from ophyd_eiger.regions import Regions, checked_rois
 
 PROFILE_UNITS = ("q_A^-1", "2th_deg", "r_mm")
 WHOLE = "image"
@@ -49,28 +49,14 @@ class Numbers:
     def __init__(
         self, mask: np.ndarray, rois: Mapping[str, Iterable[int] | None] | None = None
     ) -> None:
-        checked: dict[str, Box | None] = {WHOLE: None, **checked_rois(rois or {}, "reprocess")}
         if WHOLE in (rois or {}):
             raise RegionError(f"reprocess: {WHOLE!r} is the whole image; give another name")
-        shape: Any = mask.shape
-        check_inside(checked, shape, "reprocess")
-        self._regions: dict[str, tuple[tuple[slice, slice], int]] = {}
-        for name, box in checked.items():
-            x0, y0, width, height = box or (0, 0, shape[1], shape[0])
-            where = (slice(y0, y0 + height), slice(x0, x0 + width))
-            self._regions[name] = (where, int(np.count_nonzero(~mask[where])))
+        checked = {WHOLE: None, **checked_rois(rois or {}, "reprocess")}
+        self._regions = Regions(checked, mask, "reprocess")
 
     def add(self, image: np.ndarray) -> dict[str, Any]:
         """Return the numbers of an image, NaN where a region has no good pixel."""
-        found: dict[str, Any] = {}
-        wide = np.float64 if image.dtype.kind == "f" else np.uint64
-        for name, (where, good) in self._regions.items():
-            values = image[where]
-            total = float(values.sum(dtype=wide)) if good else math.nan
-            found[f"{name}_sum"] = total
-            found[f"{name}_max"] = float(values.max()) if good else math.nan
-            found[f"{name}_mean"] = total / good if good else math.nan
-        return found
+        return self._regions.numbers(image, None)
 
     def result(self) -> dict[str, np.ndarray]:
         """Return nothing: each image has its own."""

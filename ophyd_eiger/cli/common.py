@@ -242,6 +242,22 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
     raise failed
 
 
+_JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")
+_OF_A_DCU = (
+    click.argument("url", type=Address()),
+    click.option(
+        "--timeout",
+        type=click.FloatRange(0, min_open=True),
+        metavar="S",
+        help="How long the DCU may take for what this command waits for, in s.",
+    ),
+    click.option(
+        "--api-version", metavar="V", help="The version in the URLs; else the DCU is asked."
+    ),
+    _JSON,
+)
+
+
 def dcu_command(name: str, **attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
     """Make a command of a function that gets a `Call` and its own arguments and options.
 
@@ -252,54 +268,32 @@ def dcu_command(name: str, **attributes: Any) -> Callable[[Callable[..., None]],
     **attributes
         As of `click.command`.
     """
+    return _command(name, _OF_A_DCU, attributes)
 
+
+def file_command(name: str, **attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
+    """Make a command that asks no DCU; parameters as of `dcu_command`."""
+    return _command(name, (_JSON,), attributes)
+
+
+def _command(
+    name: str, options: tuple[Callable, ...], attributes: dict[str, Any]
+) -> Callable[[Callable[..., None]], click.Command]:
     def decorate(function: Callable[..., None]) -> click.Command:
         @functools.wraps(function)
         def run(
-            url: str, timeout: float | None, api_version: str | None, as_json: bool, **own: Any
+            as_json: bool,
+            url: str = "",
+            timeout: float | None = None,
+            api_version: str | None = None,
+            **own: Any,
         ) -> None:
             with _as_exit_status(as_json):
                 function(Call(url, timeout, api_version, as_json), **own)
 
-        options = (
-            click.argument("url", type=Address()),
-            click.option(
-                "--timeout",
-                type=click.FloatRange(0, min_open=True),
-                metavar="S",
-                help="How long the DCU may take for what this command waits for, in s.",
-            ),
-            click.option(
-                "--api-version", metavar="V", help="The version in the URLs; else the DCU is asked."
-            ),
-            click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout."),
-        )
         decorated: Any = run
         for option in reversed(options):
             decorated = option(decorated)
         return click.command(name, epilog=EXIT_STATUSES, **attributes)(decorated)
-
-    return decorate
-
-
-def file_command(name: str, **attributes: Any) -> Callable[[Callable[..., None]], click.Command]:
-    """Make a command that asks no DCU of a function that gets a `Call` and its own arguments.
-
-    Parameters
-    ----------
-    name : str
-        What is typed.
-    **attributes
-        As of `click.command`.
-    """
-
-    def decorate(function: Callable[..., None]) -> click.Command:
-        @functools.wraps(function)
-        def run(as_json: bool, **own: Any) -> None:
-            with _as_exit_status(as_json):
-                function(Call("", as_json=as_json), **own)
-
-        option = click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")
-        return click.command(name, epilog=EXIT_STATUSES, **attributes)(option(run))
 
     return decorate

@@ -2,11 +2,19 @@
 
 import contextlib
 import copy
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
-from event_model import DocumentNames, schema_validators
+from event_model import (
+    DocumentNames,
+    schema_validators,
+    unpack_datum_page,
+    unpack_event_page,
+)
+
+from ophyd_eiger.handlers import EigerHandler
 
 
 @contextlib.contextmanager
@@ -23,6 +31,37 @@ def recorded(RE) -> Iterator[list]:
         yield documents
     finally:
         RE.unsubscribe(token)
+
+
+def images_of_events(documents: list, key: str) -> Iterator[tuple[dict, Callable[[], np.ndarray]]]:
+    """Give each event of a run with Resource and Datum, and what reads its images by our handler.
+
+    Parameters
+    ----------
+    documents : list of (name, document)
+        Of one run.
+    key : str
+        The data key of the images.
+    """
+    resources = {doc["uid"]: doc for name, doc in documents if name == "resource"}
+    datums: dict[str, dict] = {}
+    events: list[dict] = []
+    for name, doc in documents:
+        if name == "datum":
+            datums[doc["datum_id"]] = doc
+        elif name == "datum_page":
+            datums.update((each["datum_id"], each) for each in unpack_datum_page(doc))
+        elif name == "event":
+            events.append(doc)
+        elif name == "event_page":
+            events += unpack_event_page(doc)
+    for event in events:
+        datum = datums[event["data"][key]]
+        resource = resources[datum["resource"]]
+        handler = EigerHandler(
+            Path(resource["root"]) / resource["resource_path"], **resource["resource_kwargs"]
+        )
+        yield event, lambda of=handler, datum=datum: of(**datum["datum_kwargs"]).compute()
 
 
 def read_through_tiled(documents: list, client: Any, *keys: str) -> list[np.ndarray]:

@@ -13,14 +13,13 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-import event_model
 import numpy as np
 import psutil
 from bluesky import RunEngine
+from catalogs import images_of_events
 
 from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.errors import EigerError
-from ophyd_eiger.handlers import EigerHandler
 
 PHASES = ("connect", "stage", "first trigger", "mid-series", "last trigger", "disarm", "transfer")
 POINTS, IMAGES = 3, 2
@@ -231,33 +230,14 @@ class Scan:
         )
 
     def _compare(self, outcome: Outcome) -> None:
-        resources: dict[str, dict] = {}
-        datums: dict[str, dict] = {}
-        events: list[dict] = []
-        for name, doc in self.documents:
-            if name == "resource":
-                resources[doc["uid"]] = doc
-            elif name == "datum":
-                datums[doc["datum_id"]] = doc
-            elif name == "event":
-                events.append(doc)
-            elif name == "event_page":
-                events += event_model.unpack_event_page(doc)
-            elif name == "datum_page":
-                datums.update((d["datum_id"], d) for d in event_model.unpack_datum_page(doc))
-        outcome.events = len(events)
         taken: dict[int, int] = {}
-        for event in events:
+        for event, read in images_of_events(self.documents, "eiger_image"):
+            outcome.events += 1
             series_id = event["data"]["eiger_series_id"]
             first = taken.get(series_id, 0)
             taken[series_id] = first + IMAGES
-            datum = datums[event["data"]["eiger_image"]]
-            resource = resources[datum["resource"]]
-            handler = EigerHandler(
-                Path(resource["root"]) / resource["resource_path"], **resource["resource_kwargs"]
-            )
             try:
-                images = handler(**datum["datum_kwargs"]).compute()
+                images = read()
             except (EigerError, OSError) as error:
                 outcome.unread.append(str(error))
                 continue

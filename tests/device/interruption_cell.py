@@ -22,12 +22,12 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
-import event_model
 import numpy as np
 import requests
 from bluesky import RunEngine
 from bluesky.suspenders import SuspendBoolHigh
 from bluesky.utils import RunEngineInterrupted
+from catalogs import images_of_events
 from interruption_rules import COMMANDS, EXPOSURE_S, LONGEST_S, MODES, POINTS
 from ophyd import Signal
 from ophyd.sim import SynAxis
@@ -35,7 +35,6 @@ from signals_at_the_input import signals
 
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import EigerError
-from ophyd_eiger.handlers import EigerHandler
 
 # bluesky counts a second Ctrl-C only if it comes 0.1 s after the first, as a hand's does.
 BETWEEN_KEYS_S = 0.15
@@ -362,31 +361,13 @@ class Scan:
         return "" if right and not outcome.unread else f"{outcome} {outcome.unread}"
 
     def _look(self, outcome: Outcome) -> None:
-        resources: dict[str, dict] = {}
-        datums: dict[str, dict] = {}
-        events: list[dict] = []
         for name, doc in self.documents:
-            if name == "resource":
-                resources[doc["uid"]] = doc
-            elif name == "datum":
-                datums[doc["datum_id"]] = doc
-            elif name == "datum_page":
-                datums.update((d["datum_id"], d) for d in event_model.unpack_datum_page(doc))
-            elif name == "event":
-                events.append(doc)
-            elif name == "event_page":
-                events += event_model.unpack_event_page(doc)
-            elif name == "stop":
+            if name == "stop":
                 outcome.exit_status = doc["exit_status"]
-        outcome.events = len(events)
-        for event in events:
-            datum = datums[event["data"]["eiger_image"]]
-            resource = resources[datum["resource"]]
-            handler = EigerHandler(
-                Path(resource["root"]) / resource["resource_path"], **resource["resource_kwargs"]
-            )
+        for event, read in images_of_events(self.documents, "eiger_image"):
+            outcome.events += 1
             try:
-                (image,) = handler(**datum["datum_kwargs"]).compute()
+                (image,) = read()
             except (EigerError, OSError) as error:
                 outcome.unread.append(str(error))
                 continue

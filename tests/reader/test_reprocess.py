@@ -287,6 +287,9 @@ def test_numbers_are_those_of_plain_numpy(make, masks):
     x0, y0, width, height = BOX
     box = good[:, :, y0 : y0 + height, x0 : x0 + width]
     assert np.array_equal(reduced.numbers["peak_sum"], box.sum(axis=(2, 3)))
+    saturated = np.count_nonzero(good == 65535, axis=(2, 3))
+    assert saturated.any() == (masks in ("user", "none"))
+    assert np.array_equal(reduced.numbers["saturated"], saturated)
     assert np.array_equal(reduced.pictures["total"], good.sum(axis=(0, 1)))
     assert reduced.pictures["total"].dtype == np.uint64
     assert np.array_equal(reduced.pictures["maximum"], good.max(axis=(0, 1)))
