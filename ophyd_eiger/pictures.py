@@ -251,7 +251,7 @@ class _Drawing:
         norm = LogNorm(_lowest(image, self.masked, top), top) if self._look.log else None
         height, width = image.shape
         picture = ax.imshow(
-            # Where nothing was counted there is no logarithm: as dark as one photon.
+            # Where nothing was counted there is no logarithm: the darkest.
             np.ma.maximum(shown, norm.vmin) if norm is not None and norm.vmin else shown,
             cmap=colormaps[BACKGROUND].with_extremes(bad=BAD),
             norm=norm or Normalize(0, top),
@@ -337,9 +337,10 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str
 
 
 def _lowest(image: np.ndarray, masked: np.ndarray, top: float) -> float:
+    """Return the counts that are darkest: half of the fewest, so that these are seen."""
     good = image[~masked & (image > 0)]
     lowest = max(float(good.min()), 1.0) if good.size else 1.0
-    return min(lowest, top / 2)
+    return min(lowest, top) / 2
 
 
 def _figure(width: float, height: float) -> "Figure":

@@ -2,16 +2,12 @@
 
 import dataclasses
 import sys
-from typing import TYPE_CHECKING, Any
 
 import click
 
 from ophyd_eiger.cli.common import Call, dcu_command
 from ophyd_eiger.errors import StateError
-from ophyd_eiger.recovery_report import RUNGS, RecoveryReport
-
-if TYPE_CHECKING:
-    from ophyd_eiger.tended import TendedDevice
+from ophyd_eiger.recovery_report import RUNGS
 
 
 @dcu_command("recover")
@@ -39,7 +35,10 @@ def command(call: Call, up_to: str, yes: bool) -> None:
         call.url, name="eiger", api_version=call.api_version, timeouts=call.timeouts("initialize")
     )
     try:
-        report = _climb(eiger, up_to, call)
+        # What it does is logged as it does it.
+        status = eiger.recover(up_to)
+        status.wait()
+        report = status.report
     finally:
         eiger.destroy()
     document = {
@@ -58,17 +57,3 @@ def _ask(state: str) -> None:
     if not sys.stdin.isatty():
         raise StateError(f"the state is {state!r}: somebody may be taking data; --yes ends it")
     click.confirm(f"the state is {state!r}: is nobody taking data? End it", abort=True, err=True)
-
-
-def _climb(eiger: "TendedDevice", up_to: str, call: Call) -> RecoveryReport:
-    status = eiger.recover(up_to)
-    shown: list[Any] = []
-
-    def show(**_: Any) -> None:
-        for rung in status.report.rungs[len(shown) :]:
-            shown.append(rung)
-            call.say(f"  {rung}")
-
-    status.watch(show)
-    status.wait()
-    return status.report

@@ -47,9 +47,9 @@ def command(call: Call, interval: float, count: int | None) -> None:
     """Show state, images, files, room, temperature and humidity until Ctrl-C.
 
     On a terminal the display is refreshed in place; else each poll is a line, with --json a
-    JSON object in a line. A DCU that goes away is waited for. Images are those that the
-    monitor holds, if it is enabled. Nothing is changed, nothing but GET is sent: an EIGER
-    measures its temperature at status_update only, which EigerDetector and doctor send.
+    JSON object in a line. A DCU that goes away is waited for. The monitor's newest image
+    stays the newest while it is disabled. Nothing is changed, nothing but GET is sent: an
+    EIGER measures its temperature at status_update only, which EigerDetector and doctor send.
     """
     call = dataclasses.replace(call, timeout=call.timeout or PATIENCE_S)
     dcu = call.dcu()
@@ -121,9 +121,10 @@ def rows(snapshot: "Snapshot") -> list[tuple[str, str]]:
     found = [("state", str(snapshot.state))]
     if snapshot.image is not None:
         rate = "" if not snapshot.image_rate else f", {snapshot.image_rate:.3g} a second"
-        found.append(("images", f"series {snapshot.series} image {snapshot.image}{rate}"))
+        newest = f"newest is series {snapshot.series} image {snapshot.image}"
+        found.append(("monitor", f"{newest}{rate}"))
     elif snapshot.kept is not None:
-        found.append(("images", "none in the monitor"))
+        found.append(("monitor", "no image"))
     if snapshot.files is not None:
         writer = f", file writer {snapshot.filewriter}" if snapshot.filewriter else ""
         found.append(("files", f"{snapshot.files} on the DCU{writer}"))

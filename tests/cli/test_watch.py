@@ -41,7 +41,7 @@ def test_a_line_for_each_poll(dcu, run, between):
     said = run("watch", dcu.url, "--count", "2")
     assert said.status == 0
     first, second = said.out.splitlines()
-    assert re.match(r"\d\d:\d\d:\d\d  idle  .*none in the monitor.*  files 0 on the DCU", first)
+    assert re.match(r"\d\d:\d\d:\d\d  idle  .*monitor no image.*  files 0 on the DCU", first)
     assert "series 1 image 3" in second
     assert "files 2 on the DCU, file writer ready" in second
     assert re.search(r"temperature \d\d\.\d °C", second)
