@@ -351,8 +351,8 @@ def _whole(opened: Callable[..., Series], master: Path) -> Found:
     if series.missing:
         names = ", ".join(file.name for file in series.missing)
         raise MissingFileError(
-            f"{master}: {names} missing; ophyd_eiger.open_series reads the {len(series)} images "
-            "before"
+            f"{master}: {names} missing; ophyd_eiger.open_series reads the "
+            f"{len(series) - series.gap} images of the other files"
         )
     return Found(series, range(len(series)))
 
