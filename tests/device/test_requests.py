@@ -76,6 +76,14 @@ def test_files(RE, eiger, requests_sent):
     ]
 
 
+def test_no_list_is_asked_for_that_can_tell_nothing_new(RE, dcu, eiger, requests_sent):
+    """All files are listed and on their way, for longer than from one list to the next."""
+    dcu.faults.set("late", path="GET data/*", seconds=1.5)
+    requests_sent.clear()
+    RE(bp.count([eiger], 1))
+    assert requests_sent(files=True).count("GET filewriter files") == 1
+
+
 def test_a_put_reads_back_what_its_reply_names(eiger, requests_sent):
     requests_sent.clear()
     eiger.detector.photon_energy.set(12400).wait(10)
