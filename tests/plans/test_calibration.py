@@ -144,6 +144,7 @@ def test_threshold_scan_finds_the_beams_energy(dcu, model, eiger, engine, energy
     assert f"{off:.0f} eV ({off / result.photon_energy:.1%}) above the detector's" in str(result)
 
 
+@pytest.mark.long
 def test_no_s_curve_is_no_energy(dcu, model, eiger, engine):
     before = settings(dcu, model)
     thresholds = np.linspace(4000, 9000, 8).tolist()
