@@ -4,7 +4,9 @@ from eiger_plans.arming import armed_once
 from eiger_plans.care import suspenders
 from eiger_plans.exposures import exposure_series
 from eiger_plans.files import files_home
+from eiger_plans.raster import raster
 from eiger_plans.recovery import recover
+from eiger_plans.rotation import rotation
 from eiger_plans.series import series
 from eiger_plans.simulated_motor import SimulatedMotor
 
@@ -13,7 +15,9 @@ __all__ = [
     "armed_once",
     "exposure_series",
     "files_home",
+    "raster",
     "recover",
+    "rotation",
     "series",
     "suspenders",
 ]
