@@ -1,8 +1,23 @@
 """Bluesky plans for what people do with an EIGER."""
 
+from eiger_plans.arming import armed_once
 from eiger_plans.care import suspenders
+from eiger_plans.exposures import exposure_series
 from eiger_plans.files import files_home
+from eiger_plans.raster import raster
 from eiger_plans.recovery import recover
+from eiger_plans.rotation import rotation
 from eiger_plans.series import series
+from eiger_plans.simulated_motor import SimulatedMotor
 
-__all__ = ["files_home", "recover", "series", "suspenders"]
+__all__ = [
+    "SimulatedMotor",
+    "armed_once",
+    "exposure_series",
+    "files_home",
+    "raster",
+    "recover",
+    "rotation",
+    "series",
+    "suspenders",
+]
