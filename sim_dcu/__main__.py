@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from sim_dcu import fault_table
+from sim_dcu.beam import DEFAULT_ENERGY, HIGHEST_ENERGY, LOWEST_ENERGY, SCENES
 from sim_dcu.fault_kinds import FaultError
 from sim_dcu.filestore import CAPACITY
 from sim_dcu.models import MODELS
@@ -24,6 +25,8 @@ except ModuleNotFoundError as missing:
 
 # In s; Python's own is 5 ms, half of what an answer may take while a series is written.
 SWITCH_INTERVAL = 0.001
+# Of --beam-energy: the monochromator follows the detector's photon_energy.
+FOLLOW = "follow"
 
 
 def _whole(text: str) -> int:
@@ -54,11 +57,22 @@ def _seed(text: str) -> int:
     return seed
 
 
-def _time_scale(text: str) -> float:
-    scale = _number(text)
-    if not (math.isfinite(scale) and scale >= 0):
+def _factor(text: str) -> float:
+    factor = _number(text)
+    if not (math.isfinite(factor) and factor >= 0):
         raise argparse.ArgumentTypeError(f"{text} is not a finite number of 0 or more")
-    return scale
+    return factor
+
+
+def _energy(text: str) -> float | None:
+    if text == FOLLOW:
+        return None
+    energy = _number(text)
+    if not LOWEST_ENERGY <= energy <= HIGHEST_ENERGY:
+        raise argparse.ArgumentTypeError(
+            f"{text} is neither {FOLLOW} nor from {LOWEST_ENERGY:g} to {HIGHEST_ENERGY:g} eV"
+        )
+    return energy
 
 
 def _bytes(text: str) -> int:
@@ -119,7 +133,7 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--time-scale",
-        type=_time_scale,
+        type=_factor,
         default=1.0,
         metavar="F",
         help="factor on every wait of the detector: 1 as a real one, 0 none (default: %(default)s)",
@@ -143,6 +157,26 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--sim-api", action="store_true", help="answer under /sim to other machines too"
+    )
+    parser.add_argument(
+        "--scene",
+        choices=SCENES,
+        default=SCENES[0],
+        help="what the detector sees (default: %(default)s)",
+    )
+    parser.add_argument(
+        "--flux",
+        type=_factor,
+        default=1.0,
+        metavar="F",
+        help="factor on the scene's photons, 0 is a closed shutter (default: %(default)g)",
+    )
+    parser.add_argument(
+        "--beam-energy",
+        type=_energy,
+        default=DEFAULT_ENERGY,
+        metavar="EV",
+        help=f"of the beam's photons; {FOLLOW}: photon_energy is it (default: %(default)g eV)",
     )
     parser.add_argument(
         "--fault",
@@ -186,6 +220,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             sim_api=chosen.sim_api,
             data_quota=chosen.data_quota,
             faults=chosen.fault,
+            scene=chosen.scene,
+            flux=chosen.flux,
+            beam_energy=chosen.beam_energy,
         )
     except OSError as error:
         # One with a file's name is about the data folder.

@@ -10,6 +10,7 @@ from typing import Any
 
 import numpy as np
 
+from sim_dcu.beam import DEFAULT_BEAM, Beam
 from sim_dcu.clock import Clock
 from sim_dcu.detector import Detector
 from sim_dcu.faults import Faults
@@ -18,6 +19,7 @@ from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.monitor import Monitor
 from sim_dcu.parameters import MissingError, RefusedError, UnknownResourceError
+from sim_dcu.scene.sensor import Planted
 from sim_dcu.series_control import SIGNAL_OF_MODE
 from sim_dcu.states import State
 from sim_dcu.stream import Stream
@@ -46,6 +48,8 @@ class Dcu:
         generation's own.
     data_quota : int
         What the files may take together, in bytes.
+    beam : Beam
+        What shines on the detector.
 
     Attributes
     ----------
@@ -63,6 +67,7 @@ class Dcu:
         initialized: bool = False,
         api_version: str | None = None,
         data_quota: int = CAPACITY,
+        beam: Beam = DEFAULT_BEAM,
     ):
         if model not in MODELS:
             raise ValueError(f"model {model!r} is not one of {', '.join(MODELS)}")
@@ -80,6 +85,7 @@ class Dcu:
         self.stream = Stream(self._machine, interfaces)
         self.detector = Detector(self._machine, MODELS[model], seed, self.filewriter)
         self.detector.series.takers = (self.monitor, self.stream)
+        self.detector.series.beam = beam
         self.system = System(self._machine, interfaces, ApiLog(), self._restart)
         self._subsystems: dict[str, Subsystem] = {
             "detector": self.detector,
@@ -184,6 +190,29 @@ class Dcu:
             Where no such series was armed, or it has no such image.
         """
         return self.detector.series.image(series_id, number)
+
+    def planted(self, series_id: int) -> Planted:
+        """Return what is planted in the pixels that the newest series of that id reads out.
+
+        Raises
+        ------
+        KeyError
+            Where no such series was armed.
+        """
+        return self.detector.series.planted(series_id)
+
+    @property
+    def beam(self) -> Beam:
+        """What shines on the detector from the next arm on."""
+        with self.lock:
+            return self.detector.series.beam
+
+    def set_beam(self, beam: Beam) -> None:
+        """Have another beam shine on the detector from the next arm on."""
+        with self.lock:
+            self.detector.series.beam = beam
+            # As much is to be made ready as after a change of the configuration.
+            self.detector.series.note_change()
 
     def pulse(self) -> bool:
         """Give an external trigger (exts); return whether the detector took it."""

@@ -158,6 +158,16 @@ class DetectorConfig:
             values["nimages"], values["ntrigger"] = 1, max(1, values["ntrigger"] - 1)
         return {**self._firmware.tables.file_values(self._model), **values}
 
+    @property
+    def whole(self) -> tuple[int, int]:
+        """The shape (y, x) of the whole detector in pixels."""
+        return self._calibration.shape(WHOLE)
+
+    @property
+    def origin(self) -> tuple[int, int]:
+        """(row, column) of the first pixel that is read out, in the whole detector."""
+        return self._calibration.origin(self.store["roi_mode"])
+
     def settle(self) -> None:
         """Bring what is final only after arm up to date."""
         self.store.update(self._rules.derived(self.store.values(), ""))

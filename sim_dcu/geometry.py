@@ -8,17 +8,23 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sim_dcu.scene import Purpose, random_bytes
+from sim_dcu.random_numbers import Purpose, random_bytes
 
 # What the bits of a pixel mask mean (SIMPLON API reference 1.3, detector configuration).
 GAP = 1 << 0
 DEAD = 1 << 1
+UNDER_RESPONDING = 1 << 2
 OVER_RESPONDING = 1 << 3
 NOISY = 1 << 4
 
 # Bad pixels of one module by mask bit. About 30 in a million, an estimate: an EIGER 500K reported
 # 8 excluded pixels, an EIGER 9M 961 beside its gaps.
 BAD_PIXELS = ((DEAD, 8), (OVER_RESPONDING, 4), (NOISY, 4))
+# Those of one module that have gone bad since, which the factory's mask does not know: estimates.
+NEW_BAD_PIXELS = ((DEAD, 3), (UNDER_RESPONDING, 2), (OVER_RESPONDING, 3), (NOISY, 2))
+
+# The flat field's factors differ from 1 by half steps of this part of it.
+FLATFIELD_STEPS = 1 << 15
 
 
 @dataclass(frozen=True)
@@ -157,8 +163,32 @@ def default_pixel_mask(
         0 for good pixels; bit 0 in the gaps; bits 1, 3 and 4 on a few dead, over-responding and
         noisy pixels (`BAD_PIXELS`).
     """
+    return _mask_of(BAD_PIXELS, modules_x, modules_y, seed, generation)
+
+
+def planted_pixel_mask(
+    modules_x: int, modules_y: int, seed: int, generation: Generation = EIGER1
+) -> np.ndarray:
+    """Return what a mask should say: that of the factory, with what has gone bad since.
+
+    Returns
+    -------
+    numpy.ndarray of uint32, shape (y, x)
+        As of `default_pixel_mask`, with the pixels of `NEW_BAD_PIXELS`.
+    """
+    return _mask_of((*BAD_PIXELS, *NEW_BAD_PIXELS), modules_x, modules_y, seed, generation)
+
+
+def _mask_of(
+    kinds: tuple[tuple[int, int], ...],
+    modules_x: int,
+    modules_y: int,
+    seed: int,
+    generation: Generation,
+) -> np.ndarray:
+    """Return a mask with bad pixels in each module; more kinds leave those before in place."""
     mask = np.full(detector_size(modules_x, modules_y, generation), GAP, dtype="<u4")
-    bits = [bit for bit, count in BAD_PIXELS for _ in range(count)]
+    bits = [bit for bit, count in kinds for _ in range(count)]
     for index, (row, column) in enumerate(module_origins(modules_x, modules_y, generation)):
         mask[row : row + generation.module_y, column : column + generation.module_x] = 0
         places = _distinct_places(seed, index, len(bits), generation.module_x * generation.module_y)
@@ -188,11 +218,23 @@ def default_flatfield(
     numpy.ndarray of float32, shape (y, x)
         The factor each pixel's counts are multiplied with.
     """
-    flatfield = np.ones(detector_size(modules_x, modules_y, generation), dtype="<f4")
+    shape = detector_size(modules_x, modules_y, generation)
+    flatfield = np.ones(shape, dtype="<f4")
+    steps = response_bytes(modules_x, modules_y, generation).astype("<f4") - np.float32(127.5)
+    for row, column in module_origins(modules_x, modules_y, generation):
+        module = (
+            slice(row, row + generation.module_y),
+            slice(column, column + generation.module_x),
+        )
+        flatfield[module] += steps[module] / np.float32(FLATFIELD_STEPS)
+    return flatfield
+
+
+def response_bytes(modules_x: int, modules_y: int, generation: Generation = EIGER1) -> np.ndarray:
+    """Return what the flat field follows from: uint8, (y, x); 0 in the gaps."""
+    drawn = np.zeros(detector_size(modules_x, modules_y, generation), dtype=np.uint8)
     shape = (generation.module_y, generation.module_x)
     for index, (row, column) in enumerate(module_origins(modules_x, modules_y, generation)):
         raw = random_bytes(0, Purpose.FLATFIELD, 0, index, shape[0] * shape[1]).reshape(shape)
-        steps = raw.astype("<f4") - np.float32(127.5)
-        rows, columns = slice(row, row + shape[0]), slice(column, column + shape[1])
-        flatfield[rows, columns] += steps / np.float32(1 << 15)
-    return flatfield
+        drawn[row : row + shape[0], column : column + shape[1]] = raw
+    return drawn

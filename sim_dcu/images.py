@@ -9,6 +9,7 @@ import struct
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -47,6 +48,7 @@ class ImageSource:
 
     def __init__(self, series: ArmedSeries) -> None:
         self._series = series
+        self._count_time = float(series.detector["count_time"])
         self._compression = layout_of(series).compression(series)
         # Of a chunk, big-endian as in real files: the image's size and a block's size in bytes.
         self._header = b""
@@ -81,12 +83,22 @@ class ImageSource:
             series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, self._block_count
         )
         picked = (choice & (scene.POOL_IMAGES - 1)).tolist()
+        exposure = series.exposure(number)
+        if exposure != self._count_time:
+            return self._alone(scene.PoolKey.of(series, exposure), picked)
         places = self.ready.result()
         if not self._compression.in_blocks:
             return self._one_block(places, picked)
         parts = [self._header]
         parts += [blocks[which] for blocks, which in zip(places, picked, strict=True)]
         return b"".join(parts)
+
+    def _alone(self, key: scene.PoolKey, picked: list[int]) -> bytes:
+        """Return the chunk of an image with an exposure of its own, for which there is no pool."""
+        image = _developed(key, _picked_numbers(key, picked).reshape(key.shape))
+        if self._compression is codec.NONE:
+            return image.tobytes()
+        return codec.compressed(image, self._compression)
 
     def _one_block(self, places: list[tuple[Piece, ...]], picked: list[int]) -> bytes:
         """Return the chunk of an image that is compressed as a whole."""
@@ -177,33 +189,115 @@ def _split(stream: bytes, count: int) -> list[bytes]:
 
 
 def _pool_image(key: scene.PoolKey, number: int) -> np.ndarray:
-    """Return one image of the pool, shape (y, x), with one look-up a pixel."""
-    tables = _look_up_tables(key.count_time, key.bits)
+    """Return one image of the pool, shape (y, x)."""
     raw = scene.random_bytes(
         key.seed, scene.Purpose.POOL, 0, number, 2 * key.shape[0] * key.shape[1]
     )
-    index = _first_entries(key.shape) + raw.view("<u2").reshape(key.shape)
-    image = tables.take(index)
+    return _developed(key, raw.view("<u2").reshape(key.shape))
+
+
+def _picked_numbers(key: scene.PoolKey, picked: list[int]) -> np.ndarray:
+    """Return the random numbers of an image: each block's from one image of the pool."""
+    numbers = np.empty(key.shape[0] * key.shape[1], dtype="<u2")
+    for place, number in enumerate(picked):
+        block = numbers[place * key.block_pixels : (place + 1) * key.block_pixels].view(np.uint8)
+        skipped = 2 * place * key.block_pixels
+        block[:] = scene.random_bytes(
+            key.seed, scene.Purpose.POOL, 0, number, block.size, skipped=skipped
+        )
+    return numbers
+
+
+def _developed(key: scene.PoolKey, numbers: np.ndarray) -> np.ndarray:
+    """Return the image that stands behind random numbers, with one look-up a pixel."""
+    image = _look_up_tables(key).take(_first_entries(_View.of(key)) + numbers)
+    image = image.astype(f"<u{key.bits // 8}")
+    if key.flatfield is not None:
+        # Of most scenes nearly all pixels are empty.
+        lit = np.flatnonzero(image)
+        counts = image.ravel()[lit]
+        fits = counts < key.counting.most
+        factors = key.flatfield.ravel()[lit[fits]].astype(np.float64)
+        corrected = np.floor(counts[fits] * factors + 0.5)
+        image.ravel()[lit[fits]] = corrected.clip(0, key.counting.most)
     if key.masked is not None:
         image[key.masked] = key.masked_count
     return image
 
 
-@functools.lru_cache(maxsize=1)
-def _look_up_tables(count_time: float, bits: int) -> np.ndarray:
-    """Return every level's count for every random number, one level after the other."""
-    numbers = 1 << scene.RANDOM_BITS
-    columns = []
-    for table in scene.level_tables(count_time):
-        steps = np.bincount(np.array(table.thresholds, dtype=np.int64), minlength=numbers)
-        counts = table.lowest + np.cumsum(steps)
-        columns.append(np.minimum(counts, (1 << bits) - 1).astype(f"<u{bits // 8}"))
-    return np.concatenate(columns)
+@dataclass(frozen=True)
+class _View:
+    """What the place of a pixel's tables follows from; as of `scene.PoolKey`."""
+
+    name: str
+    seed: int
+    whole: tuple[int, int]
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, key: scene.PoolKey) -> "_View":
+        return cls(key.scene, key.seed, key.whole, key.origin, key.shape)
 
 
 @functools.lru_cache(maxsize=1)
-def _first_entries(shape: tuple[int, int]) -> np.ndarray:
-    """Return where each pixel's level starts in the look-up tables, shape (y, x)."""
-    rows, columns = (np.arange(1 - size, size, 2, dtype=np.int64) ** 2 for size in shape)
-    levels = np.digitize(np.add.outer(rows, columns), scene.LEVEL_BOUNDS)
-    return levels.astype(np.uint32) << np.uint32(scene.RANDOM_BITS)
+def _look_up_tables(key: scene.PoolKey) -> np.ndarray:
+    """Return the count for every random number, one of the scene's cells after the other.
+
+    As of the detector, before the flat field and the mask.
+    """
+    counting, runs, lengths = key.counting, [], []
+    for cell in _present(_View.of(key)).tolist():
+        table = key.table(*divmod(cell, scene.sensor.KINDS))
+        ends = (*table.thresholds, 1 << scene.RANDOM_BITS)
+        photons = table.lowest + table.step * np.arange(len(ends), dtype=np.float64)
+        runs.append(_counts(counting, photons))
+        lengths.append(np.diff(ends, prepend=0))
+    counts = np.concatenate(runs)
+    # The smaller the tables, the more of them are near the processor.
+    counts = counts.astype(np.min_scalar_type(int(counts.max())))
+    return np.repeat(counts, np.concatenate(lengths))
+
+
+def _counts(counting: scene.Counting, photons: np.ndarray) -> np.ndarray:
+    """Return what pixels with so many photons read, int64, corrected for the count rate."""
+    blind, most = counting.blind, counting.most
+    counts = np.floor(photons / (1 + photons * blind) + 0.5)
+    limit = counting.counters_hold
+    if counting.cutoff is None:
+        return np.where(counts > limit, most, counts.clip(max=most)).astype(np.int64)
+    seeing = 1 - counts * blind
+    fits = (counts <= limit) & (seeing > 0)
+    corrected = np.full(counts.shape, most, dtype=np.float64)
+    corrected[fits] = np.floor(counts[fits] / seeing[fits] + 0.5)
+    corrected[corrected > counting.cutoff] = most
+    return corrected.clip(max=most).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=2)
+def _cells(view: _View) -> np.ndarray:
+    """Return each pixel's level x `KINDS` + kind, uint16, shape (y, x)."""
+    kinds = scene.sensor.kinds(view.seed, view.whole, view.origin, view.shape).astype(np.uint16)
+    if view.name == "flat":
+        return kinds
+    rows, columns = (
+        (np.arange(1 - size, size, 2, dtype=np.int64) ** 2)[first : first + part]
+        for first, part, size in zip(view.origin, view.shape, view.whole, strict=True)
+    )
+    levels = np.digitize(np.add.outer(rows, columns), scene.scatter.LEVEL_BOUNDS)
+    return levels.astype(np.uint16) * np.uint16(scene.sensor.KINDS) + kinds
+
+
+@functools.lru_cache(maxsize=2)
+def _present(view: _View) -> np.ndarray:
+    """Return the cells that there are, ascending."""
+    return np.flatnonzero(np.bincount(_cells(view).ravel()))
+
+
+@functools.lru_cache(maxsize=2)
+def _first_entries(view: _View) -> np.ndarray:
+    """Return where each pixel's cell starts in the look-up tables, uint32, shape (y, x)."""
+    present = _present(view)
+    starts = np.zeros(int(present[-1]) + 1, dtype=np.uint32)
+    starts[present] = np.arange(present.size, dtype=np.uint32) << np.uint32(scene.RANDOM_BITS)
+    return starts[_cells(view)]

@@ -34,15 +34,26 @@ def image(series: ArmedSeries, number: int) -> np.ndarray:
         Where the series has no such image.
     """
     scene.check_number(series, number)
-    key = scene.PoolKey.of(series)
+    key = scene.PoolKey.of(series, series.exposure(number))
     choice = scene.random_bytes(
         series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, key.blocks
     )
     u = _random_numbers(key, (choice % scene.POOL_IMAGES).tolist())
-    counts = _counts(key)[_levels(key.shape), u.reshape(key.shape)]
+    counts = _counted(key, _photons(key, u)).reshape(key.shape)
     if key.masked is not None:
         counts[key.masked] = key.masked_count
     return counts
+
+
+def planted(series: ArmedSeries) -> scene.sensor.Planted:
+    """Return what is planted in the part of the detector that a series reads out."""
+    kinds = scene.sensor.kinds(
+        series.seed, series.whole or series.shape, series.origin, series.shape
+    )
+    responses = np.array([float(kind.response) for kind in scene.sensor.KIND_TABLE])
+    return scene.sensor.Planted(
+        responses[kinds], np.array(scene.sensor.MASK_BITS, dtype="<u4")[kinds]
+    )
 
 
 def _random_numbers(key: scene.PoolKey, choice: list[int]) -> np.ndarray:
@@ -55,27 +66,64 @@ def _random_numbers(key: scene.PoolKey, choice: list[int]) -> np.ndarray:
     return np.concatenate(blocks).view("<u2")[: key.shape[0] * key.shape[1]]
 
 
-# A 32-bit one has 3 MB.
-@functools.lru_cache(maxsize=4)
-def _counts(key: scene.PoolKey) -> np.ndarray:
-    """Return the count that each random number stands for, a row a level."""
-    most = 2**key.bits - 1
-    numbers = np.arange(2**scene.RANDOM_BITS)
-    rows = [
-        np.minimum(table.lowest + np.searchsorted(table.thresholds, numbers, "right"), most)
-        for table in scene.level_tables(key.count_time)
-    ]
-    return np.array(rows, dtype=f"<u{key.bits // 8}")
+def _photons(key: scene.PoolKey, u: np.ndarray) -> np.ndarray:
+    """Return the photons each pixel takes, float64: those its random number stands for."""
+    cells = _cells(key.scene, key.seed, key.whole, key.origin, key.shape)
+    photons = np.empty(u.size)
+    for cell, places in cells.items():
+        table = key.table(*divmod(cell, scene.sensor.KINDS))
+        thresholds = np.array(table.thresholds, dtype="<u2")
+        reached = np.searchsorted(thresholds, u[places], side="right")
+        photons[places] = table.lowest + table.step * reached
+    return photons
 
 
-# An array of a 16M has 18 MB.
-@functools.lru_cache(maxsize=4)
-def _levels(shape: tuple[int, int]) -> np.ndarray:
+def _counted(key: scene.PoolKey, photons: np.ndarray) -> np.ndarray:
+    """Return what the detector makes of the photons, in the order that `scene.counting` states."""
+    counting = key.counting
+    counts = np.floor(photons / (1 + photons * counting.blind) + 0.5)
+    overflow = counts > counting.counters_hold
+    if counting.cutoff is not None:
+        seen = 1 - counts * counting.blind
+        overflow |= seen <= 0
+        counts = np.floor(counts / np.where(overflow, 1, seen) + 0.5)
+        overflow |= counts > counting.cutoff
+    overflow |= counts >= counting.most
+    if key.flatfield is not None:
+        counts = np.floor(counts * key.flatfield.ravel().astype(float) + 0.5)
+    counts = np.clip(counts, 0, counting.most)
+    counts[overflow] = counting.most
+    return counts.astype(f"<u{key.bits // 8}")
+
+
+# An array of a 16M has 150 MB.
+@functools.lru_cache(maxsize=2)
+def _cells(
+    name: str,
+    seed: int,
+    whole: tuple[int, int],
+    origin: tuple[int, int],
+    shape: tuple[int, int],
+) -> dict[int, np.ndarray]:
+    """Return where the pixels of each level and kind are, by level x `KINDS` + kind."""
+    levels = _scatter_levels(whole, origin, shape) if name == "scatter" else 0
+    kinds = scene.sensor.kinds(seed, whole, origin, shape)
+    cells = (levels * scene.sensor.KINDS + kinds.astype(np.uint16)).ravel()
+    order = np.argsort(cells, kind="stable")
+    found, starts = np.unique(cells[order], return_index=True)
+    return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
+
+
+def _scatter_levels(
+    whole: tuple[int, int], origin: tuple[int, int], shape: tuple[int, int]
+) -> np.ndarray:
     # Twice the distance from the middle, so that it is whole for an even number of pixels too.
-    y = 2 * np.arange(shape[0], dtype=np.int32)[:, np.newaxis] - (shape[0] - 1)
-    x = 2 * np.arange(shape[1], dtype=np.int32)[np.newaxis, :] - (shape[1] - 1)
-    squared_distance = y * y + x * x
-    levels = np.zeros(shape, dtype=np.uint8)
-    for bound in scene.LEVEL_BOUNDS:
+    y, x = (
+        2 * (first + np.arange(part, dtype=np.int64)) - (size - 1)
+        for first, part, size in zip(origin, shape, whole, strict=True)
+    )
+    squared_distance = (y * y)[:, np.newaxis] + x * x
+    levels = np.zeros(shape, dtype=np.uint16)
+    for bound in scene.scatter.LEVEL_BOUNDS:
         levels += squared_distance >= bound
     return levels

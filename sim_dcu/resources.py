@@ -39,6 +39,8 @@ OTHERS = (
     ("/sim/faults/<name>", "PUT, DELETE", "set a fault with a JSON object of arguments; clear it"),
     ("/sim/trigger", "PUT", "an edge at the trigger input, or with a value a gate of so many s"),
     ("/sim/image/<series>/<id>", "GET", "what an image must hold, npy"),
+    ("/sim/planted/<series>", "GET", "true response and bad pixels, npz"),
+    ("/sim/beam", "GET, PUT", "what shines on the detector; a JSON object of changes"),
 )
 # Text in a table's cell is cut here.
 _LONGEST_CELL = 60

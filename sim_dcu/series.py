@@ -10,6 +10,8 @@ from typing import Any
 
 import numpy as np
 
+from sim_dcu.beam import DEFAULT_BEAM, Beam
+
 
 @dataclass(frozen=True)
 class ArmedSeries:
@@ -27,17 +29,34 @@ class ArmedSeries:
         and `pixel_mask` (uint32, (y, x)) among them. Read-only arrays, never changed in place.
     filewriter : Mapping[str, Any]
         Every filewriter/config value by key as at arm.
+    beam : Beam
+        What shines on the detector.
+    whole : tuple of int or None
+        The shape (y, x) of the whole detector; None where all of it is read out.
+    origin : tuple of int
+        (row, column) of an image's first pixel in the whole detector.
+    exposures : dict
+        The exposure in s by the image's number, from 1, of those whose trigger or gate brought one
+        of its own; the one thing that is not settled at arm.
     """
 
     series_id: int
     seed: int
     detector: Mapping[str, Any] = field(repr=False)
     filewriter: Mapping[str, Any] = field(repr=False)
+    beam: Beam = DEFAULT_BEAM
+    whole: tuple[int, int] | None = None
+    origin: tuple[int, int] = (0, 0)
+    exposures: dict[int, float] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def images(self) -> int:
         """The number of images promised, `nimages` x `ntrigger`."""
         return int(self.detector["nimages"]) * int(self.detector["ntrigger"])
+
+    def exposure(self, number: int) -> float:
+        """Return the exposure of image `number` (from 1) in s."""
+        return self.exposures.get(number, float(self.detector["count_time"]))
 
     @property
     def shape(self) -> tuple[int, int]:

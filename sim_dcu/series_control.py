@@ -22,12 +22,14 @@ from sim_dcu.acquisition import (
     Taker,
     Train,
 )
+from sim_dcu.beam import DEFAULT_BEAM
 from sim_dcu.detector_config import DetectorConfig
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
 from sim_dcu.models import Durations
 from sim_dcu.parameters import RefusedError
 from sim_dcu.remembered import RememberedSeries
+from sim_dcu.scene.sensor import Planted
 from sim_dcu.series import ArmedSeries
 from sim_dcu.series_faults import SeriesFaults
 from sim_dcu.states import DetectorState, State
@@ -87,6 +89,8 @@ class SeriesControl:
         Who is told of each series beside the file writer.
     series_id : int
         Of the newest series, 0 where none was armed since initialize.
+    beam : Beam
+        What shines on the detector from the next arm on.
     """
 
     def __init__(
@@ -111,6 +115,9 @@ class SeriesControl:
         self._changed_since_arm = True
         self._armed = RememberedSeries()
         self._signals = 0
+        self._gates: list[float] = []
+        self._series: ArmedSeries | None = None
+        self.beam = DEFAULT_BEAM
         self.unique_id = ""
         machine.faults.watch(lambda: self.acquisition and self.acquisition.wake())
 
@@ -172,11 +179,24 @@ class SeriesControl:
         IndexError
             Where the series has no image `number` (from 1).
         """
+        return oracle.image(self._known(series_id), number)
+
+    def planted(self, series_id: int) -> Planted:
+        """Return what is planted in the part of the detector that a series reads out.
+
+        Raises
+        ------
+        KeyError
+            Where no such series was armed.
+        """
+        return oracle.planted(self._known(series_id))
+
+    def _known(self, series_id: int) -> ArmedSeries:
         with self.machine.lock:
             series = self._armed.get(series_id)
         if series is None:
             raise KeyError(f"no series {series_id} was armed")
-        return oracle.image(series, number)
+        return series
 
     def _arm(self) -> dict[str, int]:
         interrupt = self.machine.begin_wait()
@@ -227,6 +247,9 @@ class SeriesControl:
                 seed=self._seed,
                 detector=MappingProxyType(self._settings.armed_values()),
                 filewriter=MappingProxyType(self._filewriter.config.values()),
+                beam=self.beam,
+                whole=self._settings.whole,
+                origin=self._settings.origin,
             )
         # Only the file writer takes chunks; without it no image needs to be made.
         source = ImageSource(series) if writes else None
@@ -240,6 +263,7 @@ class SeriesControl:
         with self.machine.lock:
             self.series_id = series.series_id
             self._armed.add(series)
+            self._series = series
             self._changed_since_arm = False
             self.acquisition = Acquisition(
                 series.images,
@@ -253,6 +277,7 @@ class SeriesControl:
                 ready=None if source is None else source.ready,
             )
             self._signals = 0
+            self._gates = []
             self.unique_id = str(uuid.uuid4())
             self._state.enter(State.READY)
         return series.series_id
@@ -264,7 +289,8 @@ class SeriesControl:
             if mode in SIGNAL_OF_MODE:
                 raise RefusedError(f"trigger: trigger_mode {mode} waits for a signal")
             exposure = self._exposure(argument) if mode == "inte" else self._config["count_time"]
-            train = self._start(self._train(exposure))
+            gated = [exposure] if mode == "inte" else []
+            train = self._start(self._train(exposure), gated)
         # ints replies when its images are exposed, inte at once (clients wait out the exposure).
         reply = self.machine.firmware.trigger_reply
         return reply if mode == "inte" else after(train.done, reply)
@@ -325,15 +351,16 @@ class SeriesControl:
             if mode in ("eies", "extg"):
                 return self._count_signal(mode, exposure)
             # A gate is the exposure itself; a pulse starts one.
-            self._start(
-                self._train(exposure)
-                if kind == "pulse"
-                else Train(self._images_a_trigger(), exposure, self._period())
-            )
+            if kind == "pulse":
+                self._start(self._train(exposure))
+            else:
+                train = Train(self._images_a_trigger(), exposure, self._period())
+                self._start(train, [exposure])
             return True
 
     def _count_signal(self, mode: str, exposure: float) -> bool:
         """Take one of the several signals that an image needs."""
+        exposures: list[float] = []
         if mode == "eies":
             # The first signal starts an image, each other one ends it, exposed already.
             images, needed, exposure = 1, 1, 0.0
@@ -346,8 +373,12 @@ class SeriesControl:
         if self.acquisition is None or self.acquisition.missing < images:
             return False
         self._signals += 1
+        if mode == "extg":
+            self._gates.append(exposure)
+            exposures = [sum(self._gates[image::images]) for image in range(images)]
         if due:
-            self._start(Train(images, exposure, 0.0))
+            self._start(Train(images, exposure, 0.0), exposures)
+            self._gates = []
         return True
 
     def _images_a_trigger(self) -> int:
@@ -356,9 +387,12 @@ class SeriesControl:
     def _period(self) -> float:
         return self._config["frame_time"]
 
-    def _start(self, train: Train) -> Train:
-        if self.acquisition is None:
+    def _start(self, train: Train, exposures: Sequence[float] = ()) -> Train:
+        """Start a train; `exposures` in s are those of its first images, where not `count_time`."""
+        if self.acquisition is None or self._series is None:
             raise RefusedError("trigger: no series is armed")
+        for number, exposure in enumerate(exposures, self.acquisition.exposed + 1):
+            self._series.exposures[number] = exposure
         self.acquisition.trigger(train)
         return train
 

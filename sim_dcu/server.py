@@ -20,10 +20,12 @@ import uvicorn
 
 from sim_dcu import fault_table
 from sim_dcu.app import build_app
+from sim_dcu.beam import DEFAULT_ENERGY, Beam
 from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
 from sim_dcu.faults import Faults, SetFault
 from sim_dcu.filestore import CAPACITY
+from sim_dcu.scene.sensor import Planted
 from sim_dcu.wire import protocol
 
 log = logging.getLogger(__name__)
@@ -145,6 +147,19 @@ class Server:
         """Return the image (from 1) that the newest series of that id must hold; (y, x), counts."""
         return self.dcu.image(series_id, number)
 
+    def planted(self, series_id: int) -> Planted:
+        """Return the true response and the bad pixels of what that series reads out."""
+        return self.dcu.planted(series_id)
+
+    @property
+    def beam(self) -> Beam:
+        """What shines on the detector."""
+        return self.dcu.beam
+
+    def set_beam(self, beam: Beam) -> None:
+        """Have another beam shine on the detector from the next arm on."""
+        self.dcu.set_beam(beam)
+
     def pulse(self) -> bool:
         """Give an external trigger (exts); return whether the detector took it."""
         return self.dcu.pulse()
@@ -262,6 +277,9 @@ def serve(
     sim_api: bool = False,
     data_quota: int = CAPACITY,
     faults: Sequence[str] = (),
+    scene: str = "scatter",
+    flux: float = 1.0,
+    beam_energy: float | None = DEFAULT_ENERGY,
 ) -> Server:
     """Return a simulated DCU, to be used with `with`.
 
@@ -291,11 +309,18 @@ def serve(
         error.
     faults : sequence of str
         To be set from the start, each as `NAME[:key=value,...]`.
+    scene : str
+        What the detector sees, one of `sim_dcu.beam.SCENES`.
+    flux : float
+        Factor on the scene's photons, 0 or more.
+    beam_energy : float or None
+        Of the beam's photons, in eV; None follows the detector's `photon_energy`.
 
     Raises
     ------
     ValueError
-        Where model, time scale, seed, idle limit, quota or fault is not one that can be simulated.
+        Where model, time scale, seed, idle limit, quota, fault or beam is not one that can be
+        simulated.
     OSError
         Where the port is not free or the folder cannot be made.
     """
@@ -310,6 +335,7 @@ def serve(
             initialized=initialized,
             api_version=api_version,
             data_quota=data_quota,
+            beam=Beam(scene, flux, beam_energy),
         )
         server = Server(
             dcu, host, port, idle_limit=idle_limit, sim_api=sim_api, initial_faults=faults

@@ -1,4 +1,4 @@
-"""The page, and what lies below `/sim`: the trigger input, what images must hold, the faults.
+"""The page, and what lies below `/sim`: trigger input, what images must hold, beam, faults.
 
 No detector has any of it; a client under test must not use it. Knows paths and bodies; what a
 fault does is elsewhere.
@@ -7,6 +7,7 @@ fault does is elsewhere.
 import io
 import json
 from collections.abc import Callable
+from dataclasses import asdict, replace
 from typing import Any
 
 import numpy as np
@@ -54,6 +55,9 @@ class SimRoutes:
             Route("/sim/state", self.get_state),
             Route("/sim/trigger", self.put_trigger, methods=["PUT"]),
             Route("/sim/image/{series}/{number}", self.get_image),
+            Route("/sim/planted/{series}", self.get_planted),
+            Route("/sim/beam", self.get_beam),
+            Route("/sim/beam", self.put_beam, methods=["PUT"]),
             Route("/sim/faults", self.get_faults),
             Route("/sim/faults", self.clear_faults, methods=["DELETE"]),
             Route("/sim/faults/{name}", self.set_fault, methods=["PUT"]),
@@ -101,19 +105,41 @@ class SimRoutes:
 
         return Response(await run_in_threadpool(npy), media_type="application/octet-stream")
 
+    async def get_planted(self, request: Request) -> Response:
+        """Answer what is planted in the pixels of a series, as npz: `response`, `pixel_mask`."""
+        series = whole_number(request.path_params["series"])
+
+        def npz() -> bytes:
+            buffer = io.BytesIO()
+            try:
+                planted = self._dcu.planted(series)
+            except LookupError as error:
+                raise MissingError(str(error.args[0])) from error
+            np.savez(buffer, response=planted.response, pixel_mask=planted.pixel_mask)
+            return buffer.getvalue()
+
+        return Response(await run_in_threadpool(npz), media_type="application/octet-stream")
+
+    async def get_beam(self, _request: Request) -> Response:
+        """Answer what shines on the detector."""
+        return JSONResponse(asdict(self._dcu.beam))
+
+    async def put_beam(self, request: Request) -> Response:
+        """Change, from the next arm on, what a JSON object names: scene, flux, energy."""
+        changes = _object_in(await whole_body(request))
+        try:
+            self._dcu.set_beam(replace(self._dcu.beam, **changes))
+        except (TypeError, ValueError) as error:
+            return _explained(error)
+        return JSONResponse(asdict(self._dcu.beam))
+
     async def get_faults(self, _request: Request) -> Response:
         """Answer which faults are set, and which there are."""
         return JSONResponse({"active": self._dcu.faults.listing(), "table": fault_table.listing()})
 
     async def set_fault(self, request: Request) -> Response:
         """Set a fault with the arguments of a JSON object; none may name a file."""
-        body = await whole_body(request)
-        try:
-            given = json.loads(body) if body else {}
-        except (ValueError, RecursionError) as error:
-            raise RefusedError("the body is not JSON") from error
-        if not isinstance(given, dict):
-            raise RefusedError("the body is not a JSON object of arguments")
+        given = _object_in(await whole_body(request))
         name = request.path_params["name"]
         try:
             fault_table.known(name)
@@ -135,6 +161,16 @@ class SimRoutes:
         return Response(status_code=204)
 
 
-def _explained(error: FaultError) -> Response:
-    # All of it, unlike the DCU's own refusals: whoever sets a fault is a person.
+def _object_in(body: bytes) -> dict[str, Any]:
+    try:
+        given = json.loads(body) if body else {}
+    except (ValueError, RecursionError) as error:
+        raise RefusedError("the body is not JSON") from error
+    if not isinstance(given, dict):
+        raise RefusedError("the body is not a JSON object of arguments")
+    return given
+
+
+def _explained(error: Exception) -> Response:
+    # All of it, unlike the DCU's own refusals: whoever sets a fault or a beam is a person.
     return PlainTextResponse(str(error), 400)

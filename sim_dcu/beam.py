@@ -1,0 +1,50 @@
+"""What shines on the simulated detector, for it to count; knows no pixel and no parameter."""
+
+import math
+from dataclasses import dataclass
+
+# Air scatter and rings about the detector's middle; the same number of photons everywhere.
+SCENES = ("scatter", "flat")
+# In eV: what a detector of either generation is set to after initialize, K-alpha1 of copper.
+DEFAULT_ENERGY = 8047.78
+# In eV: beyond what any of the detectors can be set to.
+LOWEST_ENERGY, HIGHEST_ENERGY = 1.0, 1e6
+
+
+@dataclass(frozen=True)
+class Beam:
+    """The beam and what stands in it.
+
+    Attributes
+    ----------
+    scene : str
+        What the detector sees, one of `SCENES`.
+    flux : float
+        Factor on the photons of the scene; 0 is a closed shutter.
+    energy : float or None
+        Of its photons, in eV, whatever the detector is set to. None is a beamline whose
+        monochromator follows the detector's `photon_energy`.
+
+    Raises
+    ------
+    ValueError
+        Where one of them is none that can be simulated.
+    """
+
+    scene: str = "scatter"
+    flux: float = 1.0
+    energy: float | None = DEFAULT_ENERGY
+
+    def __post_init__(self) -> None:
+        if self.scene not in SCENES:
+            raise ValueError(f"scene {self.scene!r} is not one of {', '.join(SCENES)}")
+        if not (math.isfinite(self.flux) and self.flux >= 0):
+            raise ValueError(f"flux {self.flux} is not a finite number of 0 or more")
+        if self.energy is not None and not LOWEST_ENERGY <= self.energy <= HIGHEST_ENERGY:
+            raise ValueError(
+                f"beam energy {self.energy} eV is not from {LOWEST_ENERGY:g} to "
+                f"{HIGHEST_ENERGY:g} eV"
+            )
+
+
+DEFAULT_BEAM = Beam()
