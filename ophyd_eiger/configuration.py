@@ -108,6 +108,15 @@ class Configuration:
         """
         return self._submit(values, {}, {}, exact_is_enough)
 
+    def check_value(self, values: Mapping[Any, Any]) -> None:
+        """Refuse what the detector's limits, as far as they are known, do not allow; asks nothing.
+
+        Raises
+        ------
+        UnknownSettingError, LimitError, ReadOnlyError
+        """
+        self._checked(values)
+
     def configure(self, values: Mapping[Any, Any]) -> Any:
         """Do what `set` does and return the configuration's readings (before, after).
 
@@ -164,14 +173,19 @@ class Configuration:
         exact_is_enough: bool = False,
     ) -> EigerStatus:
         self.link.worker.raise_unseen()
-        wanted = self._resolved(values)
-        for signal, value in wanted.items():
-            if signal.dcu_metadata is not None and not self._moves_limits(wanted, signal):
-                signal.check_value(value)
+        wanted = self._checked(values)
         status = EigerStatus(f"{self.device}: configure {len(wanted)} settings")
         return self.link.worker.submit(
             lambda: self._carry_out(wanted, before, after, exact_is_enough), status
         )
+
+    def _checked(self, values: Mapping[Any, Any]) -> dict[EigerSignal, Any]:
+        """Return the values by signal, after a look at the limits that are known."""
+        wanted = self._resolved(values)
+        for signal, value in wanted.items():
+            if signal.dcu_metadata is not None and not self._moves_limits(wanted, signal):
+                signal.check_value(value)
+        return wanted
 
     def _carry_out(
         self,

@@ -247,7 +247,7 @@ class EigerDetector(TendedDevice):
         readings: dict[str, Any] = {}
         for part in (*self._always_read, *self._signals_of_events()):
             readings.update(part.read())
-        if point.exposures:
+        if point.exposures and self._exposes_by_point:
             value = self.exposure.reading(point.exposures)
             readings[self.exposure.name] = {"value": value, "timestamp": point.time}
         series_id = point.series.series_id
@@ -256,11 +256,16 @@ class EigerDetector(TendedDevice):
             readings[self._image_key] = {"value": image_id, "timestamp": point.time}
         return readings
 
+    @property
+    def _exposes_by_point(self) -> bool:
+        """Whether the exposure of points counts; in other modes it may be left from before."""
+        return self.detector.trigger_mode.last == TriggerMode.INTE and bool(self.exposure.seconds)
+
     def _described(self) -> dict[str, Any]:
         keys: dict[str, Any] = {}
         for signal in self._signals_of_events():
             keys.update(signal.describe())
-        if self.detector.trigger_mode.last == TriggerMode.INTE and self.exposure.seconds:
+        if self._exposes_by_point:
             keys.update(self.exposure.describe())
         keys[f"{self.name}_series_id"] = {
             "source": f"{self.address}/detector/command/arm",

@@ -14,6 +14,7 @@ except ImportError as error:
 
 from ophyd_eiger.cli import (
     abort,
+    acceptance,
     demo,
     doctor,
     fetch,
@@ -39,7 +40,7 @@ def main() -> None:
 
 
 for _module in (
-    *(doctor, info, get, set_values, watch, fetch, initialize, abort, recover),
+    *(doctor, info, get, set_values, watch, fetch, initialize, abort, recover, acceptance),
     *(show, reprocess, demo),
 ):
     main.add_command(_module.command)

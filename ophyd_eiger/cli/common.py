@@ -36,7 +36,7 @@ Exit status:
     1  the command failed; stderr says why
     2  wrong usage
     3  there is no DCU at the address, or it does not answer
-    4  doctor found a fault
+    4  doctor found a fault, or acceptance a failure
   130  interrupted
 """
 # Nobody reads at a pipe's other end how wide a terminal is: a line stays a line.

@@ -1,5 +1,6 @@
 """Bluesky plans for what people do with an EIGER."""
 
+from eiger_plans.acceptance import acceptance_test
 from eiger_plans.arming import armed_once
 from eiger_plans.care import suspenders
 from eiger_plans.exposures import exposure_series
@@ -12,6 +13,7 @@ from eiger_plans.simulated_motor import SimulatedMotor
 
 __all__ = [
     "SimulatedMotor",
+    "acceptance_test",
     "armed_once",
     "exposure_series",
     "files_home",

@@ -21,6 +21,7 @@ SHORT_RUN_EVERY = 2
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 ARGUMENTS = {
+    "acceptance": (),
     "abort": (),
     "doctor": (),
     "fetch": (),

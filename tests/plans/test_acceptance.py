@@ -1,0 +1,232 @@
+"""The plan `acceptance_test`: passes on a detector that is well, leaves it as it was, reports."""
+
+import html.parser
+import json
+import threading
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from acceptance_runs import detector, report_of, settings, state
+from bluesky import RunEngine
+from bluesky.simulators import check_limits, summarize_plan
+from bluesky.utils import RunEngineInterrupted
+from eiger_plans import acceptance_test
+from eiger_plans.acceptance.reports import write
+from eiger_plans.acceptance.resources import table
+
+import sim_dcu
+from sim_dcu.models import MODELS
+
+SHORT = ("eiger-500k", "eiger2-500k")
+
+
+@pytest.mark.timeout(240)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(name, marks=[] if name in SHORT else pytest.mark.long) for name in MODELS],
+)
+def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys):
+    with (
+        sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        before = settings(dcu, model)
+        documents = []
+        engine = RunEngine({}, call_returns_result=True)
+        engine.subscribe(lambda name, doc: documents.append((name, doc)))
+        report = engine(acceptance_test(eiger, time_scale=0)).plan_result
+        assert report.failures == []
+        assert report.passed
+        assert settings(dcu, model) == before
+        assert state(dcu, model) == "idle"
+        assert set(report.sections()) >= {
+            *("connection", "resources", "health", "puts", "arm", "series", "files", "monitor"),
+            "configuration",
+        }
+        checked = {check.name for check in report.sections()["resources"]}
+        asked_for = {
+            name
+            for name, row in table(model.partition("-")[0]).items()
+            if not (row.optional or row.is_command or row.is_array)
+        }
+        assert asked_for <= checked
+        not_judged = {check.name for check in report.checks if check.verdict == "not done"}
+        assert all("time of trigger" in name or "command/arm" in name for name in not_judged)
+        assert "PASSED" in capsys.readouterr().out
+    # Files stay where the device's go: one data file, three, none, one, and three of the rate.
+    endings = Counter(path.name[-8:] for path in (tmp_path / "data").glob("*_data_*.h5"))
+    assert sum(endings.values()) == 1 + 3 + 0 + 1 + 3
+    assert len(list((tmp_path / "data").glob("*_master.h5"))) == 5
+    # Five runs with series, and one with the report.
+    starts = [doc for name, doc in documents if name == "start"]
+    assert [start["plan_name"] for start in starts] == ["acceptance_test"] * 6
+    assert starts[-1]["acceptance_verdict"] == "PASSED"
+    assert [start["uid"] for start in starts] == report.runs
+    last = [doc for name, doc in documents if name == "event"][-1]["data"]
+    assert last["eiger_acceptance_verdict"] == "PASSED"
+    assert json.loads(last["eiger_acceptance_report"])["counts"]["fail"] == 0
+
+
+@pytest.mark.long
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("model", SHORT)
+def test_times_of_a_detector_that_keeps_them_are_judged(model, tmp_path):
+    with (
+        sim_dcu.serve(model, time_scale=1, seed=3) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        eiger.initialize()
+        report = report_of(eiger, time_scale=1, seconds=2)
+        assert report.failures == []
+        timed = [check for check in report.checks if "time of trigger" in check.name]
+        assert len(timed) == 7
+        assert {check.verdict for check in timed} == {"pass"}
+
+
+def test_a_series_that_ends_too_soon_fails(tmp_path):
+    with (
+        sim_dcu.serve("eiger-500k", time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        report = report_of(eiger, time_scale=1)
+    failed = [check for check in report.failures if "time of trigger" in check.name]
+    # 5 images every 0.1 s: the last one begins 0.4 s after the first.
+    by_name = {check.name: check.expected for check in failed}
+    assert by_name["ints, several data files: time of trigger 1"].startswith("0.400 to ")
+    assert {check.name for check in report.failures} == set(by_name) | {
+        check.name for check in report.failures if check.section != "series"
+    }
+    assert not report.passed
+
+
+def test_what_makes_no_sense_is_refused_before_anything_is_sent(tmp_path):
+    eiger = detector_that_is_off(tmp_path)
+    (tmp_path / "there.md").touch()
+    for wrong, words in (
+        ({"frame_rate": 0}, "frame_rate is 0"),
+        ({"seconds": float("nan")}, "seconds is nan"),
+        ({"download_rate": -1}, "download_rate is -1"),
+        ({"time_scale": -1}, "time_scale is -1"),
+        ({"temperature": (40, 10)}, "the lower limit comes first"),
+        ({"report": str(tmp_path / "report.pdf")}, "a report ends in .txt, .md, .html, .json"),
+        ({"report": str(tmp_path / "there.md")}, "nothing is overwritten"),
+        ({"report": str(tmp_path / "no" / "report.md")}, "there is no folder"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            next(acceptance_test(eiger, **wrong))
+    eiger.destroy()
+
+
+def test_it_can_be_listed_and_checked_without_a_detector(tmp_path, capsys):
+    eiger = detector_that_is_off(tmp_path)
+    summarize_plan(acceptance_test(eiger))
+    printed = capsys.readouterr().out
+    assert printed.count("Open Run") == 6
+    assert "eiger_configuration" in printed
+    check_limits(acceptance_test(eiger))
+    eiger.destroy()
+
+
+def detector_that_is_off(folder: Path):
+    from ophyd_eiger import EigerDetector
+
+    return EigerDetector("http://127.0.0.1:9", name="eiger", directory=folder)
+
+
+def test_a_detector_that_is_off_is_told_of(tmp_path):
+    eiger = detector_that_is_off(tmp_path)
+    report = report_of(eiger)
+    (check,) = report.failures
+    assert (check.section, check.name) == ("connection", "detector/api/version")
+    assert "cannot be reached" in check.found
+    eiger.destroy()
+
+
+@pytest.mark.parametrize("model", SHORT)
+def test_one_that_is_armed_is_left_alone(model, tmp_path):
+    with (
+        sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        eiger.connect()
+        eiger.detector.arm.set(1).wait()
+        report = report_of(eiger)
+        assert "detector/status/state" in {check.name for check in report.failures}
+        assert not {"arm", "series", "files"} & set(report.sections())
+        assert state(dcu, model) == "ready"
+
+
+def test_an_abort_puts_the_configuration_back(tmp_path):
+    model = "eiger-500k"
+    with (
+        sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        before = settings(dcu, model)
+        engine = RunEngine({})
+        seen = []
+
+        def pause_at_the_third_series(msg):
+            seen.append(msg.command)
+            if msg.command == "trigger" and seen.count("stage") == 3:
+                threading.Thread(target=engine.request_pause, args=(False,)).start()
+
+        engine.msg_hook = pause_at_the_third_series
+        with pytest.raises(RunEngineInterrupted):
+            engine(acceptance_test(eiger, time_scale=0))
+        # It cannot be resumed: the pause has ended it.
+        assert engine.state == "idle"
+        assert seen.count("stage") == 3
+        assert settings(dcu, model) == before
+        assert state(dcu, model) == "idle"
+
+
+class Page(html.parser.HTMLParser):
+    """Collects the cells of a page's tables."""
+
+    def __init__(self, text):
+        super().__init__()
+        self.cells, self.tags = [], Counter()
+        self.feed(text)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags[tag] += 1
+        if tag == "td":
+            self.cells.append("")
+
+    def handle_data(self, data):
+        if self.cells:
+            self.cells[-1] += data
+
+
+def test_the_report_in_every_form(tmp_path):
+    places = {ending: tmp_path / f"report.{ending}" for ending in ("txt", "md", "html", "json")}
+    with (
+        sim_dcu.serve("eiger2-500k", time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        dcu.faults.set("temperature")
+        report = report_of(eiger, report=str(places["html"]))
+    for ending in ("txt", "md", "json"):
+        write(report, places[ending])
+    texts = {ending: path.read_text() for ending, path in places.items()}
+    checks = json.loads(texts["json"])["checks"]
+    assert len(checks) == len(report.checks)
+    for ending, text in texts.items():
+        assert "EIGER2 Si 500K" in text, ending
+        assert "E-01-0000" in text, ending
+        assert dcu.url in text, ending
+        assert f"{report.started:%Y-%m-%d}" in text, ending
+        assert "detector/status/temperature" in text, ending
+        assert "60.0 degree Celsius" in text, ending
+        if ending != "json":
+            assert "FAILED" in text, ending
+            assert "signature" in text, ending
+    assert json.loads(texts["json"])["verdict"] == "failed"
+    rows = [line for line in texts["md"].splitlines() if line.count(" | ") == 3]
+    # Of each section the heading and the line below it.
+    assert len(rows) == len(checks) + 2 * len(report.sections())
+    page = Page(texts["html"])
+    assert [cell.strip() for cell in page.cells if cell.strip() == "fail"] == ["fail"]
+    assert page.tags["tr"] >= len(checks)
