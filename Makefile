@@ -13,9 +13,8 @@ PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadgroup
 demo: $(VENV)/installed
 	$(VENV)/bin/ophyd-eiger demo
 
-shell: $(VENV)/installed
-	@mkdir -p $(VENV)/ipython
-	$(VENV)/bin/ipython --ipython-dir=$(VENV)/ipython --no-banner -i profile_collection/startup/00-eiger.py
+shell: $(VENV)/installed $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(VENV)/installed-plots)
+	$(VENV)/bin/ipython --profile-dir=profile_collection --no-banner
 
 test: $(VENV)/installed-test
 	$(PYTEST) -m "not long" $(PYTEST_FLAGS)
@@ -31,6 +30,10 @@ $(VENV)/installed: pyproject.toml | $(VENV)/bin/python
 	@echo "installing into $(VENV): a minute or two, this once"
 	$(PIP) install --upgrade "pip>=25.1"
 	$(PIP) install --editable ".[all]"
+	touch $@
+
+$(VENV)/installed-plots: pyproject.toml $(VENV)/installed
+	$(PIP) install --editable ".[plots]"
 	touch $@
 
 $(VENV)/installed-test: pyproject.toml $(VENV)/installed

@@ -10,7 +10,7 @@ import numpy as np
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.image_file import look_into
-from ophyd_eiger.images import IMAGES, check_image, images_of
+from ophyd_eiger.images import IMAGES, images_of
 from ophyd_eiger.master import open_hdf5, read_master
 
 
@@ -41,9 +41,11 @@ def check_data_file(path: Path, *, images: int | None) -> int:
         low, high = (dataset.attrs.get(f"image_nr_{end}") for end in ("low", "high"))
         if low is not None and high is not None and int(high) - int(low) + 1 != found:
             raise FileError(f"{path}: {found} images found, numbered {low} to {high}")
+    known = look_into(path, IMAGES)
+    with known.open() as file:
         for number in range(found):
-            check_image(dataset, number, path)
-        return found
+            known.check(file, number)
+    return found
 
 
 def check_master_file(path: Path, *, images: int | None) -> None:

@@ -8,7 +8,6 @@ import ipaddress
 import json
 import logging
 import math
-import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,9 +16,10 @@ from typing import Any, NoReturn
 from urllib.parse import quote, urlsplit
 
 import requests
-from requests.adapters import HTTPAdapter
 from urllib3.exceptions import HTTPError
 
+from ophyd_eiger.bodies import Body, Gatherer, body_of
+from ophyd_eiger.connections import Connections, prepared
 from ophyd_eiger.errors import (
     AddressError,
     DcuTimeoutError,
@@ -39,16 +39,8 @@ logger = logging.getLogger(__name__)
 # V1.3, which knows no `version` resource; firmware of that age answers to every version, so that
 # another one would take an EIGER for an EIGER2.
 KNOWN_APIS = ("1.0.0", "1.5.0", "1.6.0", "1.8.0")
-_HEADERS = dict(requests.utils.default_headers())
-# More are closed after use; nobody has as many threads.
-MOST_CONNECTIONS = 64
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
-# In s: so long bytes of a file that come slowly are gathered before the caller sees them.
-GATHERED_S = 0.5
-# The HTTP status of a part of a file, and what says which part (RFC 9110, 14.4).
-PARTIAL = 206
-_CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -113,29 +105,6 @@ def _is_bare_ipv6(text: str) -> bool:
         return False
 
 
-@dataclass(frozen=True)
-class Body:
-    """A file that the DCU sends, or the end of one.
-
-    Attributes
-    ----------
-    start : int
-        The first byte that is sent.
-    size : int or None
-        The bytes of the whole file; None if the DCU does not say.
-    version : str
-        What the DCU says that would differ if the file were another one, or nothing.
-    read_into : callable
-        Fills a buffer, or what it can of it within `GATHERED_S`, and returns the number of bytes,
-        0 at the end.
-    """
-
-    start: int
-    size: int | None
-    version: str
-    read_into: Callable[[memoryview], int]
-
-
 class DcuClient:
     """Requests to one DCU over kept-alive connections, from any thread.
 
@@ -159,7 +128,7 @@ class DcuClient:
         self.url = base_url(address)
         self.timeouts = timeouts or Timeouts()
         self._api_version = api_version
-        self._adapter = _new_adapter()
+        self._connections = Connections()
         self.ledger = Ledger()
 
     def __repr__(self) -> str:
@@ -327,7 +296,7 @@ class DcuClient:
         with self._exchange("GET", url, None, stream=True, headers=headers) as (response, seconds):
             _check_status("GET", url, response)
 
-            gather = _Gatherer(response)
+            gather = Gatherer(response)
 
             def read_into(buffer: memoryview) -> int:
                 try:
@@ -335,7 +304,7 @@ class DcuClient:
                 except (HTTPError, OSError) as error:
                     _raise_as_ours("GET", url, error, self.timeouts.get, sent=True)
 
-            yield _body(url, response, start, read_into)
+            yield body_of(url, response, start, read_into)
             logger.debug(
                 "GET %s: %d, first byte after %.1f ms", url, response.status_code, 1e3 * seconds
             )
@@ -370,12 +339,8 @@ class DcuClient:
 
         The next request opens a new one.
         """
-        adapter, self._adapter = self._adapter, _new_adapter()
-        pools = adapter.poolmanager.pools
-        # The adapter forgets its pools, whose connections live as long as a reply that is kept.
-        for pool in [pools[key] for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated
-            pool.close()
-        adapter.close()
+        connections, self._connections = self._connections, Connections()
+        connections.close()
 
     def _send(
         self, method: str, url: str, timeout: float, *, stream: bool = False, **parts: Any
@@ -385,10 +350,8 @@ class DcuClient:
         Without a `requests.Session`, whose proxies, .netrc, cookies and redirects no DCU needs and
         which takes as long for a small request as the DCU does.
         """
-        request = requests.PreparedRequest()
-        headers = {**_HEADERS, **parts.pop("headers", {})}
-        request.prepare(method=method, url=url, headers=headers, **parts)
-        response = self._adapter.send(request, timeout=(self.timeouts.connect, timeout))
+        request = prepared(method, url, **parts)
+        response = self._connections.send(request, timeout=(self.timeouts.connect, timeout))
         if not stream:
             response.content  # noqa: B018 - it is kept
         return response
@@ -474,63 +437,6 @@ class DcuClient:
         self, method: str, url: str, began: float, seconds: float, size: int, outcome: int | str
     ) -> None:
         self.ledger.add(method, url[len(self.url) :], began, seconds, size, outcome)
-
-
-def _body(
-    url: str, response: requests.Response, start: int, read_into: Callable[[memoryview], int]
-) -> Body:
-    """Return what a reply to a GET of a file sends.
-
-    Raises
-    ------
-    ReplyError
-        If it is another part of the file than the one asked for.
-    """
-    headers = response.headers
-    version = headers.get("ETag") or headers.get("Last-Modified") or ""
-    if response.status_code != PARTIAL:
-        length = headers.get("Content-Length", "")
-        return Body(0, int(length) if length.isdigit() else None, version, read_into)
-    sent = headers.get("Content-Range", "")
-    match = _CONTENT_RANGE.fullmatch(sent.strip())
-    if match is None or int(match[1]) != start or int(match[2]) + 1 != int(match[3]):
-        raise ReplyError(
-            f"GET {url}: bytes from {start} on were asked for, and the answer says that it is "
-            f"{sent!r}",
-            request=f"GET {url}",
-        )
-    return Body(start, int(match[3]), version, read_into)
-
-
-class _Gatherer:
-    """Fills buffers with a body, as far as its bytes come within `GATHERED_S`."""
-
-    def __init__(self, response: requests.Response) -> None:
-        # A read timeout is for each byte: what drips would fill a buffer in hours. Before urllib3 2
-        # it still does.
-        self._read = getattr(response.raw, "read1", response.raw.read)
-        self._error: Exception | None = None
-
-    def __call__(self, buffer: memoryview) -> int:
-        """Fill a buffer; what came before an error is returned first."""
-        if self._error is not None:
-            raise self._error
-        filled, until = 0, time.monotonic() + GATHERED_S
-        try:
-            while filled < len(buffer) and (piece := self._read(len(buffer) - filled)):
-                buffer[filled : filled + len(piece)] = piece
-                filled += len(piece)
-                if time.monotonic() >= until:
-                    break
-        except (HTTPError, OSError) as error:
-            if not filled:
-                raise
-            self._error = error
-        return filled
-
-
-def _new_adapter() -> HTTPAdapter:
-    return HTTPAdapter(max_retries=0, pool_connections=1, pool_maxsize=MOST_CONNECTIONS)
 
 
 def _new_memory(size: int) -> memoryview:

@@ -3,6 +3,7 @@
 Pure: no requests, no files, no threads.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
@@ -194,7 +195,7 @@ class Delivery:
 
     def data_file(self, number: int) -> str:
         """Return the name of a data file, counted from 1."""
-        return f"{self.basename}_data_{number:06d}.h5"
+        return _data_file(self.basename, number)
 
     @property
     def published(self) -> int:
@@ -225,7 +226,7 @@ class Delivery:
         if self.images_per_file == 0:
             return [self.master]
         promised = math.ceil(self.images / self.images_per_file)
-        names = [self.data_file(number + 1) for number in range(promised)]
+        names = _data_files(self.basename, promised)
         if self.cut_short:
             needed = math.ceil(self.recorded / self.images_per_file)
             there = [name in listed or name in self.home for name in names]
@@ -233,11 +234,11 @@ class Delivery:
                 # They are written in their order: one that is not there before another is late.
                 # Where all was over long ago, it may have been deleted.
                 needed = max(needed, len(there) - there[::-1].index(True))
-            names = [
+            names = tuple(
                 name
                 for number, (name, is_there) in enumerate(zip(names, there, strict=True))
                 if number < needed or is_there
-            ]
+            )
         return [*names, self.master]
 
     def _has_files(self, listed: set[str]) -> bool:
@@ -319,3 +320,13 @@ class Delivery:
             return self.images
         number = int(name.removesuffix(".h5")[-6:])
         return min(self.images_per_file, self.images - (number - 1) * self.images_per_file)
+
+
+def _data_file(basename: str, number: int) -> str:
+    return f"{basename}_data_{number:06d}.h5"
+
+
+# Each file that comes home is looked for among all of its series.
+@functools.lru_cache(maxsize=16)
+def _data_files(basename: str, count: int) -> tuple[str, ...]:
+    return tuple(_data_file(basename, number + 1) for number in range(count))

@@ -109,6 +109,11 @@ class FilesHome:
                 },
             )
 
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What is plotted and printed: nothing."""
+        return {"fields": []}
+
     def read_configuration(self) -> dict[str, Any]:
         """Return nothing: it has no settings."""
         return {}

@@ -14,7 +14,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ophyd_eiger.chunks import check_chunk, largest_chunk
+from ophyd_eiger.chunks import Blocks, check_chunk, largest_chunk
 from ophyd_eiger.codecs import Codec
 from ophyd_eiger.errors import ChangedFileError, ChunkError, FileError, MissingFileError
 from ophyd_eiger.images import filters_of, number_of, stack_of
@@ -142,14 +142,11 @@ class ImageFile:
         """
         box = box or self.geometry.box
         try:
-            if self._problem:
-                raise ChunkError(self._problem)
-            raw, skipped = self._raw(file, number, channel)
             y, x = self.geometry.shape
             down = channel * y if self._stacked > 1 else 0
             rows = range(box.rows.start + down, box.rows.stop + down)
-            tall, dtype = (self._stacked * y, x), self.geometry.dtype
-            blocks = check_chunk(raw, self._filters(skipped), tall, dtype, rows)
+            dtype = self.geometry.dtype
+            raw, blocks = self._checked(file, number, channel, rows)
             wanted = len(rows) * x * dtype.itemsize
             begin = rows.start * x * dtype.itemsize - blocks.first
             if blocks.filter is None:
@@ -163,9 +160,34 @@ class ImageFile:
             image = pixels[begin : begin + wanted].view(dtype).reshape(len(rows), x)
             out[...] = image[:, box.columns.start : box.columns.stop]
         except HDF5_ERRORS as error:  # ChunkError among them
-            raise ChunkError(
-                f"{self.path}: image {number + 1} of {self.images} is broken: {error}"
-            ) from error
+            raise self._broken(number, error) from error
+
+    def check(self, file: BinaryIO, number: int, channel: int = 0) -> None:
+        """Check that the bytes of an image are whole, without decompressing them.
+
+        Raises
+        ------
+        ChunkError
+            Naming file and image.
+        """
+        try:
+            self._checked(file, number, channel, None)
+        except HDF5_ERRORS as error:
+            raise self._broken(number, error) from error
+
+    def _checked(
+        self, file: BinaryIO, number: int, channel: int, rows: range | None
+    ) -> tuple[bytes, Blocks]:
+        """Return the bytes of an image, found whole, and which of them hold the rows wanted."""
+        if self._problem:
+            raise ChunkError(self._problem)
+        raw, skipped = self._raw(file, number, channel)
+        y, x = self.geometry.shape
+        tall = (self._stacked * y, x)
+        return raw, check_chunk(raw, self._filters(skipped), tall, self.geometry.dtype, rows)
+
+    def _broken(self, number: int, error: BaseException) -> ChunkError:
+        return ChunkError(f"{self.path}: image {number + 1} of {self.images} is broken: {error}")
 
     def check_written(self, number: int, channel: int = 0) -> None:
         """See that a file has an image, before room is made for it: its shape may be anything.

@@ -1,4 +1,4 @@
-"""The images in an open file: where an EIGER has them, each one checked before it is read.
+"""The images in an open file: where an EIGER has them, and what they were filtered by.
 
 Knows nothing of series: which image of which file is wanted is said by others.
 """
@@ -9,9 +9,9 @@ from pathlib import Path
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 
-from ophyd_eiger.chunks import BITSHUFFLE_FILTER, check_chunk
+from ophyd_eiger.chunks import BITSHUFFLE_FILTER
 from ophyd_eiger.errors import ChunkError, FileError
-from ophyd_eiger.master import HDF5_ERRORS, object_of
+from ophyd_eiger.master import object_of
 
 # Where a data file, a view, or a master that holds its images, has them.
 IMAGES = "entry/data/data"
@@ -59,26 +59,6 @@ def number_of(images: h5py.Dataset, end: str) -> int | None:
     """Return `image_nr_low` or `image_nr_high` of a file; None if it does not say."""
     number = images.attrs.get(f"image_nr_{end}")
     return None if number is None else int(number)
-
-
-def check_image(images: h5py.Dataset, number: int, path: Path) -> None:
-    """Check the bytes of image `number`, counted from 0, before a filter sees them.
-
-    Raises
-    ------
-    ChunkError
-        Naming file and image.
-    """
-    shape = images.shape[1:]
-    try:
-        if images.chunks != (1, *shape):
-            raise ChunkError(f"chunks of {images.chunks}, not of one image")
-        skipped, raw = images.id.read_direct_chunk((number, 0, 0))
-        check_chunk(raw, filters_of(images)(skipped), shape, images.dtype)
-    except HDF5_ERRORS as error:  # ChunkError among them
-        raise ChunkError(
-            f"{path}: image {number + 1} of {len(images)} is broken: {error}"
-        ) from error
 
 
 def filters_of(images: h5py.Dataset) -> Callable[[int], list[int]]:

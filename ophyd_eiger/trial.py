@@ -1,29 +1,31 @@
-"""What the demo and the example profile try things with: a simulated DCU, a catalog in memory.
+"""What the demo and the example profile try things with: a simulated DCU, and catalogs.
 
-Knows the simulator by its command line only; it is started as a process and spoken to over HTTP,
-as a real DCU.
+Knows simulator and catalog server by their command lines only; they are started as processes and
+spoken to over HTTP, as real ones.
 """
 
 import contextlib
 import logging
 import os
-import signal
-import subprocess
-import sys
-import tempfile
 import warnings
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
-from ophyd_eiger.errors import EigerError
+from ophyd_eiger.companion import Companion
 
 logger = logging.getLogger(__name__)
 
-END_TIMEOUT_S = 10.0
-# The shell in between ends the simulator when its own input ends, which happens however this
-# process ends, by a crash or kill -9 too. It closes its output, so that only the simulator can
-# still write the line that is waited for.
-_UNTIL_INPUT_ENDS = '"$@" & exec >&-; read -r _; kill $! 2>/dev/null; wait $!'
+
+def start_simulator(*flags: str) -> Companion:
+    """Start `python -m sim_dcu` on a free port; its `url` is there when it is ready.
+
+    Parameters
+    ----------
+    *flags : str
+        More flags of `sim-dcu`, as in "--model", "eiger-500k".
+    """
+    return Companion("sim_dcu", "--port", "0", *flags)
 
 
 @contextlib.contextmanager
@@ -40,45 +42,31 @@ def simulator(*flags: str) -> Iterator[str]:
     EigerError
         If it does not start, with what it said.
     """
-    command = [sys.executable, "-m", "sim_dcu", "--port", "0", *flags]
-    with (
-        tempfile.TemporaryFile() as complaints,
-        subprocess.Popen(
-            ["sh", "-c", _UNTIL_INPUT_ENDS, "sh", *command],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=complaints,
-            text=True,
-            # Ctrl-C at a prompt pauses the scan; it must not reach the detector.
-            start_new_session=True,
-        ) as process,
-    ):
-        try:
-            line = process.stdout.readline() if process.stdout else ""
-            if "http://" not in line:
-                _end(process)
-                said = _said(complaints) or repr(line)
-                raise EigerError(f"{' '.join(command)} did not start:\n{said}")
-            yield line.split()[-1]
-        finally:
-            _end(process)
-        if said := _said(complaints):
+    companion = start_simulator(*flags)
+    try:
+        yield companion.url
+    finally:
+        if said := companion.end():
             logger.warning("the simulated DCU said:\n%s", said)
 
 
-def _end(process: "subprocess.Popen[str]") -> None:
-    if process.stdin is not None:
-        process.stdin.close()
-    try:
-        process.wait(END_TIMEOUT_S)
-    except subprocess.TimeoutExpired:
-        os.killpg(process.pid, signal.SIGKILL)
-        process.wait()
+def start_catalog(folder: str | os.PathLike) -> Companion:
+    """Start a server of the catalog of runs in a folder, which is made if need be.
 
+    Only this user, who alone is told its key, can use the server; what it serves stays in the
+    folder. Several servers of one folder, as of several prompts, get along with each other.
 
-def _said(complaints: Any) -> str:
-    complaints.seek(0)
-    return complaints.read().decode(errors="replace").strip()
+    Parameters
+    ----------
+    folder : path
+        Where databases and the server's log are.
+
+    Returns
+    -------
+    Companion
+        Its `url`, with the key in it, is for `tiled.client.from_uri`.
+    """
+    return Companion("ophyd_eiger.catalog_server", os.fspath(Path(folder).absolute()))
 
 
 def temporary_catalog() -> Any:

@@ -1,18 +1,13 @@
 """One call that sets the detector up, takes images and says where they are."""
 
-import asyncio
-import functools
 from collections.abc import Generator
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 
+from eiger_plans.steps import set_energy, set_times
 from ophyd_eiger import EigerDetector
-
-# What an energy may differ by and count as the same: setting it anew takes seconds, because the
-# detector calculates its flat field again, and puts the threshold back to half the energy.
-SAME_ENERGY_EV = 0.05
 
 
 def series(
@@ -22,9 +17,12 @@ def series(
     *,
     energy: float | None = None,
     period: float | None = None,
+    comment: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, str]:
     """Take one series of images and say where they are.
+
+    What it sets stays set.
 
     Parameters
     ----------
@@ -39,6 +37,9 @@ def series(
     period : float, optional
         Time from the start of one image to the start of the next in s; the shortest possible if
         not given.
+    comment : str, optional
+        In words what this is; it is in the run's metadata. The DCU has no place for it in the
+        files: its `header_appendix` goes into the stream alone, and belongs to whoever reads that.
     md : dict, optional
         Metadata of the run.
 
@@ -57,25 +58,15 @@ def series(
     ValueError
         If the detector cannot take images as fast as `period` asks, or does not allow a value.
         No run is opened then.
+
+    Examples
+    --------
+    >>> RE(series(eiger, 0.1, 20, comment="empty beam"))
     """
     detector = eiger.detector
-    if energy is not None:
-        now = yield from _ask(detector.photon_energy)
-        if now is None or abs(now - energy) > SAME_ENERGY_EV:
-            yield from bps.mv(detector.photon_energy, energy)
+    yield from set_energy(eiger, energy)
     yield from bps.mv(detector.trigger_mode, "ints")
-    # In this order the detector itself finds the shortest frame time: a frame time that is too
-    # short shortens the count time, and the count time that is then put lengthens the frame time.
-    yield from _ask(detector.frame_time)
-    shortest = max(exposure, detector.frame_time.limits[0] or 0.0)
-    yield from bps.mv(detector.frame_time, shortest if period is None else period)
-    yield from bps.mv(detector.count_time, exposure)
-    frame_time = yield from bps.rd(detector.frame_time)
-    if period is not None and frame_time > period * (1 + 1e-6):
-        raise ValueError(
-            f"{eiger.name}: images of {exposure:g} s cannot follow each other every {period:g} s; "
-            f"the detector needs {frame_time:g} s"
-        )
+    yield from set_times(eiger, exposure, period)
     yield from bps.mv(detector.nimages, images)
     yield from bps.mv(detector.ntrigger, 1)
     _md = {
@@ -86,23 +77,20 @@ def series(
             "images": images,
             "energy": energy,
             "period": period,
+            "comment": comment,
         },
+        **({} if comment is None else {"comment": comment}),
         **(md or {}),
     }
     uid = yield from bp.count([eiger], num=1, md=_md)
-    _say_where(eiger, uid)
+    say_where(eiger, uid)
     return uid
 
 
-def _ask(signal: Any) -> Generator[Any, Any, Any]:
-    """Ask the DCU anew, which others may have changed, without holding up the RunEngine."""
-    asked = yield from bps.wait_for([functools.partial(asyncio.to_thread, signal.get)])
-    if asked is None:  # the messages are listed, and no RunEngine carries them out
-        return signal.last
-    return asked[0].result()
-
-
-def _say_where(eiger: EigerDetector, uid: str) -> None:
+def say_where(eiger: EigerDetector, uid: str | None) -> None:
+    """Print a run's uid and its files; nothing where the messages were but listed."""
+    if uid is None:
+        return
     print(f"run {uid}")
     for file in eiger.fetched:
         print(f"  {file.path}  {file.bytes / 1e6:.1f} MB")

@@ -88,7 +88,7 @@ def test_commands_and_state_changes_are_logged(eiger, caplog):
 def test_a_connection_is_kept(dcu):
     client = DcuClient(dcu.url)
     client.get("detector", "status/state")
-    pool = next(iter(client._adapter.poolmanager.pools._container.values()))
+    pool = next(iter(client._connections.poolmanager.pools._container.values()))
     for _ in range(5):
         client.get("detector", "status/state")
     assert pool.num_connections == 1

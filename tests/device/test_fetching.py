@@ -1,8 +1,11 @@
 """One file on its way home: broken off, gone on with, taken by others, without room."""
 
+import errno
+import os
 import re
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +107,49 @@ def test_what_fails_its_check_has_no_name_and_is_fetched_anew(tmp_path):
         assert list(tmp_path.iterdir()) == []
         file.fetch(handling())
     assert server.asked == [(NAME, None), (NAME, None)]
+
+
+@pytest.mark.parametrize("checks_first", [True, False])
+def test_no_name_before_it_is_on_the_disk_and_checked(tmp_path, monkeypatch, checks_first):
+    """Both are done at a time, and either may be over first."""
+    over = {"check": threading.Event(), "sync": threading.Event()}
+    seen = []
+
+    def first_or_last(what, other, first):
+        if not first:
+            assert over[other].wait(10)
+        seen.append((what, (tmp_path / NAME).exists()))
+        over[what].set()
+
+    def check(path):
+        first_or_last("check", "sync", checks_first)
+        return 3
+
+    sync = os.fsync
+
+    def synced(file):
+        sync(file)
+        first_or_last("sync", "check", not checks_first)
+
+    monkeypatch.setattr(os, "fsync", synced)
+    with serving({NAME: CONTENT}) as server:
+        download(server, tmp_path).fetch(handling(check=check))
+    order = ["check", "sync"] if checks_first else ["sync", "check"]
+    assert seen == [(what, False) for what in order]
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+def test_a_disk_that_does_not_take_it_is_named(tmp_path, monkeypatch):
+    def full(file):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    with (
+        serving({NAME: CONTENT}) as server,
+        pytest.raises(TransferError, match=rf"{NAME}: cannot be written.*No space left"),
+    ):
+        download(server, tmp_path).fetch(handling())
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_one_that_is_not_wanted_any_more(tmp_path):

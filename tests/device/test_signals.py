@@ -478,7 +478,7 @@ def test_connecting_takes_few_connections_and_asks_nothing_twice(
     # (This log of requests leaves the list of files out.)
     assert len(again) == len(answered) - 1 + 2 * len(device.subsystems)
     assert CONNECTIONS <= 5
-    pools = device.link.client._adapter.poolmanager.pools
+    pools = device.link.client._connections.poolmanager.pools
     (pool,) = [pools[key] for key in pools.keys()]  # noqa: SIM118 - it cannot be iterated
     assert pool.num_connections <= CONNECTIONS + 1
     device.destroy()

@@ -1,114 +1,137 @@
-"""The example profile in a real IPython on a pseudo-terminal, as `make shell` opens it."""
+"""What a new user types into `make shell`, and what becomes of it."""
 
-import os
 import re
 import socket
-import sys
 from pathlib import Path
-from urllib.parse import urlsplit
 
-import pexpect
+import numpy as np
 import pytest
 
 import sim_dcu
 
-PROFILE = Path(__file__).parents[2] / "profile_collection" / "startup" / "00-eiger.py"
-PROMPT = r"In \[\d+\]: "
+# Of the five points, each a series of one image.
+ORACLE = (
+    "[np.load(io.BytesIO(requests.get(f'{eiger.address}/sim/image/{series}/1').content))"
+    " for series in range(1, 6)]"
+)
+README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
+FIRST_COMMANDS = README.partition("```python\n")[2].partition("```")[0]
+NO_THREADS = "threads left: ['MainThread']"
 
 
-class Shell:
-    """An IPython that has run the profile."""
+@pytest.mark.timeout(300)
+def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
+    shell = open_shell()
+    assert re.search(r"Eiger 1M at http://127\.0\.0\.1:\d+, state 'idle'", shell.greeting)
+    assert "cat: 0 runs" in shell.greeting
+    # The README's first commands, line by line.
+    typed = [shell(line) for line in FIRST_COMMANDS.splitlines()]
+    assert "eiger_live_full_sum" in typed[0]
+    assert re.search(r"eiger: trigger.*images", typed[0]), typed
+    assert "(5, 1, 1065, 1030)" in typed[-1]
+    shell("import io, requests")
+    shell(f"np.save('oracle.npy', {ORACLE})")
+    # Its picture and its files are those that are told.
+    image = np.load(tmp_path / "oracle.npy")[-1]
+    good = np.where(image == image.max(), 0, image)
+    y, x = np.unravel_index(good.argmax(), good.shape)
+    shown = shell("show_last()")
+    assert f"run 1, point 5, image 1 of 1: {good.sum()} photons" in shown
+    assert f"at most {good.max()}, at x = {x}, y = {y}" in shown
+    assert (tmp_path / "data" / "last_image.png").read_bytes().startswith(b"\x89PNG")
+    told = shell.value("where()")
+    files = {path.name for path in (tmp_path / "data").glob("eiger_*.h5")}
+    assert len(files) == 15
+    assert set(re.findall(r"eiger_\w+\.h5", told)) == files
+    assert "eiger_live_full_sum vs time" in shell("show_plots()")
+    assert (tmp_path / "data" / "plot_1.png").read_bytes().startswith(b"\x89PNG")
 
-    def __init__(self, folder: Path, environment: dict[str, str]) -> None:
-        (folder / "ipython").mkdir()
-        flags = [f"--ipython-dir={folder / 'ipython'}", "--no-banner", "--simple-prompt"]
-        self.child = pexpect.spawn(
-            sys.executable,
-            ["-m", "IPython", *flags, "--colors=nocolor", "-i", str(PROFILE)],
-            cwd=folder,
-            env={**os.environ, **environment, "MPLCONFIGDIR": str(folder), "TERM": "dumb"},
-            encoding="utf-8",
-            timeout=90,
-            echo=False,
-            dimensions=(50, 250),
-        )
-        self.child.expect(PROMPT)
-        self.greeting = self.child.before or ""
+    # Every file once more: nothing is subscribed twice, and the runs stay.
+    for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):
+        assert "Error" not in shell(f"%run -i {path}")
+    assert shell("RE(series(eiger, 0.01, 3))").count("eiger_live_full_sum") == 1
+    assert shell.value("len(cat), len(RE.preprocessors), len(RE.suspenders) > 1") == "(2, 2, True)"
+    assert NO_THREADS in shell.exit()
 
-    def __call__(self, line: str) -> str:
-        """Type a line and return what it prints."""
-        self.child.sendline(line)
-        self.child.expect(PROMPT)
-        return self.child.before or ""
-
-    def exit(self) -> None:
-        self.child.sendline("exit()")
-        self.child.expect(pexpect.EOF)
-        self.child.close()
-
-
-@pytest.fixture
-def open_shell(tmp_path):
-    shells = []
-
-    def open_one(**environment: str) -> Shell:
-        shells.append(Shell(tmp_path, environment))
-        return shells[-1]
-
-    yield open_one
-    for shell in shells:
-        shell.child.close(force=True)
-
-
-def test_on_a_simulator_of_its_own(open_shell, tmp_path):
-    shell = open_shell(DCU_URL="", DISPLAY="")
-    url = re.search(r"Eiger 1M at (http://127\.0\.0\.1:\d+), state 'idle'", shell.greeting)
-    assert url, shell.greeting
-    parts = urlsplit(url[1])
-    connection = socket.create_connection((parts.hostname, parts.port), timeout=20)
-
-    assert "seq_num" in shell("uids = RE(bp.count([eiger], 2))")
-    shape = "(2, 1, 1065, 1030)"
-    read = "np.asarray({}.primary.read()['eiger_image'])"
-    assert shape in shell(f"images = {read.format('cat[uids[0]]')}; images.shape")
-    assert shape in shell(f"again = {read.format('cat[-1]')}; again.shape")
-    oracle = "np.load(io.BytesIO(requests.get(f'{eiger.address}/sim/image/2/1').content))"
-    assert "True" in shell(f"import io, requests; np.array_equal(images[1, 0], {oracle})")
-    assert "True" in shell("np.array_equal(images, again)")
-
-    # The file run again: runs stay, nothing is subscribed twice.
-    assert "ready" in shell(f"%run -i {PROFILE}")
-    assert shell("RE(series(eiger, 0.01, 3))").count("_master.h5") == 1
-    assert "2" in shell("len(cat)")
-    assert len(list((tmp_path / "data").glob("*_master.h5"))) == 3
-    shell.exit()
-    with connection:
-        assert connection.recv(1) == b""
-
-
-@pytest.mark.long
-def test_on_a_dcu_that_is_named(open_shell, tmp_path):
-    with sim_dcu.serve(model="eiger-500k", initialized=True) as dcu:
-        shell = open_shell(DCU_URL=dcu.url, EIGER_DATA=str(tmp_path / "elsewhere"))
-        assert f"Eiger 500K at {dcu.url}" in shell.greeting
-        shell("RE(bp.count([eiger]))")
-        shell.exit()
-    assert len(list((tmp_path / "elsewhere").glob("*_master.h5"))) == 1
-
-
-def test_a_dcu_that_is_off_costs_one_line_and_serves_when_it_is_on(open_shell, tmp_path):
+    # The next one, whose DCU is off: one line, and a prompt and a catalog that work.
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    url = f"http://127.0.0.1:{port}"
-    shell = open_shell(DCU_URL=url, EIGER_DATA=str(tmp_path / "elsewhere"))
-    told = [line for line in shell.greeting.splitlines() if "not connected" in line]
-    assert len(told) == 1
-    assert "cannot be reached" in told[0]
+    shell = open_shell(EIGER_URL=f"http://127.0.0.1:{port}")
+    (told,) = [line for line in shell.greeting.splitlines() if "not connected" in line]
+    assert "cannot be reached" in told
     assert "Traceback" not in shell.greeting
-    assert "EigerDetector" in shell("type(eiger)")
+    assert "cat: 2 runs" in shell.greeting
+    shell("np.save('read.npy', np.asarray(cat[1].primary.read()['eiger_image'])[:, 0])")
+    assert np.array_equal(np.load(tmp_path / "read.npy"), np.load(tmp_path / "oracle.npy"))
+    shell("RE.md['sample'] = 'lysozyme'")
+    assert "scan num: 3" in shell("RE(scan([motor], motor, 0, 0.1, 2))")
+    assert shell.value("cat[3].metadata['start']['sample']") == "'lysozyme'"
     assert "DcuUnreachableError" in shell("eiger.connect()")
     with sim_dcu.serve(model="eiger-500k", initialized=True, port=port):
-        assert "Error" not in shell("eiger.connect()")
-        assert "seq_num" in shell("uids = RE(bp.count([eiger]))")
-        shell.exit()
-    assert len(list((tmp_path / "elsewhere").glob("*_master.h5"))) == 1
+        assert "Error" not in shell("eiger.connect(); suspenders_on()")
+        assert "seq_num" in shell("RE(count([eiger]))")
+        assert shell.value("'baseline' in cat[-1], len(RE.suspenders) > 1") == "(True, True)"
+        assert NO_THREADS in shell.exit()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.long
+def test_interruptions_do_what_the_text_says(open_shell, tmp_path):
+    shell = open_shell()
+    shell("eiger.configure({'frame_time': 5, 'count_time': 4.9}) and None")
+    shell.begin("RE(count([eiger], 2))", r"eiger: trigger")
+    shell.interrupt()
+    assert shell.value("RE.state") == "'paused'"
+    assert "generator count" in shell("RE.resume()")
+    assert shell.value("len(cat[-1].primary.read()['time'])") == "2"
+
+    shell.begin("RE(count([eiger], 2))", r"eiger: trigger")
+    shell.interrupt()
+    aborted = shell("RE.abort()")
+    assert "Traceback" not in aborted
+    stop = "cat[-1].metadata['stop']['exit_status']"
+    assert shell.value(f"RE.state, {stop}") == "('idle', 'abort')"
+    assert shell.value("eiger.detector.state.get()") == "'idle'"
+
+    # Left in the middle of a scan: it is aborted, and the next shell knows it.
+    shell.begin("RE(count([eiger], 2))", r"\|\s+1 \|.*\n.*eiger: trigger")
+    shell.interrupt()
+    shell.child.sendeof()
+    shell.child.expect("really want to exit")
+    assert NO_THREADS in shell.exit("y")
+    shell = open_shell()
+    assert shell.value(stop) == "'abort'"
+    assert shell.value("len(cat[-1].primary.read()['time'])") == "1"
+    assert "_master.h5" in shell.value("where()")
+
+    # Killed in the middle of one: what it started ends all the same, and what is in the catalog is.
+    shell.begin("RE(count([eiger], 500))", r"eiger: trigger")
+    shell.child.kill(9)
+    shell.ended()
+    shell = open_shell()
+    assert "cat: 4 runs" in shell.greeting
+    assert "scan num: 5" in shell("RE(count([eiger]))")
+    shell.exit()
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.long
+def test_two_shells_in_one_folder(open_shell):
+    first = open_shell()
+    second = open_shell()
+    assert "another shell" not in first.greeting
+    assert f"another shell, process {first.child.pid}" in second.greeting
+    for shell in (first, second):
+        shell("eiger.configure({'frame_time': 0.1, 'count_time': 0.05}) and None")
+        shell.child.sendline("for _ in range(5): RE(count([eiger], 3))\n")
+    for shell in (first, second):
+        shell.child.expect(rf"scan num: \d+\)(?s:.*)scan num: \d+\)(?s:.*){'In '}")
+    for shell in (first, second):
+        shell("")
+        numbers = "sorted(run.metadata['start']['scan_id'] for run in cat.values())"
+        shell.value("1")
+        assert shell.value(numbers) == str(list(range(1, 11)))
+        read = "{len(run.primary.read()['eiger_live_full_sum']) for run in cat.values()}"
+        assert shell.value(read) == "{3}"
+    for shell in (first, second):
+        assert NO_THREADS in shell.exit()

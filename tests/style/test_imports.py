@@ -34,7 +34,12 @@ ONLY = {
         "sim_dcu.request_faults",
         "sim_dcu.sim_routes",
     },
-    "uvicorn": {"sim_dcu.heads", "sim_dcu.server", "sim_dcu.wire"},
+    "uvicorn": {
+        "ophyd_eiger.catalog_server",
+        "sim_dcu.heads",
+        "sim_dcu.server",
+        "sim_dcu.wire",
+    },
 }
 
 

@@ -1,0 +1,82 @@
+"""Programs that run beside this process, say their URL in their first line, and end with it.
+
+Knows nothing of what they serve.
+"""
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import Mapping
+from typing import Any
+
+from ophyd_eiger.errors import EigerError
+
+END_TIMEOUT_S = 10.0
+# The shell in between ends the program when its own input ends, which happens however this
+# process ends, by a crash or kill -9 too. It closes its output, so that only the program can
+# still write the line that is waited for.
+_UNTIL_INPUT_ENDS = '"$@" & exec >&-; read -r _; kill $! 2>/dev/null; wait $!'
+
+
+class Companion:
+    """A Python module that runs as a process, from now until `end`, or until this process ends.
+
+    Parameters
+    ----------
+    *command : str
+        The module and its flags, as in "sim_dcu", "--port", "0".
+    environment : mapping, optional
+        Variables of the environment besides this process' own.
+    """
+
+    def __init__(self, *command: str, environment: Mapping[str, str] | None = None) -> None:
+        self._command = [sys.executable, "-m", *command]
+        self._complaints: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
+        self._url = ""
+        self._process = subprocess.Popen(
+            ["sh", "-c", _UNTIL_INPUT_ENDS, "sh", *self._command],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            stderr=self._complaints,
+            env={**os.environ, **(environment or {})},
+            text=True,
+            # Ctrl-C at a prompt pauses the scan; it must not reach what serves it.
+            start_new_session=True,
+        )
+
+    @property
+    def url(self) -> str:
+        """Where it serves; waits until it does.
+
+        Raises
+        ------
+        EigerError
+            If it did not start, with what it said.
+        """
+        if not self._url:
+            line = self._process.stdout.readline() if self._process.stdout else ""
+            if "http://" not in line:
+                said = self.end() or repr(line)
+                raise EigerError(f"{' '.join(self._command)} did not start:\n{said}")
+            self._url = line.split()[-1]
+        return self._url
+
+    def end(self) -> str:
+        """End it, and return what it had to say on stderr; nothing the second time."""
+        if self._complaints.closed:
+            return ""
+        process = self._process
+        if process.stdin is not None:
+            process.stdin.close()
+        try:
+            process.wait(END_TIMEOUT_S)
+        except subprocess.TimeoutExpired:
+            os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+        if process.stdout is not None:
+            process.stdout.close()
+        with self._complaints as complaints:
+            complaints.seek(0)
+            return complaints.read().decode(errors="replace").strip()

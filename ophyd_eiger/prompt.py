@@ -1,0 +1,177 @@
+"""What an example profile's helpers tell at the prompt: a run's files, an image, the live image.
+
+`Screen` shows the pictures; what a run has is `ophyd_eiger.runs`' to say.
+"""
+
+import re
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from bluesky.callbacks.mpl_plotting import QtAwareCallback
+from matplotlib.figure import Figure
+
+from ophyd_eiger.detector import EigerDetector
+from ophyd_eiger.errors import NoImagesError
+from ophyd_eiger.pictures import BACKGROUND, BAD, BRIGHT_PERCENTILE
+from ophyd_eiger.run_documents import gather
+from ophyd_eiger.runs import EigerRun
+from ophyd_eiger.screen import Screen
+
+# More files than these are counted, not listed.
+LISTED = 20
+# A live image is shown so often at most, in s: it is to be looked at.
+SHOWN_EVERY = 0.5
+_ENDING = re.compile(r"_(view(_\d+)?|master|data_\d+)\.h5$")
+
+
+class FileList(list[Path]):
+    """The files of a run that are here, series by series; prints as a table.
+
+    Parameters
+    ----------
+    run : object
+        As `open_run` takes it.
+
+    Raises
+    ------
+    NoImagesError
+        If the run names no files.
+    """
+
+    def __init__(self, run: Any) -> None:
+        documents = gather(run, {})
+        start = documents.start
+        self._title = f"run {start.get('scan_id', '?')}, {start['uid']}"
+        named = {
+            path
+            for stream in documents.streams.values()
+            for paths in (
+                *stream.files.values(),
+                *([place.path for place in places] for places in stream.places.values()),
+            )
+            for path in paths
+        }
+        if not named:
+            raise NoImagesError(f"{self._title}: it has no images, and so no files")
+        super().__init__()
+        self._missing = sorted(path for path in named if not path.exists())
+        for series in sorted({path.parent / _ENDING.sub("", path.name) for path in named}):
+            found = sorted(series.parent.glob(f"{series.name}_*.h5"))
+            self += [path for path in found if _ENDING.sub("", path.name) == series.name]
+
+    def __repr__(self) -> str:
+        total = sum(path.stat().st_size for path in self)
+        folders = ", ".join(str(folder) for folder in sorted({path.parent for path in self}))
+        lines = [f"{self._title}: {len(self)} files, {total / 1e6:.1f} MB, in {folders}"]
+        lines += [f"  {path.name}  {path.stat().st_size / 1e6:.1f} MB" for path in self[:LISTED]]
+        if len(self) > LISTED:
+            lines.append(f"  and {len(self) - LISTED} more")
+        lines += [f"  not there: {path}" for path in self._missing[:LISTED]]
+        return "\n".join(lines)
+
+
+def said_of_image(run: EigerRun, event: int = -1, image: int = 0) -> str:
+    """Return in a line which image of a run it is, and what its good pixels have.
+
+    Parameters
+    ----------
+    run : EigerRun
+        The run.
+    event, image : int
+        Which event, and which of its images; counted from 0, or from the end if below it.
+    """
+    of = run[event]
+    start = run.metadata["start"]
+    number = range(len(of))[image] + 1
+    which = f"run {start.get('scan_id', run.uid[:8])}, point {of.seq_num}, image {number}"
+    return f"{which} of {len(of)}: {_said(of[number - 1], run.mask)}"
+
+
+def _said(image: np.ndarray, mask: np.ndarray) -> str:
+    good = np.where(mask, 0, image)
+    y, x = np.unravel_index(np.argmax(good), good.shape)
+    total = int(good.sum(dtype=np.uint64))
+    return f"{total} photons in good pixels, at most {good[y, x]}, at x = {x}, y = {y}"
+
+
+class LiveView(QtAwareCallback):
+    """Shows what a detector's monitor has, image by image, in a window or as lines.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        Its monitor is switched on; images come from the next arm on.
+    screen : Screen
+        Where the picture is.
+    say : callable
+        Takes a line, where there are no windows.
+
+    Raises
+    ------
+    DcuError
+        If the detector's pixel mask cannot be read.
+    """
+
+    def __init__(
+        self, eiger: EigerDetector, screen: Screen, say: Callable[[str], Any] | None = None
+    ) -> None:
+        super().__init__()
+        self._say = say or _write_line
+        self._screen = screen
+        self._name = f"{eiger.name} live"
+        self._mask = np.asarray(eiger.detector.pixel_mask.get()) != 0
+        self._shown_at = 0.0
+        self._picture: Any = None
+        self._image = eiger.live.image
+        if screen.windows:
+            figure = Figure(figsize=(7.2, 7.0), layout="constrained")
+            self._axes = figure.subplots()
+            screen.show(figure, self._name)
+        # Each image comes in a thread; as a document it goes where windows may be drawn.
+        self._subscription = self._image.subscribe(self._take, run=False)
+
+    def close(self) -> None:
+        """Show no more, and let the monitor be as it was."""
+        self._image.unsubscribe(self._subscription)
+        self._screen.close(self._name)
+
+    def event(self, doc: Any) -> Any:
+        """Show an image, in the thread that may."""
+        title = f"series {doc['series_id']}, image {doc['image_number']}"
+        pixels: np.ndarray = doc["value"]
+        if pixels.shape != self._mask.shape:
+            mask = np.zeros(pixels.shape, bool)
+        else:
+            mask = self._mask
+        if not self._screen.windows:
+            self._say(f"{title}: {_said(pixels, mask)}")
+            return doc
+        shown = np.ma.array(pixels, mask=mask)
+        top = max(float(np.percentile(shown.compressed(), BRIGHT_PERCENTILE)), 1.0)
+        if self._picture is None:
+            from matplotlib import colormaps
+
+            colours = colormaps[BACKGROUND].with_extremes(bad=BAD)
+            self._picture = self._axes.imshow(shown, cmap=colours)
+            self._axes.figure.colorbar(self._picture, ax=self._axes, label="photons a pixel")
+        self._picture.set_data(shown)
+        self._picture.set_clim(0, top)
+        self._axes.set_title(title)
+        self._axes.figure.canvas.draw_idle()
+        return doc
+
+    def _take(self, *, value: Any, series_id: int, image_number: int, **_: Any) -> None:
+        if time.monotonic() - self._shown_at < SHOWN_EVERY:
+            return
+        self._shown_at = time.monotonic()
+        self("event", {"value": value, "series_id": series_id, "image_number": image_number})
+
+
+def _write_line(line: str) -> None:
+    # Over a progress bar, which is drawn anew below it.
+    sys.stdout.write(f"\r\x1b[K{line}\n")
+    sys.stdout.flush()

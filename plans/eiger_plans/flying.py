@@ -1,0 +1,182 @@
+"""What rotation and raster are made of: one motor's sweep past one line of images."""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+import bluesky.plan_stubs as bps
+from bluesky.protocols import Stoppable
+
+from eiger_plans.steps import Plan, aside, tidied
+from eiger_plans.sweeps import Sweep
+from eiger_plans.tracks import Track
+from eiger_plans.triggering import PulseTrain, TriggerSource
+from ophyd_eiger import EigerDetector, EigerError, TriggerInfo
+
+STREAM = "primary"
+# How long after the last trigger its images may be missing from what the detector shows, in s.
+SEEN_WITHIN = 10.0
+
+
+@dataclass
+class Setup:
+    """What sweeps: a detector, a motor, the watch over it, and what gives the triggers.
+
+    Attributes
+    ----------
+    eiger, motor, track, source
+        The four; without a source the plan itself triggers when the motor passes the start.
+    usual_speed : float
+        The motor's speed before and after.
+    flies : bool
+        Whether a fly scan was begun whose points are in no document yet.
+    """
+
+    eiger: EigerDetector
+    motor: Any
+    track: Track
+    source: TriggerSource | None
+    usual_speed: float = 0.0
+    flies: bool = False
+    declared: set[str] = field(default_factory=set)
+
+    @property
+    def device(self) -> Any:
+        """The detector, for bluesky's protocols, which are narrower than what it takes."""
+        return self.eiger
+
+    def declare(self, device: Any, stream: str) -> Plan:
+        """Declare a stream, unless it is."""
+        if stream not in self.declared:
+            yield from bps.declare_stream(device, name=stream, collect=True)
+            self.declared.add(stream)
+
+
+def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
+    """Run a plan that sweeps; however it ends, the motor stands after it and has its usual speed.
+
+    If the plan fails, the images that were finished are recorded, and `positions` tells where the
+    motor was.
+    """
+    motor: Any = setup.motor
+    now = yield from bps.rd(motor.velocity, default_value=None)
+    setup.usual_speed = now
+
+    def stand() -> Plan:
+        yield from aside(motor.stop, success=True)
+
+    def speed_back() -> Plan:
+        if setup.usual_speed is not None:
+            yield from bps.mv(motor.velocity, setup.usual_speed)
+
+    def source_stops() -> Plan:
+        if setup.flies and isinstance(setup.source, Stoppable):
+            yield from aside(setup.source.stop, success=True)
+
+    def land() -> Plan:
+        if setup.flies:
+            yield from aside(setup.device.stop, success=True)
+            yield from bps.complete(setup.device, wait=True)
+            yield from collect(setup)
+
+    return (yield from tidied(plan, stand, source_stops, land, speed_back))
+
+
+def set_out(setup: Setup, sweep: Sweep, at: Mapping[str, float], *others: Any) -> Plan:
+    """Go to where the sweep sets out, and be ready for it; what is done from here on can be redone.
+
+    Parameters
+    ----------
+    setup : Setup
+        What sweeps.
+    sweep : Sweep
+        The way.
+    at : mapping
+        What `positions` says of other motors.
+    *others : motor, position, ...
+        What moves beside it.
+    """
+    motor: Any = setup.motor
+    yield from bps.checkpoint()
+    if setup.usual_speed is not None:
+        yield from bps.mv(motor.velocity, setup.usual_speed)
+    yield from bps.mv(motor, sweep.begin, *others)
+    yield from bps.mv(motor.velocity, sweep.speed)
+    yield from bps.prepare(setup.track, sweep, at=at, wait=True)
+
+
+def sweep_past(
+    setup: Setup, sweep: Sweep, train: PulseTrain | None, begin: Callable[[], Plan]
+) -> Plan:
+    """Let the motor go, and begin to expose when it passes the start of the first image.
+
+    Parameters
+    ----------
+    setup : Setup
+        What sweeps.
+    sweep : Sweep
+        The way.
+    train : PulseTrain or None
+        What the source of triggers is asked for; None without one.
+    begin : callable
+        Gives the messages that begin to expose, or to wait for triggers.
+    """
+    motor, source = setup.motor, setup.source
+    if source is not None:
+        yield from bps.prepare(source, train, wait=True)
+        yield from begin()
+        yield from bps.kickoff(source, wait=True)
+    yield from bps.abs_set(motor, sweep.end, group="motor")
+    if source is None:
+        yield from bps.trigger(setup.track, wait=True)
+        yield from begin()
+
+
+def see_through(setup: Setup, sweep: Sweep) -> Plan:
+    """Wait until the motor stands and the images, of the group "images", are taken.
+
+    Raises
+    ------
+    EigerError
+        If a source gave all its triggers and the detector did not take all of them.
+    """
+    source = setup.source
+    yield from bps.wait("motor")
+    if source is None:
+        yield from bps.wait("images")
+        return
+    yield from bps.complete(source, wait=True)
+    patience = sweep.images * sweep.period + SEEN_WITHIN
+    seen = yield from bps.wait("images", timeout=patience, error_on_timeout=False)
+    if seen is False:
+        raise EigerError(
+            f"{setup.eiger.name}: {source.name} gave its last trigger {patience:.0f} s ago, and "
+            "images are missing still; did triggers come while an image was exposed, or not reach "
+            "the detector's input?"
+        )
+
+
+def fly_past(setup: Setup, sweep: Sweep, info: TriggerInfo, train: PulseTrain | None) -> Plan:
+    """Take one line of images as a fly scan, and record it."""
+    eiger: Any = setup.device
+    yield from bps.prepare(eiger, info, wait=True)
+    yield from setup.declare(eiger, STREAM)
+    yield from setup.declare(setup.track, setup.track.name)
+
+    def begin() -> Plan:
+        yield from bps.kickoff(eiger, wait=True)
+        setup.flies = True
+
+    yield from sweep_past(setup, sweep, train, begin)
+    yield from bps.complete(eiger, group="images")
+    yield from see_through(setup, sweep)
+    yield from collect(setup)
+
+
+def collect(setup: Setup) -> Plan:
+    """Record what a fly scan took, and where the motor was."""
+    taken = yield from bps.collect(setup.device, name=STREAM, return_payload=True)
+    index = getattr(setup.device, "get_index", None)
+    setup.track.points = index() if taken is None and index else len(taken or [])
+    setup.flies = False
+    yield from bps.collect(setup.track, name=setup.track.name, return_payload=False)

@@ -1,0 +1,149 @@
+"""Steps that several plans are made of: ask, set energy and times, put settings back."""
+
+import asyncio
+import functools
+import logging
+from collections.abc import Callable, Generator
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+from bluesky import Msg
+
+from ophyd_eiger import EigerDetector
+
+logger = logging.getLogger(__name__)
+
+Plan = Generator[Msg, Any, Any]
+
+# What an energy may differ by and count as the same: setting it anew takes seconds, because the
+# detector calculates its flat field again, and puts the threshold back to half the energy.
+SAME_ENERGY_EV = 0.05
+
+
+def aside(function: Any, *args: Any, **kwargs: Any) -> Plan:
+    """Call something that takes a while without holding up the RunEngine; return its result.
+
+    None where the messages are listed and no RunEngine carries them out: nothing is called then.
+    """
+    called = functools.partial(asyncio.to_thread, function, *args, **kwargs)
+    done = yield from bps.wait_for([called])
+    return None if done is None else done[0].result()
+
+
+def ask(signal: Any) -> Plan:
+    """Ask the DCU anew, which others may have changed; return the value.
+
+    Where no RunEngine carries the messages out, what it was last.
+    """
+    value = yield from aside(signal.get)
+    return signal.last if value is None else value
+
+
+def check_known(signal: Any, value: Any) -> None:
+    """Refuse a value that the detector does not take, where its limits are known already.
+
+    Raises
+    ------
+    LimitError
+    """
+    if signal.has_value:
+        signal.check_value(value)
+
+
+def set_energy(eiger: EigerDetector, energy: float | None) -> Plan:
+    """Put a photon energy in eV, unless it is None or so already."""
+    if energy is None:
+        return
+    photon_energy = eiger.detector.photon_energy
+    now = yield from ask(photon_energy)
+    if now is None or abs(now - energy) > SAME_ENERGY_EV:
+        yield from bps.mv(photon_energy, energy)
+
+
+def set_times(eiger: EigerDetector, exposure: float, period: float | None) -> Plan:
+    """Put exposure and time from image to image, both in s; return the latter as it is then.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector.
+    exposure : float
+        Exposure of an image in s.
+    period : float or None
+        From the start of one image to the start of the next in s; None for the shortest.
+
+    Raises
+    ------
+    ValueError
+        If the detector does not allow a value, or images cannot follow each other so fast.
+    """
+    detector = eiger.detector
+    # In this order the detector itself finds the shortest frame time: a frame time that is too
+    # short shortens the count time, and the count time that is then put lengthens the frame time.
+    yield from ask(detector.frame_time)
+    shortest = max(exposure, detector.frame_time.limits[0] or 0.0)
+    yield from bps.mv(detector.frame_time, shortest if period is None else period)
+    yield from bps.mv(detector.count_time, exposure)
+    frame_time = yield from bps.rd(detector.frame_time)
+    if period is not None and frame_time > period * (1 + 1e-6):
+        raise ValueError(
+            f"{eiger.name}: images of {exposure:g} s cannot follow each other every {period:g} s; "
+            f"the detector needs {frame_time:g} s"
+        )
+    return frame_time or shortest
+
+
+def tidied(plan: Plan, *steps: Callable[[], Plan]) -> Plan:
+    """Run a plan and, however it ends, these steps; each of them, whatever becomes of the others.
+
+    If the plan failed already, a step that fails does not hide why.
+    """
+    failures: list[BaseException] = []
+
+    def noted(step: Callable[[], Plan]) -> Plan:
+        try:
+            return (yield from step())
+        except Exception as error:
+            failures.append(error)
+            raise
+
+    def tidying(step: Callable[[], Plan]) -> Callable[[], Plan]:
+        def tidied_up() -> Plan:
+            try:
+                yield from step()
+            except Exception as error:
+                if not failures:
+                    raise
+                logger.warning("not put in order: %s", error)
+
+        return tidied_up
+
+    running = noted(lambda: plan)
+    for step in steps:
+        running = bpp.finalize_wrapper(running, tidying(step))
+    return (yield from running)
+
+
+def put_back(plan: Plan, *signals: Any) -> Plan:
+    """Run a plan that changes settings, and put them back to what they are now, come what may.
+
+    Parameters
+    ----------
+    plan : generator
+        The plan.
+    *signals : EigerSignal
+        Put back in this order.
+    """
+    before = []
+    for signal in signals:
+        value = yield from ask(signal)
+        if value is not None:
+            before.append((signal, value))
+
+    def put() -> Plan:
+        for signal, value in before:
+            if signal.last != value:
+                yield from bps.mv(signal, value)
+
+    return (yield from tidied(plan, put))

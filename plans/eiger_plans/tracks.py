@@ -1,0 +1,247 @@
+"""Watches the motor of a sweep: tells when it passes the first image, and where it was at each."""
+
+import logging
+import math
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import numpy as np
+from ophyd.status import Status
+
+from eiger_plans.sweeps import Sweep
+
+logger = logging.getLogger(__name__)
+
+# How much longer than computed the motor may take to its first image, in s.
+PATIENCE = 10.0
+
+
+class Track:
+    """What is known of the way of a sweep's motor, as something that bluesky stages and collects.
+
+    `trigger` is done when the motor, at full speed, passes the start of the first image. That
+    moment is computed from what the motor told last, because a motor tells ten times a second and
+    an image may be shorter than that.
+
+    Parameters
+    ----------
+    motor : ophyd positioner
+        The motor.
+    by_line : bool
+        Whether an event has the positions of a whole line, and not of one image.
+    watches : bool
+        Whether it tells when to expose, and so knows when each image was; without, something else
+        triggers the detector.
+    others : mapping
+        Unit by name of what else each event says, such as where another motor stands.
+
+    Attributes
+    ----------
+    points : int or None
+        How many of a line's images, or lines, are recorded; None for all.
+    """
+
+    parent = None
+
+    def __init__(
+        self, motor: Any, *, by_line: bool, watches: bool, others: Mapping[str, str] | None = None
+    ) -> None:
+        self.name = "positions"
+        self.points: int | None = None
+        self._motor = motor
+        self._by_line = by_line
+        self._watches = watches
+        self._others = dict(others or {})
+        self._sweep: Sweep | None = None
+        self._at: Mapping[str, float] = {}
+        self._news = threading.Condition()
+        self._samples: list[tuple[float, float]] = []
+        self._passing: Status | None = None
+        self._due = math.inf
+        self._began: float | None = None
+        self._token: Any = None
+
+    # ---- bluesky's verbs ----
+
+    def stage(self) -> list[Any]:
+        """Begin to listen to the motor."""
+        if self._token is None:
+            self._token = self._motor.subscribe(self._note, run=False)
+        return [self]
+
+    def unstage(self) -> list[Any]:
+        """Listen no longer; whoever still waits for the motor need not any more."""
+        if self._token is not None:
+            self._motor.unsubscribe(self._token)
+            self._token = None
+        self._leave_off()
+        return [self]
+
+    def prepare(self, value: Sweep, at: Mapping[str, float] | None = None) -> Status:
+        """Forget the sweep before, and take up a new one.
+
+        Parameters
+        ----------
+        value : Sweep
+            What the motor is about to do.
+        at : mapping, optional
+            What each event says of the others.
+        """
+        self._leave_off()
+        with self._news:
+            self._sweep, self._at = value, dict(at or {})
+            self._samples = []
+            self._began = self.points = None
+        return _done()
+
+    def trigger(self) -> Status:
+        """Return a Status that is done when the motor passes the start of the first image.
+
+        It fails with a TimeoutError if the motor does not.
+        """
+        sweep = self._required()
+        self._leave_off()
+        status = Status()
+        with self._news:
+            self._passing, self._due = status, math.inf
+            self._aim()
+        waiting = threading.Thread(
+            target=self._wait, args=(status, sweep), name=f"{self.name} of a sweep", daemon=True
+        )
+        waiting.start()
+        return status
+
+    def describe_collect(self) -> dict[str, Any]:
+        """Return the data keys: where the motor is to be, and was, at the start of each image."""
+        shape = [self._required().images] if self._by_line else []
+        dtype = "array" if self._by_line else "number"
+        units = str(getattr(self._motor, "egu", ""))
+        keys = {}
+        for name, source in self._columns():
+            keys[name] = {"source": source, "dtype": dtype, "shape": shape, "units": units}
+        for name, unit in self._others.items():
+            key = {"source": f"PY:{name}", "dtype": "number", "shape": [], "units": unit}
+            keys[name] = key
+        for key in keys.values():
+            key["dtype_numpy"] = "<f8"
+        return keys
+
+    def collect_pages(self) -> Iterator[dict[str, Any]]:
+        """Give the positions of the sweep: an event for each image, or one for the line."""
+        sweep = self._required()
+        asked, found = sweep.positions, self.readbacks()
+        times = self._times(sweep)
+        self._warn(sweep, found)
+        columns: dict[str, Any] = {self._motor.name: asked}
+        if self._watches:
+            columns[f"{self._motor.name}_readback"] = found
+        events = 1 if self._by_line else sweep.images
+        events = events if self.points is None else min(self.points, events)
+        if events == 0:
+            return
+        data: dict[str, list] = {}
+        for name, values in columns.items():
+            data[name] = [values.tolist()] if self._by_line else values[:events].tolist()
+        for name in self._others:
+            data[name] = [float(self._at[name])] * events
+        stamps = [float(times[0])] if self._by_line else times[:events].tolist()
+        yield {"time": stamps, "data": data, "timestamps": dict.fromkeys(data, stamps)}
+
+    # ---- what it knows ----
+
+    def readbacks(self) -> np.ndarray:
+        """Return where the motor was at the start of each image; NaN where nobody knows.
+
+        Between two positions that it told it is taken to have moved evenly.
+        """
+        sweep = self._required()
+        with self._news:
+            samples = np.array(self._samples or [(math.nan, math.nan)]).T
+            began = self._began
+        if began is None:
+            return np.full(sweep.images, math.nan)
+        when = began + sweep.period * np.arange(sweep.images)
+        return np.interp(when, *samples, left=math.nan, right=math.nan)
+
+    # ---- inside ----
+
+    def _columns(self) -> Iterator[tuple[str, str]]:
+        yield self._motor.name, f"PY:{self.name}"
+        if self._watches:
+            yield f"{self._motor.name}_readback", f"PY:{self._motor.name}"
+
+    def _required(self) -> Sweep:
+        if self._sweep is None:
+            raise RuntimeError(f"{self.name}: no sweep was prepared; prepare comes first")
+        return self._sweep
+
+    def _times(self, sweep: Sweep) -> np.ndarray:
+        """Return when each image began, in s since 1970; now, where nobody knows."""
+        now, monotonic = time.time(), time.monotonic()
+        if self._began is None:
+            return np.full(sweep.images, now)
+        return now - monotonic + self._began + sweep.period * np.arange(sweep.images)
+
+    def _warn(self, sweep: Sweep, found: np.ndarray) -> None:
+        away = np.abs(found - sweep.positions)
+        if np.any(away > abs(sweep.step) / 2):
+            worst = int(np.nanargmax(away))
+            logger.warning(
+                "%s was not where the images are said to be: at the start of image %d at %g "
+                "instead of %g; positions has what it was",
+                self._motor.name,
+                worst + 1,
+                found[worst],
+                sweep.positions[worst],
+            )
+
+    def _note(self, value: Any = None, **_: Any) -> None:
+        with self._news:
+            self._samples.append((time.monotonic(), float(value)))
+            self._aim()
+
+    def _aim(self) -> None:
+        """Compute when the motor passes the start of the first image, if it is at full speed."""
+        if self._passing is None or self._sweep is None or not self._samples:
+            return
+        sweep, (when, position) = self._sweep, self._samples[-1]
+        gone = (position - sweep.begin) * math.copysign(1.0, sweep.step)
+        if gone >= sweep.speed * sweep.ramp / 2:
+            self._due = when + (sweep.run_up - gone) / sweep.speed
+            self._news.notify_all()
+
+    def _wait(self, status: Status, sweep: Sweep) -> None:
+        given_up = time.monotonic() + sweep.ramp + sweep.run_up / sweep.speed + PATIENCE
+        with self._news:
+            while self._passing is status:
+                now = time.monotonic()
+                if now >= self._due:
+                    self._began, self._passing = now, None
+                    status.set_finished()
+                elif now >= given_up:
+                    self._passing = None
+                    status.set_exception(self._too_late(sweep))
+                else:
+                    self._news.wait(min(self._due, given_up) - now)
+
+    def _too_late(self, sweep: Sweep) -> TimeoutError:
+        last = f"at {self._samples[-1][1]:g} last" if self._samples else "never seen to move"
+        return TimeoutError(
+            f"{self._motor.name} did not come to {sweep.start:g}, where the first image begins, "
+            f"from {sweep.begin:g} at {sweep.speed:g}/s; it was {last}"
+        )
+
+    def _leave_off(self) -> None:
+        with self._news:
+            status, self._passing = self._passing, None
+            self._news.notify_all()
+        if status is not None:
+            status.set_finished()
+
+
+def _done() -> Status:
+    status = Status()
+    status.set_finished()
+    return status

@@ -1,0 +1,52 @@
+"""The RunEngine, what it knows of every run, and what it shows of one.
+
+RE.md stays: RE.md["sample"] = "lysozyme" is in each run from then on, and scan_id counts on.
+"""
+
+import bluesky.plan_stubs as bps
+import bluesky.plans as bp
+import bluesky.preprocessors as bpp
+import numpy as np
+from bluesky import RunEngine
+from bluesky.callbacks.best_effort import BestEffortCallback
+from bluesky.log import config_bluesky_logging
+from bluesky.utils import ProgressBarManager
+from IPython import get_ipython
+
+from ophyd_eiger.kept_dict import KeptDict
+from ophyd_eiger.screen import Screen
+
+
+def end_paused(engine):
+    """Abort what is paused when the prompt ends, so that the detector is left in good order."""
+    if engine.state == "paused":
+        engine.abort("the prompt ended")
+
+
+def end_loop(engine):
+    """End the thread of an engine's event loop."""
+    engine.loop.call_soon_threadsafe(engine.loop.stop)
+
+
+if "RE" not in globals():
+    # Before the RunEngine, which looks after the windows while it runs.
+    screen = Screen(data_folder)
+
+    # What bluesky has to say besides, as where an aborted plan was.
+    log = str(data_folder / "bluesky.log")
+    config_bluesky_logging(log, datefmt="%Y-%m-%d %H:%M:%S", color=False, level="INFO")
+
+    RE = RunEngine(KeptDict(data_folder / "metadata.json"), scan_id_source=KeptDict.count_on)
+    at_exit.callback(end_loop, RE)
+    RE.waiting_hook = ProgressBarManager()
+    bec = BestEffortCallback()
+    bec.disable_baseline()  # it is in the run
+    RE.subscribe(bec)
+
+    if hasattr(get_ipython(), "register_magics"):
+        from bluesky.magics import BlueskyMagics
+
+        get_ipython().register_magics(BlueskyMagics)  # %wa, %mov motor 1, %ct
+        at_exit.callback(end_loop, BlueskyMagics.RE)
+        if screen.windows:
+            get_ipython().run_line_magic("matplotlib", "qt")

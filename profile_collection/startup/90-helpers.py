@@ -1,0 +1,40 @@
+"""What one asks at the prompt: where files are, how an image looks, what is measured now."""
+
+import matplotlib.pyplot as plt
+
+from ophyd_eiger import open_run
+from ophyd_eiger.prompt import FileList, LiveView, said_of_image
+
+
+def where(run=-1):
+    """Return the files of a run: the last, or by scan_id as where(12), or by uid."""
+    return FileList(cat[run])
+
+
+def show_last(image=0, run=-1, **look):
+    """Show an image of a run's last point; look as of Series.show: log=True, top=20, ..."""
+    taken = open_run(cat[run])
+    found = taken[-1].found
+    print(said_of_image(taken, image=image))
+    picture = found.series.show(found.numbers[image], **look)
+    if drawn := screen.show(picture.figure, "last_image"):
+        print(f"drawn in {drawn}")
+
+
+def show_plots():
+    """Draw the scans' plots into files, where there are no windows for them."""
+    for number in plt.get_fignums():
+        figure = plt.figure(number)
+        if not screen.windows:
+            print(f"{figure.get_label()}: drawn in {screen.show(figure, f'plot_{number}')}")
+
+
+def live(on=True):
+    """Show what the detector's monitor has, image by image while scans run, until live(False)."""
+    global live_view
+    if live_view is not None:
+        live_view.close()
+    live_view = LiveView(eiger, screen) if on else None
+
+
+live_view = None

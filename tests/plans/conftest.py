@@ -1,0 +1,63 @@
+"""A device on a simulated DCU, and what the plans' tests look at."""
+
+import logging
+import re
+
+import event_model
+import numpy as np
+import pytest
+
+import sim_dcu
+from ophyd_eiger import EigerDetector
+
+
+@pytest.fixture
+def dcu():
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, seed=5, initialized=True) as server:
+        yield server
+
+
+@pytest.fixture
+def eiger(dcu, tmp_path):
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "data")
+    device.connect()
+    yield device
+    device.destroy()
+
+
+@pytest.fixture
+def commands(caplog):
+    """The detector's commands that the simulator was sent, in order."""
+    caplog.set_level(logging.INFO, logger="sim_dcu.api")
+
+    def sent():
+        lines = (record.getMessage() for record in caplog.records if record.name == "sim_dcu.api")
+        found = (re.match(r"PUT /detector/api/[^/]+/command/(\w+)", line) for line in lines)
+        return [match[1] for match in found if match]
+
+    sent.clear = caplog.clear
+    return sent
+
+
+@pytest.fixture
+def documents(RE):
+    """The documents of the runs so far, each valid by event-model's schemas."""
+    found: list[tuple[str, dict]] = []
+
+    def keep(name, doc):
+        event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        found.append((name, doc))
+
+    RE.subscribe(keep)
+    return found
+
+
+@pytest.fixture
+def images_of(catalog):
+    """Return a run's images as one array (events, images, y, x), and the ids of their series."""
+
+    def read(uid):
+        dataset = catalog[uid].primary.read()
+        return np.asarray(dataset["eiger_image"]), [int(n) for n in dataset["eiger_series_id"]]
+
+    return read
