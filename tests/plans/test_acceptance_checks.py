@@ -150,15 +150,10 @@ def test_how_far_clocks_are_apart():
 
 
 def test_an_error_is_told_with_those_before_it():
-    try:
-        try:
-            raise EigerError("the trigger failed")
-        except EigerError as error:
-            raise FailedStatus from error
-    except FailedStatus as status:
-        assert told(status) == "EigerError: the trigger failed"
-        try:
-            raise FailedStatus from EigerError("no files came")
-        except FailedStatus as last:
-            assert told(last) == "EigerError: no files came"
+    status = FailedStatus()
+    status.__cause__ = EigerError("the trigger failed")
+    assert told(status) == "EigerError: the trigger failed"
+    later = EigerError("no files came")
+    later.__context__ = status
+    assert told(later) == "EigerError: no files came; after EigerError: the trigger failed"
     assert told(OSError("disk")) == "OSError: disk"
