@@ -10,6 +10,7 @@ from eiger_plans.recovery import recover
 from eiger_plans.rotation import rotation
 from eiger_plans.series import series
 from eiger_plans.simulated_motor import SimulatedMotor
+from eiger_plans.snap import snap
 
 __all__ = [
     "SimulatedMotor",
@@ -21,5 +22,6 @@ __all__ = [
     "recover",
     "rotation",
     "series",
+    "snap",
     "suspenders",
 ]

@@ -244,7 +244,6 @@ class _Grid:
         setup = self._setup
 
         @bpp.stage_decorator([setup.device, setup.track])
-        @bpp.monitor_during_decorator([setup.motor])
         @bpp.run_decorator(md=md)
         def run() -> Plan:
             yield from with_motor_at_rest(all_lines(), setup)

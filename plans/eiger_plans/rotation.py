@@ -130,7 +130,6 @@ def rotation(
     }
 
     @bpp.stage_decorator([setup.device, setup.track])
-    @bpp.monitor_during_decorator([motor])
     @bpp.run_decorator(md=_md)
     def turned() -> Plan:
         yield from with_motor_at_rest(once_round(), setup)
