@@ -121,8 +121,6 @@ class Asking:
             self._device.url, api_version=version, timeouts=self._device.timeouts
         )
         self.generation = generation_of(version)
-        # Asked on a connection of its own too: that above may be an answer of long ago.
-        self.client.get("detector", "status/state")
         return version
 
     def _keeps_connections(self, section: Section) -> Check:

@@ -81,8 +81,13 @@ class Conditions:
             "humidity": "%",
         }
         return {
-            name: f"{value} {units.get(name, '')}".rstrip() for name, value in asdict(self).items()
+            name: f"{_in_figures(value)} {units.get(name, '')}".rstrip()
+            for name, value in asdict(self).items()
         }
+
+
+def _in_figures(value: Any) -> str:
+    return " to ".join(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def acceptance_test(

@@ -18,7 +18,9 @@ body { font: 11pt/1.4 sans-serif; max-width: 60em; margin: 2em auto; padding: 0 
 table { border-collapse: collapse; width: 100%; font-size: 9pt }
 td, th { border-bottom: 1px solid #ccc; padding: .2em .6em .2em 0; text-align: left;
   vertical-align: top; overflow-wrap: anywhere }
-td:first-child { white-space: nowrap }
+td:first-child, th:first-child { white-space: nowrap; width: 6em }
+td:nth-child(2):not(:last-child), th:nth-child(2) { width: 34% }
+td:nth-child(3), th:nth-child(3) { width: 26% }
 thead { display: table-header-group }
 tr { break-inside: avoid }
 .fail { color: #b00020; font-weight: bold }
@@ -59,8 +61,8 @@ def markdown(report: Report) -> str:
     """Return it as Markdown, with every check."""
     lines = [f"# {_TITLE}: {report.verdict}", "", "| | |", "| --- | --- |"]
     lines += [f"| {word} | {_cell(said)} |" for word, said in _head(report)]
-    for name, checks in report.sections().items():
-        lines += ["", f"## {name.capitalize()}", ""]
+    for heading, checks in _tables(report):
+        lines += ["", f"## {heading}", ""]
         lines += ["| verdict | check | expected | found |", "| --- | --- | --- | --- |"]
         for check in checks:
             verdict = f"**{check.verdict}**" if check.verdict == Verdict.FAIL else check.verdict
@@ -86,9 +88,9 @@ def page(report: Report) -> str:
         *(f"<tr><td>{escaped(word)}<td>{escaped(said)}" for word, said in _head(report)),
         "</table>",
     ]
-    for name, checks in report.sections().items():
+    for heading, checks in _tables(report):
         parts.append(
-            f"<h2>{escaped(name.capitalize())}</h2><table><thead><tr><th>verdict<th>check"
+            f"<h2>{escaped(heading)}</h2><table><thead><tr><th>verdict<th>check"
             "<th>expected<th>found</thead>"
         )
         for check in checks:
@@ -102,13 +104,22 @@ def page(report: Report) -> str:
     return "\n".join([*parts, f'<div class="sign">{signature}</div></body></html>\n'])
 
 
+def _tables(report: Report) -> Iterator[tuple[str, list[Check]]]:
+    """Yield what failed, if anything, and then every section: heading and checks."""
+    if report.failures:
+        yield "What failed", report.failures
+    for name, checks in report.sections().items():
+        yield name.capitalize(), checks
+
+
 def _head(report: Report) -> Iterator[tuple[str, str]]:
     yield "date", f"{report.started:%Y-%m-%d %H:%M:%S %Z}"
     if report.finished is not None:
         yield "duration", f"{(report.finished - report.started).total_seconds():.0f} s"
     yield "address", report.url
     yield from report.identity.items()
-    yield "asked for", ", ".join(f"{word} {value}" for word, value in report.conditions.items())
+    asked = (f"{word.replace('_', ' ')} {value}" for word, value in report.conditions.items())
+    yield "asked for", ", ".join(asked)
     counts = report.counts
     yield "checks", ", ".join(f"{count} {verdict}" for verdict, count in counts.items() if count)
 

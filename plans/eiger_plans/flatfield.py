@@ -1,0 +1,195 @@
+"""A flat field measured under flat light, made, and put into the detector."""
+
+from collections.abc import Generator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+
+from eiger_plans.calibrating import (
+    TIMES,
+    Taken,
+    above_0,
+    folder_of,
+    kept,
+    moved,
+    one_series,
+    put_array,
+    read_series,
+    set_up,
+    whole,
+)
+from eiger_plans.counts import PixelCounts, TooFewCountsError, counted
+from ophyd_eiger import EigerDetector, Series
+
+# Beyond these shares of the middle a pixel is bad rather than of another response: it keeps 1.
+LOW, HIGH = 0.5, 1.5
+KEPT = ("flatfield_correction_applied", *TIMES)
+
+
+@dataclass(frozen=True)
+class Flatfield:
+    """A flat field that was made.
+
+    Attributes
+    ----------
+    uid : str
+        The run of the measurement.
+    factors : numpy.ndarray of float32, shape (y, x)
+        What counts are to be multiplied by; 1 for pixels that are masked or were left out.
+    counts : float
+        Median of a good pixel's counts, in all images.
+    precision : float
+        Standard deviation of a factor, from the counts.
+    spread, spread_before : float
+        Standard deviation of good pixels' counts by their mean: as they were counted, and as the
+        flat field of before leaves it.
+    left_out : int
+        Pixels that are not masked and counted far too little or too much, or were full.
+    old : Path or None
+        The .npy file that has the flat field of before; None if nothing was put.
+    """
+
+    uid: str
+    factors: np.ndarray
+    counts: float
+    precision: float
+    spread: float
+    spread_before: float
+    left_out: int
+    old: Path | None = None
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        put = "not put" if self.old is None else f"put; the one of before is in {self.old}"
+        return (
+            f"run {self.uid}\n  {self.counts:.3g} counts a pixel, so factors are good to "
+            f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before by "
+            f"{self.spread_before:.2%}\n  {self.left_out} bad pixels that are not masked keep 1\n"
+            f"  {put}"
+        )
+
+
+def flatfield(
+    eiger: EigerDetector,
+    exposure: float = 1.0,
+    images: int = 10,
+    *,
+    precision: float = 0.01,
+    upload: bool = True,
+    folder: str | None = None,
+    shutter: Any = None,
+    opened: Any = "open",
+    md: dict[str, Any] | None = None,
+) -> Generator[Any, Any, Flatfield | None]:
+    """Measure a flat field under flat light, make it, put it, and keep the old one in a file.
+
+    The detector keeps it until its energy or threshold is set, or until it is initialized; to have
+    it again, put the array that this returns, and to have the old one,
+    `eiger.detector.flatfield.set(numpy.load(result.old))`. Mask bad pixels before.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector; initialized. Its times and numbers of images are put back.
+    exposure : float
+        Of each image, in s.
+    images : int
+        How many.
+    precision : float
+        The standard deviation that a factor may have; fewer counts than that takes are refused.
+    upload : bool
+        Whether it is put into the detector; what was put is read back and compared.
+    folder : str, optional
+        Where the old one is kept; the detector's directory if not given.
+    shutter : Movable, optional
+        Set to `opened` before, and left so.
+    opened : object
+        What opens the shutter.
+    md : dict, optional
+        Metadata of the run.
+
+    Yields
+    ------
+    msg : Msg
+        Messages for the RunEngine.
+
+    Returns
+    -------
+    Flatfield or None
+        None where the messages are listed.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense, before the first message.
+    TooFewCountsError
+        If the counts do not give the precision; nothing is put then.
+    """
+    above_0(exposure=exposure, precision=precision)
+    whole(images=images)
+    place = folder_of(eiger, folder)
+    _md = {
+        "plan_name": "flatfield",
+        "plan_args": {
+            "exposure": exposure,
+            "images": images,
+            "precision": precision,
+            "upload": upload,
+        },
+        **(md or {}),
+    }
+
+    def measured() -> Generator[Any, Any, Taken | None]:
+        configuration: Any = eiger.configuration
+        yield from bps.mv(configuration, {"flatfield_correction_applied": False})
+        yield from set_up(eiger, exposure, images)
+        yield from moved(shutter, opened)
+        return (yield from one_series(eiger, _md))
+
+    taken = yield from kept(eiger, KEPT, measured)
+    if taken is None:
+        return None
+    made = yield from read_series(taken.master, lambda series: _made(taken, series, precision))
+    if upload:
+        old = yield from put_array(eiger, "flatfield", made.factors, place)
+        made = Flatfield(**{**vars(made), "old": old})
+    print(made)
+    return made
+
+
+def _made(taken: Taken, series: Series, precision: float) -> Flatfield:
+    counts = counted(series, taken.exposure)
+    unmasked = (series.mask == 0) & ~counts.full
+    middle = float(np.median(counts.total[unmasked])) if unmasked.any() else 0.0
+    needed = 1 / precision**2
+    if middle < needed:
+        raise TooFewCountsError(_too_few(counts, middle, needed, precision))
+    good = unmasked & (counts.total > LOW * middle) & (counts.total < HIGH * middle)
+    total = counts.total[good]
+    factors = np.ones(counts.total.shape, np.float32)
+    factors[good] = total.mean() / total
+    corrected = total * series.flatfield[good]
+    return Flatfield(
+        uid=taken.uid,
+        factors=factors,
+        counts=middle,
+        precision=float(1 / np.sqrt(middle)),
+        spread=float(total.std() / total.mean()),
+        spread_before=float(corrected.std() / corrected.mean()),
+        left_out=int(np.count_nonzero(series.mask == 0) - np.count_nonzero(good)),
+    )
+
+
+def _too_few(counts: PixelCounts, middle: float, needed: float, precision: float) -> str:
+    seconds = counts.images * counts.exposure
+    found = f"{middle:.3g} counts a pixel in {seconds:.3g} s ({counts.images} images)"
+    if middle == 0:
+        return f"{found}: is there light, and is the shutter open?"
+    times = needed / middle
+    return (
+        f"{found}; factors good to {precision:.2%} take {needed:.3g} counts: {times:.1f} times as "
+        f"long, as {int(np.ceil(counts.images * times))} images, or brighter light"
+    )

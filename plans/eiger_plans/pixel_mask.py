@@ -1,0 +1,267 @@
+"""Finds pixels that do not count as they should, shows them, and masks them."""
+
+from collections.abc import Generator
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import bluesky.preprocessors as bpp
+import numpy as np
+
+from eiger_plans.asking import called
+from eiger_plans.calibrating import (
+    TIMES,
+    Taken,
+    above_0,
+    folder_of,
+    kept,
+    moved,
+    one_series,
+    put_array,
+    read_series,
+    set_up,
+    whole,
+)
+from eiger_plans.counts import (
+    DEAD,
+    GAP,
+    NOISY,
+    OVER,
+    UNDER,
+    TooFewCountsError,
+    bad_in_flat_light,
+    check_dark,
+    counted,
+)
+from eiger_plans.dark import Dark, dark_series
+from eiger_plans.mask_picture import draw
+from ophyd_eiger import EigerDetector, Series
+
+LOOKS = ("both", "dark", "flat")
+KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
+KEPT = ("pixel_mask_applied", *TIMES)
+
+Plan = Generator[Any, Any, Any]
+
+
+@dataclass(frozen=True)
+class PixelMask:
+    """A pixel mask that was made.
+
+    Attributes
+    ----------
+    uids : tuple of str
+        The runs of the measurements.
+    mask : numpy.ndarray of uint32, shape (y, x)
+        The new mask, with the bits of the SIMPLON API Reference.
+    found : numpy.ndarray of uint32, shape (y, x)
+        The bits of all pixels that do not count as they should, masked before or not.
+    added : numpy.ndarray of uint32, shape (y, x)
+        The bits of those that were not masked before.
+    old : Path or None
+        The .npy file that has the mask of before; None if nothing was put.
+    picture : Path or None
+        The .png file that shows them.
+    """
+
+    uids: tuple[str, ...]
+    mask: np.ndarray
+    found: np.ndarray
+    added: np.ndarray
+    old: Path | None = None
+    picture: Path | None = None
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        counts = ", ".join(
+            f"{np.count_nonzero(self.added & bit)} {kind}" for bit, kind in KINDS.items()
+        )
+        lines = [
+            *(f"run {uid}" for uid in self.uids),
+            f"  {np.count_nonzero(self.added)} bad pixels that were not masked: {counts}",
+            f"  {np.count_nonzero(self.mask)} pixels are masked now, gaps included",
+        ]
+        if self.old is None:
+            lines[-1] = "  nothing was put"
+        else:
+            lines.append(f"  the mask of before is in {self.old}")
+        if self.picture is not None:
+            lines.append(f"  a picture is in {self.picture}")
+        return "\n".join(lines)
+
+
+def update_pixel_mask(
+    eiger: EigerDetector,
+    *,
+    look: str = "both",
+    dark_exposure: float = 10.0,
+    flat_exposure: float = 1.0,
+    images: int = 10,
+    least_rate: float = 1.0,
+    low: float = 0.7,
+    high: float = 1.3,
+    most: float = 0.01,
+    upload: bool = True,
+    fresh: bool = False,
+    picture: bool = True,
+    folder: str | None = None,
+    shutter: Any = None,
+    opened: Any = "open",
+    closed: Any = "close",
+    md: dict[str, Any] | None = None,
+) -> Generator[Any, Any, PixelMask | None]:
+    """Find dead, hot and noisy pixels, show them, mask them, and keep the old mask in a file.
+
+    In the dark hot and noisy pixels count; under flat light dead ones do not, and others count
+    less or more than those around them. What exactly is found, and when counts are too few to
+    tell, is stated in `eiger_plans.counts`. A mask stays in the detector for good;
+    `eiger.detector.pixel_mask.set(numpy.load(result.old))` has the old one back.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector; initialized. Its times and numbers of images are put back.
+    look : {"both", "dark", "flat"}
+        Which light; "both" takes a shutter.
+    dark_exposure, flat_exposure : float
+        Of each image, in s.
+    images : int
+        How many in each light.
+    least_rate : float
+        Pixels that count more than this a second in the dark are bad.
+    low, high : float
+        Under flat light those below and above these shares of their neighbourhood's median are.
+    most : float
+        Share of the pixels; if more are found, something else is wrong, and nothing is put.
+    upload : bool
+        Whether the mask is put into the detector; what was put is read back and compared.
+    fresh : bool
+        Whether only gaps are taken over from the mask of before; else all of it is.
+    picture : bool
+        Whether a picture is drawn, beside the file of the old mask.
+    folder : str, optional
+        Where the old mask is kept; the detector's directory if not given.
+    shutter : Movable, optional
+        Set to `opened` and `closed`; closed at the end.
+    opened, closed : object
+        What opens and closes the shutter.
+    md : dict, optional
+        Metadata of the runs.
+
+    Yields
+    ------
+    msg : Msg
+        Messages for the RunEngine.
+
+    Returns
+    -------
+    PixelMask or None
+        None where the messages are listed.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense, before the first message.
+    TooFewCountsError
+        If the counts cannot tell, or too many pixels are found; nothing is put then.
+    """
+    _check(look, shutter, low, high)
+    above_0(dark_exposure=dark_exposure, flat_exposure=flat_exposure, least_rate=least_rate)
+    above_0(most=most)
+    whole(images=images)
+    if look != "flat":
+        check_dark(images, dark_exposure, least_rate)
+    place = folder_of(eiger, folder)
+    args = {
+        "look": look,
+        "dark_exposure": dark_exposure,
+        "flat_exposure": flat_exposure,
+        "images": images,
+        "least_rate": least_rate,
+        "low": low,
+        "high": high,
+        "fresh": fresh,
+    }
+    _md = {"plan_name": "update_pixel_mask", "plan_args": args, **(md or {})}
+
+    def measured() -> Plan:
+        configuration: Any = eiger.configuration
+        yield from bps.mv(configuration, {"pixel_mask_applied": False})
+        in_the_dark = taken = None
+        if look != "flat":
+            yield from moved(shutter, closed)
+            in_the_dark = yield from dark_series(
+                eiger, dark_exposure, images, least_rate, {**_md, "light": "dark"}, masked_too=True
+            )
+        if look != "dark":
+            yield from moved(shutter, opened)
+            yield from set_up(eiger, flat_exposure, images)
+            taken = yield from one_series(eiger, {**_md, "light": "flat"})
+        return in_the_dark, taken
+
+    def shut() -> Plan:
+        return (yield from bpp.finalize_wrapper(measured(), lambda: moved(shutter, closed)))
+
+    in_the_dark, taken = yield from kept(eiger, KEPT, shut)
+    if in_the_dark is None and taken is None:
+        return None
+    found, counts = yield from _found(in_the_dark, taken, low, high)
+    before = yield from called(eiger.detector.pixel_mask.get)
+    made = _made(in_the_dark, taken, before, found, fresh=fresh)
+    share = np.count_nonzero(made.added) / made.added.size
+    if share > most:
+        raise TooFewCountsError(
+            f"{eiger.name}: {share:.1%} of the pixels would be masked, more than {most:.1%}: is "
+            "the light flat, and the dark dark? Nothing was put"
+        )
+    if upload:
+        old = yield from put_array(eiger, "pixel_mask", made.mask, place)
+        made = replace(made, old=old)
+    if picture:
+        drawn = yield from called(draw, eiger.name, counts, before, made.added, place)
+        made = replace(made, picture=drawn)
+    print(made)
+    return made
+
+
+def _check(look: str, shutter: Any, low: float, high: float) -> None:
+    if look not in LOOKS:
+        raise ValueError(f"look is {look!r}; it is one of {', '.join(LOOKS)}")
+    if look == "both" and shutter is None:
+        raise ValueError("look='both' takes a shutter; or give look='dark' and look='flat' in turn")
+    if not 0.1 <= low < 1 < high:
+        raise ValueError(f"low and high are {low} and {high}; 1 is between them, and 0.1 below low")
+
+
+def _found(in_the_dark: Dark | None, taken: Taken | None, low: float, high: float) -> Plan:
+    """Return the bits of bad pixels, and what was counted: under flat light, else in the dark."""
+    if taken is None:
+        return in_the_dark.loud, in_the_dark.counts.total  # pyright: ignore[reportOptionalMemberAccess]
+
+    def look(series: Series) -> tuple[np.ndarray, np.ndarray]:
+        counts = counted(series, taken.exposure)
+        pixels = series.mask & GAP == 0
+        loud = np.zeros(pixels.shape, np.uint32) if in_the_dark is None else in_the_dark.loud
+        good = (series.mask == 0) & (loud == 0)
+        return loud | bad_in_flat_light(counts, good, pixels, low, high), counts.total
+
+    return (yield from read_series(taken.master, look))
+
+
+def _made(
+    in_the_dark: Dark | None,
+    taken: Taken | None,
+    before: np.ndarray,
+    found: np.ndarray,
+    *,
+    fresh: bool,
+) -> PixelMask:
+    runs = [one.uid for one in (in_the_dark, taken) if one is not None]
+    taken_over = before & GAP if fresh else before
+    return PixelMask(
+        uids=tuple(runs),
+        mask=(taken_over | found).astype(np.uint32),
+        found=found,
+        added=np.where(before == 0, found, 0).astype(np.uint32),
+    )

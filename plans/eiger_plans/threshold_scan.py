@@ -1,0 +1,148 @@
+"""The energy of the beam, as the detector's threshold sees it: an S-curve."""
+
+import math
+from collections.abc import Generator
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+
+from eiger_plans.asking import called
+from eiger_plans.calibrating import TIMES, above_0, kept, set_up, stepped, whole
+from eiger_plans.s_curve import LEAST_POINTS, SCurve, fit_s_curve
+from ophyd_eiger import EigerDetector, open_series
+
+# What is put back: an energy, which is not changed, is not put again either.
+KEPT = ("threshold_energy", *TIMES)
+
+
+@dataclass(frozen=True)
+class ThresholdScan:
+    """A threshold scan and what was fitted to it.
+
+    Attributes
+    ----------
+    uid : str
+        The run.
+    curve : SCurve
+        The fit, with thresholds and counts.
+    photon_energy : float
+        What the detector was set to, in eV.
+    """
+
+    uid: str
+    curve: SCurve
+    photon_energy: float
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        off = self.curve.energy - self.photon_energy
+        return (
+            f"run {self.uid}\n  {self.curve}\n  {abs(off):.0f} eV "
+            f"({abs(off) / self.photon_energy:.1%}) {'above' if off > 0 else 'below'} the "
+            f"detector's photon_energy of {self.photon_energy:.1f} eV"
+        )
+
+
+def threshold_scan(
+    eiger: EigerDetector,
+    thresholds: list[float],
+    exposure: float = 1.0,
+    images: int = 1,
+    *,
+    md: dict[str, Any] | None = None,
+) -> Generator[Any, Any, ThresholdScan | None]:
+    """Scan the threshold under steady light, and fit the S-curve for the photons' energy.
+
+    `photon_energy` stays as it is; threshold, times and numbers of images are put back. At each
+    threshold the detector calculates its flat field anew, which takes it seconds.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector; initialized.
+    thresholds : list of float
+        In eV; eight at least, on both sides of the energy that is sought.
+    exposure : float
+        Of each image, in s.
+    images : int
+        How many at each threshold.
+    md : dict, optional
+        Metadata of the run.
+
+    Yields
+    ------
+    msg : Msg
+        Messages for the RunEngine.
+
+    Returns
+    -------
+    ThresholdScan or None
+        None where the messages are listed.
+
+    Raises
+    ------
+    ValueError
+        If an argument makes no sense, before the first message.
+    TooFewCountsError
+        If the counts hold no S-curve.
+    ModuleNotFoundError
+        If scipy is not installed, before the first message.
+    """
+    if find_spec("scipy") is None:
+        raise ModuleNotFoundError("threshold_scan needs scipy: pip install 'ophyd-eiger[plans]'")
+    above_0(exposure=exposure)
+    whole(images=images)
+    points = _checked(eiger, thresholds)
+    signal: Any = eiger.detector.threshold_energy
+    _md = {
+        "plan_name": "threshold_scan",
+        "plan_args": {"thresholds": points, "exposure": exposure, "images": images},
+        "motors": [signal.name],
+        "hints": {"dimensions": [([signal.name], "primary")]},
+        **(md or {}),
+    }
+
+    def scanned() -> Generator[Any, Any, ThresholdScan | None]:
+        energy = yield from called(eiger.detector.photon_energy.get)
+        yield from set_up(eiger, exposure, images)
+        uid = yield from stepped(eiger, points, lambda point: bps.mv(signal, point), _md)
+        masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
+        if energy is None or len(masters) != len(points):
+            return None
+        counts = yield from called(lambda: [_counts(master) for master in masters])
+        curve = fit_s_curve(np.array(points), np.array(counts))
+        return ThresholdScan(uid, curve, float(energy))
+
+    found = yield from kept(eiger, KEPT, scanned)
+    if found is not None:
+        print(found)
+    return found
+
+
+def _checked(eiger: EigerDetector, thresholds: list[float]) -> list[float]:
+    """Return the thresholds as numbers, after a look at the limits that are known."""
+    points = [float(threshold) for threshold in thresholds]
+    if len(set(points)) < LEAST_POINTS or not all(map(math.isfinite, points)):
+        raise ValueError(
+            f"thresholds are {points}; an S-curve takes {LEAST_POINTS} different ones at least"
+        )
+    signal: Any = eiger.detector.threshold_energy
+    if signal.has_value:
+        for point in points:
+            signal.check_value(point)
+    return points
+
+
+def _counts(master: Path) -> float:
+    """Return the counts of all good pixels in all images; full ones are left out."""
+    with open_series(master) as series:
+        good = series.mask == 0
+        most = np.iinfo(series.dtype).max
+        total = 0.0
+        for image in series:
+            total += float(image[good & (image != most)].sum(dtype=np.float64))
+    return total
