@@ -103,7 +103,8 @@ def test_the_readmes_tests_pass(project: pytest.Pytester) -> None:
     project.makepyfile(block)
     outcomes(project).assert_outcomes(passed=block.count("def test_"))
     table = dict(re.findall(r"^\| `(sim_dcu_\w+)` \| (.*) \|$", readme, re.MULTILINE))
-    assert set(table) == {"sim_dcu_model", "sim_dcu_api_version", "sim_dcu_time_scale"}
+    options = ("model", "api_version", "time_scale", "scene")
+    assert set(table) == {f"sim_dcu_{name}" for name in options}
 
 
 def test_options_of_the_command_line_come_first(project: pytest.Pytester) -> None:
