@@ -10,9 +10,12 @@ from eiger_plans.rotation import rotation
 from eiger_plans.series import series
 from eiger_plans.simulated_motor import SimulatedMotor
 from eiger_plans.snap import snap
+from eiger_plans.triggering import PulseTrain, TriggerSource
 
 __all__ = [
+    "PulseTrain",
     "SimulatedMotor",
+    "TriggerSource",
     "armed_once",
     "exposure_series",
     "files_home",
