@@ -16,9 +16,12 @@ from eiger_plans.series import series
 from eiger_plans.simulated_motor import SimulatedMotor
 from eiger_plans.snap import snap
 from eiger_plans.threshold_scan import threshold_scan
+from eiger_plans.triggering import PulseTrain, TriggerSource
 
 __all__ = [
+    "PulseTrain",
     "SimulatedMotor",
+    "TriggerSource",
     "acceptance_test",
     "armed_once",
     "dark",

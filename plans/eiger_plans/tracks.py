@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ophyd.status import Status
@@ -46,6 +46,8 @@ class Track:
     """
 
     parent = None
+    # Nothing to plot: BestEffortCallback would take arrays for curves.
+    hints: ClassVar[dict[str, Any]] = {"fields": []}
 
     def __init__(
         self, motor: Any, *, by_line: bool, watches: bool, others: Mapping[str, str] | None = None
