@@ -40,9 +40,8 @@ def state(dcu: sim_dcu.Server, model: str) -> str:
 
 @contextlib.contextmanager
 def detector(dcu: sim_dcu.Server, folder: Path, **kwargs: Any):
-    device = EigerDetector(
-        dcu.url, name="eiger", directory=folder / "data", timeouts=TIMEOUTS, **kwargs
-    )
+    kwargs = {"timeouts": TIMEOUTS, **kwargs}
+    device = EigerDetector(dcu.url, name="eiger", directory=folder / "data", **kwargs)
     yield device
     device.destroy()
 

@@ -5,7 +5,7 @@ import itertools
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -15,10 +15,8 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 
-from eiger_plans.asking import called
+from eiger_plans.steps import Plan, aside, put_back, set_times
 from ophyd_eiger import EigerDetector, Series, open_series
-
-Plan = Generator[Any, Any, Any]
 
 # What a series of one point changes.
 TIMES = ("trigger_mode", "nimages", "ntrigger", "frame_time", "count_time")
@@ -44,52 +42,18 @@ def whole(**named: int) -> None:
             raise ValueError(f"{name} is {value!r}; it is a whole number, at least 1")
 
 
-def kept(eiger: EigerDetector, names: Iterable[str], plan: Callable[[], Plan]) -> Plan:
-    """Do a plan, and put settings back as they were before, whatever becomes of it.
-
-    Parameters
-    ----------
-    eiger : EigerDetector
-        The detector.
-    names : iterable of str
-        As `eiger.configure` has them; those that this detector lacks are left out.
-    plan : callable
-        Returns what is done.
-    """
-    before = yield from called(_values, eiger, tuple(names))
-
-    def put_back() -> Plan:
-        if not before:
-            return
-        configuration: Any = eiger.configuration
-        yield from bps.mv(configuration, before)
-        # `configure` leaves times that differ by less than a millionth, which two frames that
-        # touch do: each is put, the frame time first, which shortens the count time if it must.
-        for name in ("frame_time", "count_time"):
-            if name in before:
-                yield from bps.mv(getattr(eiger.detector, name), before[name])
-
-    return (yield from bpp.finalize_wrapper(plan(), put_back))
-
-
-def _values(eiger: EigerDetector, names: tuple[str, ...]) -> dict[str, Any]:
-    signals = {name: getattr(eiger.detector, name) for name in names}
-    found = {}
-    for name, signal in signals.items():
-        with suppress(LookupError):  # it is not served by this detector
-            found[name] = signal.get()
-    return found
+def kept(eiger: EigerDetector, names: Iterable[str], plan: Plan) -> Plan:
+    """Do a plan, and put the detector's settings of these names back, whatever becomes of it."""
+    return (yield from put_back(plan, *(getattr(eiger.detector, name) for name in names)))
 
 
 def set_up(eiger: EigerDetector, exposure: float, images: int) -> Plan:
     """Set one trigger a series, of so many images of `exposure` s, as fast as they can be."""
-    configuration: Any = eiger.configuration
-    yield from bps.mv(configuration, {"trigger_mode": "ints", "nimages": images, "ntrigger": 1})
-    detector: Any = eiger.detector
-    shortest = max(exposure, detector.frame_time.limits[0] or 0.0)
-    # In this order the detector itself finds the shortest frame time for the exposure.
-    yield from bps.mv(detector.frame_time, shortest)
-    yield from bps.mv(detector.count_time, exposure)
+    detector = eiger.detector
+    yield from bps.mv(detector.trigger_mode, "ints")
+    yield from bps.mv(detector.nimages, images)
+    yield from bps.mv(detector.ntrigger, 1)
+    yield from set_times(eiger, exposure, None)
 
 
 @dataclass(frozen=True)
@@ -164,7 +128,7 @@ def read_series(master: Path, read: Callable[[Series], Any]) -> Plan:
         with open_series(master) as series:
             return read(series)
 
-    return (yield from called(reading))
+    return (yield from aside(reading))
 
 
 def folder_of(eiger: EigerDetector, given: str | None) -> Path:
@@ -245,7 +209,7 @@ def put_array(
             np.save(file, signal.get(), allow_pickle=False)
             return Path(file.name)
 
-    path = yield from called(keep)
+    path = yield from aside(keep)
     # It reads back what it put, and fails if that is something else.
     yield from bps.mv(signal, new)
     return path

@@ -119,7 +119,7 @@ def dark(
         yield from moved(shutter, closed)
         return (yield from dark_series(eiger, exposure, images, least_rate, _md))
 
-    found = yield from kept(eiger, TIMES, measured)
+    found = yield from kept(eiger, TIMES, measured())
     if found is not None:
         print(found)
     return found

@@ -6,7 +6,8 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 
-from eiger_plans.calibrating import TIMES, Plan, above_0, kept, set_up, stepped, whole
+from eiger_plans.calibrating import TIMES, above_0, kept, set_up, stepped, whole
+from eiger_plans.steps import Plan
 from ophyd_eiger import EigerDetector
 
 # What is put back, the energy before the threshold, which it would change.
@@ -94,7 +95,7 @@ def energy_scan(
         yield from set_up(eiger, exposure, images)
         return (yield from stepped(eiger, points, move, _md, movable))
 
-    return (yield from kept(eiger, KEPT, scanned))
+    return (yield from kept(eiger, KEPT, scanned()))
 
 
 def _checked(eiger: EigerDetector, energies: list[float], threshold: float) -> list[float]:

@@ -143,13 +143,13 @@ def flatfield(
     }
 
     def measured() -> Generator[Any, Any, Taken | None]:
-        configuration: Any = eiger.configuration
-        yield from bps.mv(configuration, {"flatfield_correction_applied": False})
+        applied: Any = eiger.detector.flatfield_correction_applied
+        yield from bps.mv(applied, False)
         yield from set_up(eiger, exposure, images)
         yield from moved(shutter, opened)
         return (yield from one_series(eiger, _md))
 
-    taken = yield from kept(eiger, KEPT, measured)
+    taken = yield from kept(eiger, KEPT, measured())
     if taken is None:
         return None
     made = yield from read_series(taken.master, lambda series: _made(taken, series, precision))

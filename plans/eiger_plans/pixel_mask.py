@@ -6,10 +6,8 @@ from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
-import bluesky.preprocessors as bpp
 import numpy as np
 
-from eiger_plans.asking import called
 from eiger_plans.calibrating import (
     TIMES,
     Taken,
@@ -36,13 +34,12 @@ from eiger_plans.counts import (
 )
 from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
+from eiger_plans.steps import Plan, aside, tidied
 from ophyd_eiger import EigerDetector, Series
 
 LOOKS = ("both", "dark", "flat")
 KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
 KEPT = ("pixel_mask_applied", *TIMES)
-
-Plan = Generator[Any, Any, Any]
 
 
 @dataclass(frozen=True)
@@ -186,8 +183,8 @@ def update_pixel_mask(
     _md = {"plan_name": "update_pixel_mask", "plan_args": args, **(md or {})}
 
     def measured() -> Plan:
-        configuration: Any = eiger.configuration
-        yield from bps.mv(configuration, {"pixel_mask_applied": False})
+        applied: Any = eiger.detector.pixel_mask_applied
+        yield from bps.mv(applied, False)
         in_the_dark = taken = None
         if look != "flat":
             yield from moved(shutter, closed)
@@ -200,14 +197,12 @@ def update_pixel_mask(
             taken = yield from one_series(eiger, {**_md, "light": "flat"})
         return in_the_dark, taken
 
-    def shut() -> Plan:
-        return (yield from bpp.finalize_wrapper(measured(), lambda: moved(shutter, closed)))
-
+    shut = tidied(measured(), lambda: moved(shutter, closed))
     in_the_dark, taken = yield from kept(eiger, KEPT, shut)
     if in_the_dark is None and taken is None:
         return None
     found, counts = yield from _found(in_the_dark, taken, low, high)
-    before = yield from called(eiger.detector.pixel_mask.get)
+    before = yield from aside(eiger.detector.pixel_mask.get)
     made = _made(in_the_dark, taken, before, found, fresh=fresh)
     share = np.count_nonzero(made.added) / made.added.size
     if share > most:
@@ -219,7 +214,7 @@ def update_pixel_mask(
         old = yield from put_array(eiger, "pixel_mask", made.mask, place)
         made = replace(made, old=old)
     if picture:
-        drawn = yield from called(draw, eiger.name, counts, before, made.added, place)
+        drawn = yield from aside(draw, eiger.name, counts, before, made.added, place)
         made = replace(made, picture=drawn)
     print(made)
     return made

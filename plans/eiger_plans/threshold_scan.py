@@ -10,9 +10,9 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import numpy as np
 
-from eiger_plans.asking import called
 from eiger_plans.calibrating import TIMES, above_0, kept, set_up, stepped, whole
 from eiger_plans.s_curve import LEAST_POINTS, SCurve, fit_s_curve
+from eiger_plans.steps import aside
 from ophyd_eiger import EigerDetector, open_series
 
 # What is put back: an energy, which is not changed, is not put again either.
@@ -107,17 +107,17 @@ def threshold_scan(
     }
 
     def scanned() -> Generator[Any, Any, ThresholdScan | None]:
-        energy = yield from called(eiger.detector.photon_energy.get)
+        energy = yield from aside(eiger.detector.photon_energy.get)
         yield from set_up(eiger, exposure, images)
         uid = yield from stepped(eiger, points, lambda point: bps.mv(signal, point), _md)
         masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
         if energy is None or len(masters) != len(points):
             return None
-        counts = yield from called(lambda: [_counts(master) for master in masters])
+        counts = yield from aside(lambda: [_counts(master) for master in masters])
         curve = fit_s_curve(np.array(points), np.array(counts))
         return ThresholdScan(uid, curve, float(energy))
 
-    found = yield from kept(eiger, KEPT, scanned)
+    found = yield from kept(eiger, KEPT, scanned())
     if found is not None:
         print(found)
     return found

@@ -16,6 +16,7 @@ from eiger_plans.acceptance.reports import write
 from eiger_plans.acceptance.resources import table
 
 import sim_dcu
+from ophyd_eiger import Timeouts
 from sim_dcu.models import MODELS
 
 SHORT = ("eiger-500k", "eiger2-500k")
@@ -29,7 +30,8 @@ SHORT = ("eiger-500k", "eiger2-500k")
 def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys):
     with (
         sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu,
-        detector(dcu, tmp_path) as eiger,
+        # The first arm makes the simulator's images.
+        detector(dcu, tmp_path, timeouts=Timeouts()) as eiger,
     ):
         before = settings(dcu, model)
         documents = []

@@ -16,7 +16,7 @@ from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import health
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import FAILURES, SERIES, Taking, several, told
-from eiger_plans.asking import called
+from eiger_plans.steps import aside
 from ophyd_eiger import EigerDetector, FilePolicy
 
 RESTORED = Section("configuration")
@@ -151,7 +151,7 @@ def acceptance_test(
     conditions = Conditions(frame_rate, seconds, download_rate, temperature, humidity, time_scale)
     found = yield from accepted(eiger, conditions, md=md, tell=print)
     if place is not None and found.finished is not None:
-        yield from called(write, found, place)
+        yield from aside(write, found, place)
     print(text(found))
     return found
 
@@ -218,7 +218,7 @@ class _Test:
         idle = asking.values.get("detector/status/state", "idle")
         if asking.is_lost or (not well and idle != "idle"):
             return
-        self._before = (yield from called(asking.settings)) or {}
+        self._before = (yield from aside(asking.settings)) or {}
         with self._own_policy():
             yield from self._working()
 
@@ -264,7 +264,7 @@ class _Test:
                 return False
             ends = ("disarm", "cancel", "abort") if mode == "ints" else ("disarm",)
             for end in ends:
-                found = yield from called(lambda m=mode, e=end: list(arms(self.asking, m, e)))
+                found = yield from aside(lambda m=mode, e=end: list(arms(self.asking, m, e)))
                 if not self.report.add(found):
                     return False
         return True
@@ -287,7 +287,7 @@ class _Test:
         self.tell(name)
         section = Section(name)
         try:
-            found = yield from called(lambda: list(look()))
+            found = yield from aside(lambda: list(look()))
         except FAILURES as error:
             return self.report.add([section.failed(name, "answers", told(error))])
         return self.report.add(found)
@@ -315,7 +315,7 @@ class _Test:
             yield from self._restored()
         if self._is_at_end:
             self.report.finish()
-        yield from called(self.asking.close)
+        yield from aside(self.asking.close)
         yield from self._recorded()
 
     def _restored(self) -> Plan:
@@ -327,7 +327,7 @@ class _Test:
         }
         try:
             yield from bps.mv(self.eiger.configuration, wanted)
-            after = yield from called(self.asking.settings)
+            after = yield from aside(self.asking.settings)
         except FAILURES as error:
             expected = "as before"
             self.report.add([RESTORED.failed("put back", expected, told(error))])

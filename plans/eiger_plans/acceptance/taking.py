@@ -13,7 +13,7 @@ from bluesky.utils import FailedStatus
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.findings import Check, Report, Section, Verdict
 from eiger_plans.acceptance.integrity import ARMED_WITH, Taken, downloads, integrity, published
-from eiger_plans.asking import called
+from eiger_plans.steps import aside
 from ophyd_eiger import EigerError, open_series
 
 SERIES = Section("series")
@@ -143,7 +143,7 @@ class Taking:
         @bpp.stage_decorator([eiger])
         @bpp.run_decorator(md={**self.md, "acceptance_check": wanted.name})
         def taking() -> Generator[Any, Any, None]:
-            before = yield from called(self._settings)
+            before = yield from aside(self._settings)
             reading = None
             for point in range(wanted.ntrigger):
                 began = time.monotonic()
@@ -169,7 +169,7 @@ class Taking:
 
     def _added(self, look: Any) -> Generator[Any, Any, None]:
         """Add to the report what a look, in a thread, finds."""
-        found = yield from called(lambda: list(look()))
+        found = yield from aside(lambda: list(look()))
         self.report.add(found)
 
     def _settings(self) -> dict[str, Any]:
@@ -244,7 +244,7 @@ class Taking:
     def _is_idle(self, wanted: Series) -> Generator[Any, Any, bool]:
         name = f"{wanted.name}: state after it"
         try:
-            state = yield from called(self.asking.state)
+            state = yield from aside(self.asking.state)
         except EigerError as error:
             self.report.add([SERIES.failed(name, "idle", error)])
             return False
