@@ -54,6 +54,8 @@ class Screen:
             self.why_not = _why_no_windows()
             plt.switch_backend(FILES)
         self.windows = not self.why_not
+        # A run of one point is seen, too.
+        plt.rcParams.update({"lines.marker": "o", "lines.markersize": 4})
 
     def show(self, figure: "Figure", name: str) -> Path | None:
         """Show a figure in the place of the one before of the same name.
@@ -76,7 +78,8 @@ class Screen:
             return path
         self.close(name)
         backend = backend_registry.load_backend_module(WINDOWS)
-        manager = backend.new_figure_manager_given_figure(name, figure)
+        # No number of pyplot's, which has figures of its own.
+        manager = backend.new_figure_manager_given_figure(0, figure)
         manager.set_window_title(name)
         manager.show()
         self._shown[name] = manager

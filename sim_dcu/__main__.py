@@ -160,9 +160,9 @@ def build_parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--scene",
-        choices=SCENES,
         default=SCENES[0],
-        help="what the detector sees (default: %(default)s)",
+        help=f"what the detector sees: {', '.join(SCENES)}, or a file or folder of images "
+        "(default: %(default)s)",
     )
     parser.add_argument(
         "--flux",
@@ -229,6 +229,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
         what = f"serve on {chosen.host} port {chosen.port}"
         what = "use the data folder" if error.filename else what
         parser.exit(2, f"sim-dcu: error: cannot {what}: {error}\n")
+    except ValueError as error:
+        # What only a look at the scene's files tells; all else is checked already.
+        parser.exit(2, f"sim-dcu: error: {error}\n")
     with server:
         version = server.dcu.firmware.api_version
         print(  # noqa: T201 - the line that whoever started this process waits for

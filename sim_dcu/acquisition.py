@@ -151,6 +151,9 @@ class Acquisition:
         Whether it ends with its last image; without, it waits for its end from outside.
     ready : Future or None
         Until it is done no image is made.
+    buffer : int or None
+        How many images may be exposed and not delivered; with one more, images are lost and the
+        series fails. None is any number.
 
     Attributes
     ----------
@@ -179,6 +182,7 @@ class Acquisition:
         disturbance: Disturbance | None = None,
         ends_itself: bool = True,
         ready: "Future[Any] | None" = None,
+        buffer: int | None = None,
     ):
         self.phase = Phase.WAITING
         self.exposed = 0
@@ -201,6 +205,7 @@ class Acquisition:
         self._ending: Ending | None = None
         self._interrupt = threading.Event()
         self._stalled = 0.0
+        self._buffer = buffer
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
         if ready is not None:
@@ -306,11 +311,30 @@ class Acquisition:
             with self._changed:
                 self.exposed += 1
                 self._changed.notify_all()
-                if self._ending not in (None, Ending.AFTER_TRIGGER):
+                if self._ending not in (None, Ending.AFTER_TRIGGER) or self._overflown():
                     return
             if not self._undisturbed():
                 return
             start += self._stalled
+
+    def _overflown(self) -> bool:
+        """Return whether the image just exposed found no room; then the series has failed."""
+        behind = self.exposed - self.delivered
+        if self._buffer is None or behind <= self._buffer:
+            return False
+        lost = self.exposed
+        self.exposed -= 1
+        self._fail_when_delivered(
+            f"image {lost} is lost: the buffer is full of {self._buffer} images, which come faster "
+            "than they are made and written"
+        )
+        return True
+
+    def _fail_when_delivered(self, reason: str) -> None:
+        self._changed.wait_for(
+            lambda: self.delivered >= self.exposed or self._ending is Ending.DROP_ALL
+        )
+        self._fail(reason)
 
     def _undisturbed(self) -> bool:
         """Wait while the series stalls; return whether another image may follow."""
@@ -327,10 +351,7 @@ class Acquisition:
                 self._changed.wait()
                 self._stalled += self._clock.now() - before
             if failure := disturbance.failure(self.exposed):
-                self._changed.wait_for(
-                    lambda: self.delivered >= self.exposed or self._ending is Ending.DROP_ALL
-                )
-                self._fail(failure)
+                self._fail_when_delivered(failure)
             return self._ending in (None, Ending.AFTER_TRIGGER)
 
     # -- the thread that delivers -----------------------------------------------------------------

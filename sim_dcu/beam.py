@@ -2,9 +2,10 @@
 
 import math
 from dataclasses import dataclass
+from pathlib import Path
 
-# Air scatter and rings about the detector's middle; the same number of photons everywhere.
-SCENES = ("scatter", "flat")
+# What the detector can see beside a file: each is a module of `sim_dcu.scene`.
+SCENES = ("scatter", "rings", "crystal", "flat", "test-pattern")
 # In eV: what a detector of either generation is set to after initialize, K-alpha1 of copper.
 DEFAULT_ENERGY = 8047.78
 # In eV: beyond what any of the detectors can be set to.
@@ -18,7 +19,8 @@ class Beam:
     Attributes
     ----------
     scene : str
-        What the detector sees, one of `SCENES`.
+        What the detector sees: one of `SCENES`, or the path of an image, of a series of them, or
+        of a folder of either.
     flux : float
         Factor on the photons of the scene; 0 is a closed shutter.
     energy : float or None
@@ -35,9 +37,16 @@ class Beam:
     flux: float = 1.0
     energy: float | None = DEFAULT_ENERGY
 
+    @property
+    def is_recorded(self) -> bool:
+        """Whether the scene is a file's."""
+        return self.scene not in SCENES
+
     def __post_init__(self) -> None:
-        if self.scene not in SCENES:
-            raise ValueError(f"scene {self.scene!r} is not one of {', '.join(SCENES)}")
+        if self.scene not in SCENES and not (self.scene and Path(self.scene).exists()):
+            raise ValueError(
+                f"scene {self.scene!r} is not one of {', '.join(SCENES)}, nor is there such a file"
+            )
         if not (math.isfinite(self.flux) and self.flux >= 0):
             raise ValueError(f"flux {self.flux} is not a finite number of 0 or more")
         if self.energy is not None and not LOWEST_ENERGY <= self.energy <= HIGHEST_ENERGY:

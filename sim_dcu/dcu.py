@@ -19,6 +19,7 @@ from sim_dcu.firmware import firmware_of
 from sim_dcu.models import MODELS
 from sim_dcu.monitor import Monitor
 from sim_dcu.parameters import MissingError, RefusedError, UnknownResourceError
+from sim_dcu.scene.recording import recording
 from sim_dcu.scene.sensor import Planted
 from sim_dcu.series_control import SIGNAL_OF_MODE
 from sim_dcu.states import State
@@ -85,7 +86,7 @@ class Dcu:
         self.stream = Stream(self._machine, interfaces)
         self.detector = Detector(self._machine, MODELS[model], seed, self.filewriter)
         self.detector.series.takers = (self.monitor, self.stream)
-        self.detector.series.beam = beam
+        self.set_beam(beam)
         self.system = System(self._machine, interfaces, ApiLog(), self._restart)
         self._subsystems: dict[str, Subsystem] = {
             "detector": self.detector,
@@ -208,7 +209,15 @@ class Dcu:
             return self.detector.series.beam
 
     def set_beam(self, beam: Beam) -> None:
-        """Have another beam shine on the detector from the next arm on."""
+        """Have another beam shine on the detector from the next arm on.
+
+        Raises
+        ------
+        ValueError
+            Where its scene is a file without images, or there is nothing to read it with.
+        """
+        if beam.is_recorded:
+            recording(beam.scene)
         with self.lock:
             self.detector.series.beam = beam
             # As much is to be made ready as after a change of the configuration.

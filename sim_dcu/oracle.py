@@ -35,11 +35,16 @@ def image(series: ArmedSeries, number: int) -> np.ndarray:
     """
     scene.check_number(series, number)
     key = scene.PoolKey.of(series, series.exposure(number))
-    choice = scene.random_bytes(
-        series.seed, scene.Purpose.BLOCK_CHOICE, series.series_id, number, key.blocks
-    )
-    u = _random_numbers(key, (choice % scene.POOL_IMAGES).tolist())
-    counts = _counted(key, _photons(key, u)).reshape(key.shape)
+    if series.beam.is_recorded:
+        counts = _played(key, scene.recording(series.beam.scene).frame(number))
+    elif key.scene == "test-pattern":
+        counts = _pattern(key, number)
+    else:
+        u = _random_numbers(key, scene.block_choice(series, number, key.blocks))
+        photons = _photons(key, u)
+        if key.scene == "crystal":
+            photons += _spot_photons(key, series, number)
+        counts = _counted(key, photons).reshape(key.shape)
     if key.masked is not None:
         counts[key.masked] = key.masked_count
     return counts
@@ -68,7 +73,7 @@ def _random_numbers(key: scene.PoolKey, choice: list[int]) -> np.ndarray:
 
 def _photons(key: scene.PoolKey, u: np.ndarray) -> np.ndarray:
     """Return the photons each pixel takes, float64: those its random number stands for."""
-    cells = _cells(key.scene, key.seed, key.whole, key.origin, key.shape)
+    cells = _cells(key.bands, key.seed, key.whole, key.origin, key.shape)
     photons = np.empty(u.size)
     for cell, places in cells.items():
         table = key.table(*divmod(cell, scene.sensor.KINDS))
@@ -99,31 +104,64 @@ def _counted(key: scene.PoolKey, photons: np.ndarray) -> np.ndarray:
 # An array of a 16M has 150 MB.
 @functools.lru_cache(maxsize=2)
 def _cells(
-    name: str,
+    bands: scene.Bands,
     seed: int,
     whole: tuple[int, int],
     origin: tuple[int, int],
     shape: tuple[int, int],
 ) -> dict[int, np.ndarray]:
     """Return where the pixels of each level and kind are, by level x `KINDS` + kind."""
-    levels = _scatter_levels(whole, origin, shape) if name == "scatter" else 0
     kinds = scene.sensor.kinds(seed, whole, origin, shape)
-    cells = (levels * scene.sensor.KINDS + kinds.astype(np.uint16)).ravel()
+    cells = (_levels(bands, shape) * scene.sensor.KINDS + kinds).ravel()
     order = np.argsort(cells, kind="stable")
     found, starts = np.unique(cells[order], return_index=True)
     return dict(zip(found.tolist(), np.split(order, starts[1:]), strict=True))
 
 
-def _scatter_levels(
-    whole: tuple[int, int], origin: tuple[int, int], shape: tuple[int, int]
-) -> np.ndarray:
-    # Twice the distance from the middle, so that it is whole for an even number of pixels too.
-    y, x = (
-        2 * (first + np.arange(part, dtype=np.int64)) - (size - 1)
-        for first, part, size in zip(origin, shape, whole, strict=True)
+def _levels(bands: scene.Bands, shape: tuple[int, int]) -> np.ndarray:
+    dy, dx = (
+        np.arange(size) + 0.5 - middle for size, middle in zip(shape, bands.centre, strict=True)
     )
-    squared_distance = (y * y)[:, np.newaxis] + x * x
-    levels = np.zeros(shape, dtype=np.uint16)
-    for bound in scene.scatter.LEVEL_BOUNDS:
-        levels += squared_distance >= bound
-    return levels
+    squared_distance = (dy * dy)[:, np.newaxis] + dx * dx
+    band = np.zeros(shape, dtype=np.uint16)
+    for bound in bands.bounds:
+        band += squared_distance >= bound
+    return np.array(bands.levels, dtype=np.uint16)[band]
+
+
+def _spot_photons(key: scene.PoolKey, series: ArmedSeries, number: int) -> np.ndarray:
+    """Return the photons that a crystal's spots add, float64, one after the other."""
+    spots = scene.crystal.spots(series, number)
+    size = 2 * spots.places.size
+    drawn = scene.random_bytes(key.seed, scene.Purpose.SPOTS, series.series_id, number, size).view(
+        "<u2"
+    )
+    kinds = scene.sensor.kinds(key.seed, key.whole, key.origin, key.shape).ravel()
+    photons = np.zeros(key.shape[0] * key.shape[1])
+    for place, rung, u in zip(spots.places, spots.rungs, drawn, strict=True):
+        table = key.spot_table(int(rung), int(kinds[place]))
+        reached = np.searchsorted(table.thresholds, u, side="right")
+        photons[place] = table.lowest + table.step * reached
+    return photons
+
+
+def _pattern(key: scene.PoolKey, number: int) -> np.ndarray:
+    """Return the test pattern of image `number`."""
+    y, x = np.indices(key.shape)
+    block = (y * key.shape[1] + x) // key.block_pixels
+    digits = np.array([scene.pattern.digit(number, which) for which in range(key.blocks)])
+    place = np.where((x + y) % 2 == 0, x, y) % scene.pattern.places(key.bits)
+    return (8 * place + digits[block]).astype(f"<u{key.bits // 8}")
+
+
+def _played(key: scene.PoolKey, frame: np.ndarray) -> np.ndarray:
+    """Return a recorded frame as the detector shows it."""
+    image = np.zeros(key.shape, dtype=f"<u{key.bits // 8}")
+    # Of each axis, how far the frame begins after the image.
+    down, along = ((have - has) // 2 for have, has in zip(key.shape, frame.shape, strict=True))
+    for row in range(key.shape[0]):
+        if 0 <= row - down < frame.shape[0]:
+            columns = np.arange(max(0, along), min(key.shape[1], along + frame.shape[1]))
+            values = frame[row - down, columns - along]
+            image[row, columns] = np.clip(values, 0, key.counting.most)
+    return image

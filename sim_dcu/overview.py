@@ -4,6 +4,7 @@ Reads; changes nothing. Knows nothing of HTTP.
 """
 
 import contextlib
+from dataclasses import asdict
 from functools import cache
 from importlib import resources
 from pathlib import Path
@@ -43,15 +44,18 @@ def overview(dcu: Dcu) -> dict[str, Any]:
     -------
     dict
         `model`, `api_version`, `state` (of the detector, in words), `error` (why it is in state
-        error), `series` (its id and how many images it has, of these exposed and delivered),
+        error), `series` (its id and how many images it has, of these exposed and delivered), `beam`
+        (what shines on the detector), `image_rate` (how many images a second can be made, None
+        before one was),
         `subsystems` (their states), `settings` (name, value, unit; none before initialize, as a
         DCU has none), `files` (their number, what is free in bytes, and the newest with bytes),
         `faults` that are set, and the latest `requests`.
     """
     with dcu.lock:
         state = dcu.detector.state
-        acquisition = dcu.detector.series.acquisition
-        series = {"id": dcu.detector.series.series_id, "images": 0, "exposed": 0, "delivered": 0}
+        control = dcu.detector.series
+        series = {"id": control.series_id, "images": 0, "exposed": 0, "delivered": 0}
+        acquisition = control.acquisition
         if acquisition is not None:
             series |= {
                 "images": acquisition.exposed + acquisition.missing,
@@ -66,6 +70,8 @@ def overview(dcu: Dcu) -> dict[str, Any]:
             "state": str(state.now),
             "error": state.fault,
             "series": series,
+            "beam": asdict(dcu.beam),
+            "image_rate": control.rate,
             "subsystems": {
                 name: dcu.subsystem(name).status_value("state")
                 for name in ("filewriter", "monitor", "stream")

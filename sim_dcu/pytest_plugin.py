@@ -18,6 +18,7 @@ _OPTIONS = (
     ("model", "eiger-500k", "model of the simulated DCU, such as eiger-1m or eiger2-16m"),
     ("api_version", "", "API version it answers with, if not that of the model's generation"),
     ("time_scale", "0", "factor on every wait of the detector: 1 as a real one, 0 none"),
+    ("scene", "scatter", "what the detector sees, such as rings, flat or a file of images"),
 )
 
 
@@ -56,7 +57,8 @@ def eiger_dcu_factory(request: pytest.FixtureRequest) -> Iterator[DcuFactory]:
     """Start simulated EIGER DCUs: `eiger_dcu_factory("eiger2-4m", initialized=False)`.
 
     Takes the model and every keyword of `sim_dcu.serve`; what is not given is as the options
-    `sim_dcu_model`, `sim_dcu_api_version` and `sim_dcu_time_scale` say, and the DCU is initialized.
+    `sim_dcu_model`, `sim_dcu_api_version`, `sim_dcu_time_scale` and `sim_dcu_scene` say, and the
+    DCU is initialized.
     Returns a running `sim_dcu.Server`, with a port and a folder of its own; it ends with the test.
     """
     try:
@@ -72,6 +74,7 @@ def eiger_dcu_factory(request: pytest.FixtureRequest) -> Iterator[DcuFactory]:
                 "api_version": _chosen(request.config, "api_version") or None,
                 "time_scale": _time_scale(request.config),
                 "initialized": True,
+                "scene": _chosen(request.config, "scene"),
             }
             try:
                 server = serve(model or _chosen(request.config, "model"), **{**defaults, **options})

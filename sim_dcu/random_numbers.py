@@ -12,6 +12,8 @@ class Purpose(IntEnum):
     BLOCK_CHOICE = 2
     BAD_PIXELS = 3
     FLATFIELD = 4
+    REFLECTIONS = 5
+    SPOTS = 6
 
 
 # A count of Philox gives four words of 64 bits.

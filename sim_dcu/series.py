@@ -70,6 +70,11 @@ class ArmedSeries:
         return np.dtype(f"<u{int(self.detector['bit_depth_image']) // 8}")
 
     @property
+    def image_bytes(self) -> int:
+        """The size of an image that is not compressed."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
+
+    @property
     def basename(self) -> str:
         """The name pattern with `$id` filled in, the start of each file's name."""
         return str(self.filewriter["name_pattern"]).replace("$id", str(self.series_id))

@@ -3,6 +3,7 @@
 Between the commands and `acquisition`, which exposes. Knows nothing of HTTP or of config puts.
 """
 
+import logging
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
@@ -35,6 +36,10 @@ from sim_dcu.series_faults import SeriesFaults
 from sim_dcu.states import DetectorState, State
 from sim_dcu.subsystem import Argument, Command, Machine, after
 
+log = logging.getLogger(__name__)
+
+# In bytes of uncompressed images: what the buffer between detector and files holds, a guess.
+BUFFER_BYTES = 8 * 2**30
 # In s: how long closing waits for the image that is being written.
 LONGEST_CLOSE = 1.0
 
@@ -91,6 +96,9 @@ class SeriesControl:
         Of the newest series, 0 where none was armed since initialize.
     beam : Beam
         What shines on the detector from the next arm on.
+    rate : float or None
+        How many images a second can be made of the newest series, as tried at arm; None where none
+        was tried.
     """
 
     def __init__(
@@ -118,6 +126,7 @@ class SeriesControl:
         self._gates: list[float] = []
         self._series: ArmedSeries | None = None
         self.beam = DEFAULT_BEAM
+        self.rate: float | None = None
         self.unique_id = ""
         machine.faults.watch(lambda: self.acquisition and self.acquisition.wake())
 
@@ -256,6 +265,7 @@ class SeriesControl:
         if source is not None:
             # Those of a large detector take seconds to be ready; a DCU's arm takes as long.
             wait([source.ready], timeout)
+            source.ready.add_done_callback(self._say_rate)
         sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
         for taker in self.takers:
             if (sink := taker.open_series(series)) is not None:
@@ -275,12 +285,29 @@ class SeriesControl:
                 disturbance=SeriesFaults(self.machine.faults, series),
                 ends_itself=series.detector["trigger_mode"] != "extg",
                 ready=None if source is None else source.ready,
+                buffer=None if source is None else max(1, BUFFER_BYTES // series.image_bytes),
             )
             self._signals = 0
             self._gates = []
             self.unique_id = str(uuid.uuid4())
             self._state.enter(State.READY)
         return series.series_id
+
+    def _say_rate(self, ready: "Future[float]") -> None:
+        """Keep and log how many images a second can be made."""
+        if ready.exception() is not None:
+            return  # told when the first image is asked for
+        self.rate = ready.result()
+        asked = self._config["frame_time"] * self.machine.clock.scale
+        text = "images are made at %.0f a second"
+        if asked and self.rate * asked < 1:
+            log.warning(
+                f"{text}, and asked for at %.0f: in a long series some are going to be lost",
+                self.rate,
+                1 / asked,
+            )
+        else:
+            log.info(text, self.rate)
 
     def _trigger(self, argument: Argument) -> Any:
         with self.machine.lock:

@@ -310,7 +310,7 @@ def serve(
     faults : sequence of str
         To be set from the start, each as `NAME[:key=value,...]`.
     scene : str
-        What the detector sees, one of `sim_dcu.beam.SCENES`.
+        What the detector sees: one of `sim_dcu.beam.SCENES`, or a file or folder of images.
     flux : float
         Factor on the scene's photons, 0 or more.
     beam_energy : float or None

@@ -18,6 +18,7 @@ from starlette.responses import HTMLResponse, JSONResponse, PlainTextResponse, R
 from starlette.routing import Route
 
 from sim_dcu import darray, fault_table
+from sim_dcu.beam import SCENES
 from sim_dcu.bodies import whole_body
 from sim_dcu.dcu import Dcu
 from sim_dcu.fault_kinds import FaultError
@@ -128,6 +129,9 @@ class SimRoutes:
         """Change, from the next arm on, what a JSON object names: scene, flux, energy."""
         changes = _object_in(await whole_body(request))
         try:
+            # Whoever may ask may not have the simulator look into files.
+            if changes.get("scene", SCENES[0]) not in SCENES:
+                raise ValueError(f"scene {changes['scene']!r} is not one of {', '.join(SCENES)}")
             self._dcu.set_beam(replace(self._dcu.beam, **changes))
         except (TypeError, ValueError) as error:
             return _explained(error)

@@ -14,10 +14,14 @@ from eiger_plans.recovery import recover
 from eiger_plans.rotation import rotation
 from eiger_plans.series import series
 from eiger_plans.simulated_motor import SimulatedMotor
+from eiger_plans.snap import snap
 from eiger_plans.threshold_scan import threshold_scan
+from eiger_plans.triggering import PulseTrain, TriggerSource
 
 __all__ = [
+    "PulseTrain",
     "SimulatedMotor",
+    "TriggerSource",
     "acceptance_test",
     "armed_once",
     "dark",
@@ -29,6 +33,7 @@ __all__ = [
     "recover",
     "rotation",
     "series",
+    "snap",
     "suspenders",
     "threshold_scan",
     "update_pixel_mask",

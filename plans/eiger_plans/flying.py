@@ -9,11 +9,12 @@ from bluesky.protocols import Stoppable
 
 from eiger_plans.steps import Plan, aside, tidied
 from eiger_plans.sweeps import Sweep
-from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, EigerError, TriggerInfo
 
 STREAM = "primary"
+# How long a motor may take to stand after it was stopped, and how often it is looked at, in s.
+STANDS_WITHIN, LOOKS_EVERY = 10.0, 0.05
 # How long after the last trigger its images may be missing from what the detector shows, in s.
 SEEN_WITHIN = 10.0
 
@@ -34,7 +35,7 @@ class Setup:
 
     eiger: EigerDetector
     motor: Any
-    track: Track
+    track: Any
     source: TriggerSource | None
     usual_speed: float = 0.0
     flies: bool = False
@@ -64,6 +65,10 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
 
     def stand() -> Plan:
         yield from aside(motor.stop, success=True)
+        for _ in range(round(STANDS_WITHIN / LOOKS_EVERY)):
+            if not getattr(motor, "moving", False):
+                break
+            yield from bps.sleep(LOOKS_EVERY)
 
     def speed_back() -> Plan:
         if setup.usual_speed is not None:
@@ -110,6 +115,9 @@ def sweep_past(
 ) -> Plan:
     """Let the motor go, and begin to expose when it passes the start of the first image.
 
+    No document is made from here until the images are taken: whoever writes them holds up the
+    RunEngine, and with it the trigger.
+
     Parameters
     ----------
     setup : Setup
@@ -130,6 +138,7 @@ def sweep_past(
     if source is None:
         yield from bps.trigger(setup.track, wait=True)
         yield from begin()
+        setup.track.note_exposing()
 
 
 def see_through(setup: Setup, sweep: Sweep) -> Plan:

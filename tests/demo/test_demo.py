@@ -76,6 +76,7 @@ def test_as_the_readme_has_it(tmp_path: Path) -> None:
     assert_demo_went_well(run(folder=tmp_path), tmp_path, points=5, images=10)
 
 
+@pytest.mark.long
 def test_an_image_that_differs_is_reported(tmp_path: Path, monkeypatch, catalog) -> None:
     compare = demo.compare
 
@@ -121,6 +122,7 @@ def _ctrl_c_is_heard():
     signal.signal(signal.SIGINT, before)
 
 
+@pytest.mark.long
 @pytest.mark.usefixtures("_ctrl_c_is_heard")
 def test_ctrl_c_ends_demo_and_simulator(tmp_path: Path) -> None:
     command = [COMMAND, "demo", "--time-scale", "1"]

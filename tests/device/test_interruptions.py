@@ -17,6 +17,9 @@ import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import NotStagedError, StateError
 
+# Of each test's cases the short run takes every 3rd, see conftest.
+SHORT_RUN_EVERY = 3
+
 # bluesky counts a second Ctrl-C only if it comes 0.1 s after the first, as a hand's does.
 BETWEEN_KEYS_S = 0.15
 

@@ -25,6 +25,9 @@ from ophyd_eiger.errors import DcuUnreachableError, TransferError
 from ophyd_eiger.owed import end_if_left_armed
 from ophyd_eiger.transfer import Transfer
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 SHORT = Timeouts(connect=5, get=20, files=1, trigger_margin=20)
 
 

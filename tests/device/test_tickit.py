@@ -35,6 +35,9 @@ from ophyd_eiger.errors import (
     TransferError,
 )
 
+# Of each test's cases the short run takes every 4th, see conftest.
+SHORT_RUN_EVERY = 4
+
 PYTHON = os.environ.get("EIGER_TICKIT_PYTHON", sys.executable)
 INSTALL = 'python -m venv tickit && tickit/bin/pip install "tickit-devices==0.4.*"'
 CONFIGURATION = """\
@@ -269,6 +272,7 @@ def test_a_fly_scan_until_its_files_are_due(tickit, eiger, RE, documents):
     assert state_of(tickit) == "idle"
 
 
+@pytest.mark.long
 def test_a_trigger_that_hangs(new):
     """Its trigger never replies in a mode that it does not have."""
     set_up(new)
@@ -290,6 +294,7 @@ def test_a_trigger_that_hangs(new):
         new.unstage().wait(30)
 
 
+@pytest.mark.long
 def test_live_numbers_are_nan(plain, caplog):
     plain.live.enabled = True
     with caplog.at_level(logging.WARNING):

@@ -10,8 +10,10 @@ from pathlib import Path
 
 import bluesky.plans as bp
 import click
+import eiger_plans
 import numpy as np
 import pytest
+from eiger_plans import SimulatedMotor
 from ophyd.sim import motor
 
 import sim_dcu
@@ -62,11 +64,13 @@ def test_python_blocks_run_in_order(RE, catalog, python_blocks, tmp_path, monkey
         assert shapes == [(5, 1, Y, X), (5, 10, Y, X)]
         eiger = names["eiger"]
         assert eiger.detector.photon_energy.get() == pytest.approx(12400)
+        # Where the motor of the rotation was.
+        assert any(getattr(value, "shape", ()) == (10,) for value in values)
         assert names["first"].shape == names["good"].shape == (Y, X)
         assert names["images"].shape == (2, 1, Y, X)
         assert np.array_equal(names["first"], np.asarray(names["images"])[0, 0])
         assert names["expected"].shape == (Y, X)
-        # The plan's series of 20 images is the last that came home.
+        # The rotation of 10 images is the last that came home.
         assert len(eiger.fetched) == 2
         printed = capsys.readouterr().out
         assert "_master.h5" in printed
@@ -77,6 +81,22 @@ def test_python_blocks_run_in_order(RE, catalog, python_blocks, tmp_path, monkey
     assert documented
     assert all(pattern.fullmatch(name) for name in documented)
     assert all(pattern.fullmatch(name) for name in names_of_files if name.startswith("eiger_"))
+
+
+def test_the_examples_of_the_table_of_plans_run(RE, catalog, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rows = re.findall(r"^\| `(\w+)` \|.*\| `(RE\(.*\))` \|$", README, re.MULTILINE)
+    assert {"series", "snap", "armed_once", "rotation", "raster"} <= {name for name, _ in rows}
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory="data")
+        motors = {name: SimulatedMotor(name=name, velocity=50) for name in ("omega", "x", "y")}
+        names = {"RE": RE, "eiger": eiger, "bp": bp, **vars(eiger_plans), **motors}
+        for name, example in rows:
+            assert example.startswith(f"RE({name}(")
+            (uid,) = eval(example, names)
+            assert catalog[uid].metadata["stop"]["exit_status"] == "success"
+        eiger.destroy()
+    assert "_master.h5" in capsys.readouterr().out
 
 
 def help_of(*command: str) -> set[str]:

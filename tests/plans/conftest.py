@@ -2,6 +2,8 @@
 
 import logging
 import re
+import sys
+from pathlib import Path
 
 import event_model
 import numpy as np
@@ -9,6 +11,9 @@ import pytest
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
+
+# The helpers beside the tests are imported by their own names, whatever pytest's import mode.
+sys.path.insert(0, str(Path(__file__).parent))
 
 
 @pytest.fixture
@@ -61,3 +66,28 @@ def images_of(catalog):
         return np.asarray(dataset["eiger_image"]), [int(n) for n in dataset["eiger_series_id"]]
 
     return read
+
+
+@pytest.fixture
+def columns(documents):
+    """Return the data of a stream's events, which came in pages, as one dict of arrays."""
+
+    def of(stream):
+        uids = [d["uid"] for n, d in documents if n == "descriptor" and d["name"] == stream]
+        pages = [d["data"] for n, d in documents if n == "event_page" and d["descriptor"] in uids]
+        return {key: np.concatenate([page[key] for page in pages]) for key in pages[0]}
+
+    return of
+
+
+@pytest.fixture
+def at_work(tmp_path, request):
+    """A detector in real time, and a device on it; model and documents by its parameter."""
+    model, documents = getattr(request, "param", ("eiger-500k", "datum"))
+    with sim_dcu.serve(model, time_scale=1, seed=5, initialized=True) as dcu:
+        eiger = EigerDetector(
+            dcu.url, name="eiger", directory=tmp_path / "data", documents=documents
+        )
+        eiger.connect()
+        yield dcu, eiger
+        eiger.destroy()

@@ -8,6 +8,15 @@ from ophyd.status import Status
 class Pulses:
     """Pulses a simulated detector's trigger input where a motor passes, as hardware would.
 
+    Parameters
+    ----------
+    dcu : sim_dcu.server.Server
+        Whose input it is.
+    motor : SimulatedMotor
+        What it watches.
+    loses : int, optional
+        Number of a pulse, from 0, that does not reach the detector.
+
     Attributes
     ----------
     given : list of (float, bool)
@@ -18,13 +27,14 @@ class Pulses:
 
     parent = None
 
-    def __init__(self, dcu, motor):
+    def __init__(self, dcu, motor, loses=None):
         self.name = "pulses"
         self.given = []
         self.trains = []
         self.stopped = False
         self._dcu = dcu
         self._motor = motor
+        self._loses = loses
         self._over = threading.Event()
         self._done = None
 
@@ -52,7 +62,8 @@ class Pulses:
             while (position := self._motor.position) * direction < due * direction:
                 if self._over.wait(0.0005):
                     return
-            self.given.append((position, self._dcu.pulse()))
+            if number != self._loses:
+                self.given.append((position, self._dcu.pulse()))
         self._done.set_finished()
 
 

@@ -12,6 +12,9 @@ from eiger_plans import suspenders
 import sim_dcu
 from ophyd_eiger import EigerDetector
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 
 @pytest.fixture(params=["eiger-500k", pytest.param("eiger2-500k", marks=pytest.mark.long)])
 def model(request):

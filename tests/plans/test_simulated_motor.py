@@ -75,11 +75,16 @@ def test_stop_ends_the_move_before_its_end(motor, success):
     status = motor.set(400.0)
     assert begun.wait(10)
     motor.stop(success=success)
-    while not status.done:
+    raised = status.exception(timeout=10)
+    assert (raised is None) is success
+    while motor.moving:
         begun.wait(0.01)
-    assert status.exception() is None if success else status.exception() is not None
     assert 1 < motor.position < 400
-    assert not motor.moving
+    # Another move while it slows down is none that was stopped.
+    status = motor.set(400.0)
+    motor.stop()
+    motor.set(2.0).wait(10)
+    assert motor.position == pytest.approx(2.0)
 
 
 def test_a_new_move_takes_the_place_of_the_old(motor):

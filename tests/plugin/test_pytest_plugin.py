@@ -103,7 +103,8 @@ def test_the_readmes_tests_pass(project: pytest.Pytester) -> None:
     project.makepyfile(block)
     outcomes(project).assert_outcomes(passed=block.count("def test_"))
     table = dict(re.findall(r"^\| `(sim_dcu_\w+)` \| (.*) \|$", readme, re.MULTILINE))
-    assert set(table) == {"sim_dcu_model", "sim_dcu_api_version", "sim_dcu_time_scale"}
+    options = ("model", "api_version", "time_scale", "scene")
+    assert set(table) == {f"sim_dcu_{name}" for name in options}
 
 
 def test_options_of_the_command_line_come_first(project: pytest.Pytester) -> None:
@@ -123,6 +124,7 @@ def test_options(eiger_dcu):
     outcomes(project, *options, "--sim-dcu-time-scale=0.25").assert_outcomes(passed=1)
 
 
+@pytest.mark.long
 def test_it_ends_with_the_test_also_where_that_fails(project: pytest.Pytester) -> None:
     project.makepyfile(
         CLIENT
@@ -160,6 +162,7 @@ def test_light():
     outcomes(project).assert_outcomes(passed=1)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("code", "says"),
     [
@@ -174,6 +177,7 @@ def test_what_cannot_be_simulated_is_said(project: pytest.Pytester, code: str, s
     result.stdout.fnmatch_lines([f"*{says}*"])
 
 
+@pytest.mark.long
 def test_a_time_scale_that_is_no_number_is_said(project: pytest.Pytester) -> None:
     project.makepyfile("def test_it(eiger_dcu): pass")
     result = outcomes(project, "--sim-dcu-time-scale=fast")
@@ -192,6 +196,7 @@ def test_what_is_missing_is_said(project: pytest.Pytester) -> None:
     result.stdout.fnmatch_lines(["*pip install 'ophyd-eiger[[]sim]' (no uvicorn here)*"])
 
 
+@pytest.mark.long
 def test_a_project_can_do_without_it(project: pytest.Pytester) -> None:
     project.makeini("[pytest]\naddopts = --strict-config -p no:sim_dcu\n")
     project.makepyfile(
@@ -206,6 +211,7 @@ def test_it(pytestconfig):
     found_by_itself(project).assert_outcomes(passed=1)
 
 
+@pytest.mark.long
 def test_workers_of_xdist_have_their_own(project: pytest.Pytester) -> None:
     project.makepyfile(
         CLIENT
@@ -218,12 +224,14 @@ def test_it(eiger_dcu, number):
     outcomes(project, "-p", "xdist", "-n", "2").assert_outcomes(passed=4)
 
 
+@pytest.mark.long
 def test_the_fixtures_explain_themselves(project: pytest.Pytester) -> None:
     result = outcomes(project, "--fixtures")
     result.stdout.fnmatch_lines(["*eiger_dcu_factory*", "*Start simulated EIGER DCUs*"])
     result.stdout.fnmatch_lines(["*Start one simulated EIGER DCU, initialized*"])
 
 
+@pytest.mark.long
 def test_the_help_names_the_options(project: pytest.Pytester) -> None:
     result = outcomes(project, "--help")
     text = result.stdout.str()

@@ -54,13 +54,13 @@ ENTRIES = st.one_of(
 )
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(index=st.one_of(hnp.basic_indices(SHAPE, allow_newaxis=True), ENTRIES, st.tuples(ENTRIES)))
 def test_one_entry_or_plain_slices(series, index):
     assert_alike(series, index)
 
 
-@settings(max_examples=250, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=100, deadline=None, suppress_health_check=list(HealthCheck))
 @given(index=st.lists(ENTRIES, max_size=4).map(tuple))
 def test_any_entries(series, index):
     assert_alike(series, index)

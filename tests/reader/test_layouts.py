@@ -18,6 +18,9 @@ from ophyd_eiger.errors import CodecError, FileError, MissingFileError
 from ophyd_eiger.reader import open_series
 from sim_dcu import oracle
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 IMAGES = np.random.default_rng(4).integers(0, 2**16, (250, 5, 8), np.uint16)
 
 

@@ -212,6 +212,7 @@ def test_a_notebook_shows_facts_and_the_first_image(taken, tmp_path):
     assert "no picture: " in series._repr_html_()
 
 
+@pytest.mark.long
 def test_without_matplotlib_and_without_a_display(taken):
     """In a fresh process: nothing is loaded before a picture is drawn, and pyplot never is."""
     series, _, _ = taken

@@ -27,6 +27,9 @@ from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
 from sim_dcu.filestore import FileStore
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # No request may take longer, in s.
 LONGEST = 5
 

@@ -20,6 +20,9 @@ from plain_client import Client, until
 import sim_dcu
 from sim_dcu.__main__ import build_parser
 
+# Of each test's cases the short run takes every 3rd, see conftest.
+SHORT_RUN_EVERY = 3
+
 
 def start(*arguments: str) -> "subprocess.Popen[str]":
     return subprocess.Popen(

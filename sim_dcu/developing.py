@@ -1,0 +1,164 @@
+"""From random numbers to the counts of pixels, with one look-up a pixel.
+
+The producer's own way of following the definition in `scene`; knows nothing of blocks or codecs.
+"""
+
+import functools
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from sim_dcu import scene
+
+ALL = slice(None)
+
+
+def developed(key: scene.PoolKey, numbers: np.ndarray, places: Any = ALL) -> np.ndarray:
+    """Return what pixels read.
+
+    Parameters
+    ----------
+    key : PoolKey
+        What the image follows from.
+    numbers : numpy.ndarray of uint16, shape (n,)
+        The pixels' random numbers.
+    places : slice or numpy.ndarray of int64, shape (n,)
+        Which pixels of the flattened image, by default all.
+
+    Returns
+    -------
+    numpy.ndarray of the image's type, shape (n,)
+    """
+    view = View.of(key)
+    return _finished(key, _count_tables(key).take(_first_entries(view)[places] + numbers), places)
+
+
+def with_spots(
+    key: scene.PoolKey, numbers: np.ndarray, spots: scene.crystal.Spots, drawn: np.ndarray
+) -> np.ndarray:
+    """Return what the pixels of a crystal's spots read, shape (n,).
+
+    Parameters
+    ----------
+    key : PoolKey
+        What the image follows from.
+    numbers, drawn : numpy.ndarray of uint16, shape (n,)
+        The random numbers of those pixels' background, and of their spots.
+    spots : Spots
+        Which pixels, and how bright.
+    """
+    view = View.of(key)
+    photons = _photon_tables(key).take(_first_entries(view)[spots.places] + numbers)
+    photons = photons.astype(np.float64)
+    kinds = _cells(view)[spots.places] % scene.sensor.KINDS
+    pairs = spots.rungs * scene.sensor.KINDS + kinds
+    for pair in np.unique(pairs).tolist():
+        rung, kind = divmod(pair, scene.sensor.KINDS)
+        table, here = key.spot_table(rung, kind), pairs == pair
+        reached = np.searchsorted(np.array(table.thresholds, np.int64), drawn[here], side="right")
+        photons[here] += table.lowest + table.step * reached
+    return _finished(key, _counts(key.counting, photons), spots.places)
+
+
+def _finished(key: scene.PoolKey, counts: np.ndarray, places: Any) -> np.ndarray:
+    """Return counts after the flat field and the mask, in the image's type."""
+    image = counts.astype(f"<u{key.bits // 8}")
+    if key.flatfield is not None:
+        # Of most scenes nearly all pixels are empty.
+        lit = np.flatnonzero(image)
+        lit = lit[image[lit] < key.counting.most]
+        factors = key.flatfield.ravel()[places][lit].astype(np.float64)
+        image[lit] = np.floor(image[lit] * factors + 0.5).clip(0, key.counting.most)
+    if key.masked is not None:
+        image[key.masked.ravel()[places]] = key.masked_count
+    return image
+
+
+@dataclass(frozen=True)
+class View:
+    """What the place of a pixel's tables follows from; as of `scene.PoolKey`."""
+
+    bands: scene.Bands
+    seed: int
+    whole: tuple[int, int]
+    origin: tuple[int, int]
+    shape: tuple[int, int]
+
+    @classmethod
+    def of(cls, key: scene.PoolKey) -> "View":
+        """Return that of an image."""
+        return cls(key.bands, key.seed, key.whole, key.origin, key.shape)
+
+
+@functools.lru_cache(maxsize=2)
+def _count_tables(key: scene.PoolKey) -> np.ndarray:
+    """Return the count for every random number, one of the scene's cells after the other.
+
+    As of the detector, before the flat field and the mask.
+    """
+    runs, lengths = _runs(key)
+    counts = _counts(key.counting, runs)
+    # The smaller the tables, the more of them are near the processor.
+    return np.repeat(counts.astype(np.min_scalar_type(int(counts.max()))), lengths)
+
+
+@functools.lru_cache(maxsize=1)
+def _photon_tables(key: scene.PoolKey) -> np.ndarray:
+    """Return the photons for every random number, in the order of `_count_tables`."""
+    runs, lengths = _runs(key)
+    return np.repeat(runs.astype(np.min_scalar_type(int(runs.max()))), lengths)
+
+
+def _runs(key: scene.PoolKey) -> tuple[np.ndarray, np.ndarray]:
+    """Return photons that follow each other in the tables, and for how many numbers each."""
+    photons, lengths = [], []
+    for cell in _present(View.of(key)).tolist():
+        table = key.table(*divmod(cell, scene.sensor.KINDS))
+        ends = (*table.thresholds, 1 << scene.RANDOM_BITS)
+        photons.append(table.lowest + table.step * np.arange(len(ends), dtype=np.float64))
+        lengths.append(np.diff(ends, prepend=0))
+    return np.concatenate(photons), np.concatenate(lengths)
+
+
+def _counts(counting: scene.Counting, photons: np.ndarray) -> np.ndarray:
+    """Return what pixels with so many photons read, int64, corrected for the count rate."""
+    blind, most = counting.blind, counting.most
+    counts = np.floor(photons / (1 + photons * blind) + 0.5)
+    limit = counting.counters_hold
+    if counting.cutoff is None:
+        return np.where(counts > limit, most, counts.clip(max=most)).astype(np.int64)
+    seeing = 1 - counts * blind
+    fits = (counts <= limit) & (seeing > 0)
+    corrected = np.full(counts.shape, most, dtype=np.float64)
+    corrected[fits] = np.floor(counts[fits] / seeing[fits] + 0.5)
+    corrected[corrected > counting.cutoff] = most
+    return corrected.clip(max=most).astype(np.int64)
+
+
+@functools.lru_cache(maxsize=2)
+def _cells(view: View) -> np.ndarray:
+    """Return each pixel's level x `KINDS` + kind, uint16, of the flattened image."""
+    kinds = scene.sensor.kinds(view.seed, view.whole, view.origin, view.shape).astype(np.uint16)
+    rows, columns = (
+        (np.arange(size, dtype=np.float64) + 0.5 - middle) ** 2
+        for size, middle in zip(view.shape, view.bands.centre, strict=True)
+    )
+    bands = np.digitize(np.add.outer(rows, columns), view.bands.bounds)
+    firsts = np.array(view.bands.levels, dtype=np.uint16) * np.uint16(scene.sensor.KINDS)
+    return (firsts[bands] + kinds).ravel()
+
+
+@functools.lru_cache(maxsize=2)
+def _present(view: View) -> np.ndarray:
+    """Return the cells that there are, ascending."""
+    return np.flatnonzero(np.bincount(_cells(view)))
+
+
+@functools.lru_cache(maxsize=2)
+def _first_entries(view: View) -> np.ndarray:
+    """Return where each pixel's cell starts in the tables, uint32, of the flattened image."""
+    present = _present(view)
+    starts = np.zeros(int(present[-1]) + 1, dtype=np.uint32)
+    starts[present] = np.arange(present.size, dtype=np.uint32) << np.uint32(scene.RANDOM_BITS)
+    return starts[_cells(view)]
