@@ -14,6 +14,7 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
+from bluesky.protocols import Movable
 
 from eiger_plans.steps import Plan, aside, put_back, set_times
 from ophyd_eiger import EigerDetector, Series, open_series
@@ -215,7 +216,7 @@ def put_array(
     return path
 
 
-def moved(shutter: Any, value: Any) -> Plan:
+def moved(shutter: Movable | None, value: str | float) -> Plan:
     """Move a shutter, where there is one."""
     if shutter is not None:
         yield from bps.mv(shutter, value)

@@ -1,10 +1,12 @@
 """The detector's background, and which pixels count without light."""
 
+import math
 from collections.abc import Generator
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+from bluesky.protocols import Movable
 
 from eiger_plans.calibrating import (
     TIMES,
@@ -34,7 +36,8 @@ class Dark:
     counts : PixelCounts
         Of each pixel.
     rate : float
-        Counts a second of a pixel, the mean over those that are neither masked nor loud.
+        Counts a second of a pixel, the mean over those that are neither masked nor loud; NaN if
+        all of them are.
     loud : numpy.ndarray of uint32, shape (y, x)
         Bits of a pixel mask: 8 for pixels that count steadily, 16 for noisy ones.
     """
@@ -66,8 +69,8 @@ def dark(
     images: int = 10,
     *,
     least_rate: float = 1.0,
-    shutter: Any = None,
-    closed: Any = "close",
+    shutter: Movable | None = None,
+    closed: str | float = "close",
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, Dark | None]:
     """Measure the background with the shutter closed, and find pixels that count without light.
@@ -84,7 +87,7 @@ def dark(
         Pixels that count more than this a second are found.
     shutter : Movable, optional
         Set to `closed` before; it stays there. Without it the light is off already.
-    closed : object
+    closed : str or float
         What closes the shutter.
     md : dict, optional
         Metadata of the run.
@@ -148,6 +151,7 @@ def dark_series(
         pixels = series.mask & (GAP if masked_too else ~np.uint32(0)) == 0
         loud = bad_in_the_dark(counts, pixels, least_rate)
         quiet = (series.mask == 0) & (loud == 0)
-        return Dark(taken.uid, counts, float(counts.rate[quiet].mean()), loud)
+        rate = float(counts.rate[quiet].mean()) if quiet.any() else math.nan
+        return Dark(taken.uid, counts, rate, loud)
 
     return (yield from read_series(taken.master, look))

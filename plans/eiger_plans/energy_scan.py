@@ -5,6 +5,7 @@ from collections.abc import Generator
 from typing import Any
 
 import bluesky.plan_stubs as bps
+from bluesky.protocols import Movable
 
 from eiger_plans.calibrating import TIMES, above_0, kept, set_up, stepped, whole
 from eiger_plans.steps import Plan
@@ -23,7 +24,7 @@ def energy_scan(
     images: int = 1,
     *,
     threshold: float = HALF,
-    monochromator: Any = None,
+    monochromator: Movable | None = None,
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, str]:
     """Take a series of images at each photon energy, in one run.
@@ -70,7 +71,7 @@ def energy_scan(
         raise ValueError(f"threshold is {threshold!r}; it is a share of the energy, within 0 and 1")
     points = _checked(eiger, energies, threshold)
     detector: Any = eiger.detector
-    movable = () if monochromator is None else (monochromator,)
+    movable: tuple[Any, ...] = () if monochromator is None else (monochromator,)
     _md = {
         "plan_name": "energy_scan",
         "plan_args": {

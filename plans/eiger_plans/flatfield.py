@@ -7,6 +7,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import numpy as np
+from bluesky.protocols import Movable
 
 from eiger_plans.calibrating import (
     TIMES,
@@ -80,8 +81,8 @@ def flatfield(
     precision: float = 0.01,
     upload: bool = True,
     folder: str | None = None,
-    shutter: Any = None,
-    opened: Any = "open",
+    shutter: Movable | None = None,
+    opened: str | float = "open",
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, Flatfield | None]:
     """Measure a flat field under flat light, make it, put it, and keep the old one in a file.
@@ -106,7 +107,7 @@ def flatfield(
         Where the old one is kept; the detector's directory if not given.
     shutter : Movable, optional
         Set to `opened` before, and left so.
-    opened : object
+    opened : str or float
         What opens the shutter.
     md : dict, optional
         Metadata of the run.

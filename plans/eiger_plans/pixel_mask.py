@@ -7,6 +7,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import numpy as np
+from bluesky.protocols import Movable
 
 from eiger_plans.calibrating import (
     TIMES,
@@ -103,9 +104,9 @@ def update_pixel_mask(
     fresh: bool = False,
     picture: bool = True,
     folder: str | None = None,
-    shutter: Any = None,
-    opened: Any = "open",
-    closed: Any = "close",
+    shutter: Movable | None = None,
+    opened: str | float = "open",
+    closed: str | float = "close",
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, PixelMask | None]:
     """Find dead, hot and noisy pixels, show them, mask them, and keep the old mask in a file.
@@ -141,7 +142,7 @@ def update_pixel_mask(
         Where the old mask is kept; the detector's directory if not given.
     shutter : Movable, optional
         Set to `opened` and `closed`; closed at the end.
-    opened, closed : object
+    opened, closed : str or float
         What opens and closes the shutter.
     md : dict, optional
         Metadata of the runs.

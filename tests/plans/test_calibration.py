@@ -5,7 +5,10 @@ Expected values are the simulator's planted response, mask and beam, and plain f
 
 import base64
 import math
+import re
+from pathlib import Path
 
+import eiger_plans
 import numpy as np
 import pytest
 import requests
@@ -391,6 +394,20 @@ def test_what_makes_no_sense_is_refused_before_the_first_message(words, tmp_path
     eiger = EigerDetector("http://127.0.0.1:9", name="eiger", directory=tmp_path)
     with pytest.raises(ValueError, match=words):
         next(NONE[words](eiger))
+    eiger.destroy()
+
+
+def test_the_examples_of_the_readme_are_calls_of_every_plan(tmp_path):
+    readme = (Path(__file__).parents[2] / "README.md").read_text()
+    calls = re.findall(r"^\| `((\w+)\(eiger.*\))` \|", readme, re.MULTILINE)
+    assert {name for _, name in calls} == {*PLANS, "acceptance_test"}
+    eiger = EigerDetector("http://127.0.0.1:9", name="eiger", directory=tmp_path)
+    names = {**vars(eiger_plans), "eiger": eiger, "shutter": Signal(name="shutter")}
+    for call, _ in calls:
+        # Its arguments are checked before its first message.
+        plan = eval(call, names)
+        next(plan)
+        plan.close()
     eiger.destroy()
 
 
