@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiled.client import from_uri
 
 import sim_dcu
+from ophyd_eiger.trial import start_catalog
 
 # Of the five points, each a series of one image.
 ORACLE = (
@@ -49,7 +51,11 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     # Every file once more: nothing is subscribed twice, and the runs stay.
     for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):
         assert "Error" not in shell(f"%run -i {path}")
-    assert shell("RE(series(eiger, 0.01, 3))").count("eiger_live_full_sum") == 1
+    shell("live()")
+    live = shell("RE(series(eiger, 0.01, 3))")
+    assert live.count("eiger_live_full_sum") == 1
+    assert re.search(r"series \d+, image \d: \d+ photons in good pixels", live), live
+    shell("live(False)")
     assert shell.value("len(cat), len(RE.preprocessors), len(RE.suspenders) > 1") == "(2, 2, True)"
     assert NO_THREADS in shell.exit()
 
@@ -116,6 +122,32 @@ def test_interruptions_do_what_the_text_says(open_shell, tmp_path):
     assert "cat: 4 runs" in shell.greeting
     assert "scan num: 5" in shell("RE(count([eiger]))")
     shell.exit()
+
+
+@pytest.mark.timeout(600)
+@pytest.mark.long
+def test_a_catalog_of_a_server(open_shell, tmp_path):
+    server = start_catalog(tmp_path / "elsewhere")
+    shell = open_shell(EIGER_CATALOG=server.url)
+    assert len(shell.companions) == 2  # the simulator, and the shell that ends it
+    shell("eiger.configure({'frame_time': 0.1, 'count_time': 0.05}) and None")
+    shell("RE(count([eiger], 2))")
+    assert shell.value("cat[-1].primary.read()['eiger_image'].shape") == "(2, 1, 1065, 1030)"
+    assert NO_THREADS in shell.exit()
+    assert not (tmp_path / "data" / "catalog").exists()
+    client = from_uri(server.url)
+    assert [run.metadata["start"]["scan_id"] for run in client.values()] == [1]
+    client.context.close()
+    server.end()
+
+    # One that is off costs a line, and no run.
+    shell = open_shell(EIGER_CATALOG=server.url)
+    (told,) = [line for line in shell.greeting.splitlines() if "is not used" in line]
+    assert "Connection refused" in told
+    assert server.url.partition("=")[2] not in told
+    assert "scan num: 2" in shell("RE(count([motor]))")
+    assert shell.value("len(cat)") == "1"
+    assert NO_THREADS in shell.exit()
 
 
 @pytest.mark.timeout(600)
