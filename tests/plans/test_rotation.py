@@ -89,7 +89,10 @@ def test_the_files_angles_are_those_of_the_motor(
     assert f"run {uid}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("pauses", "taken_again"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("pauses", "taken_again"),
+    [(False, False), pytest.param(True, False, marks=pytest.mark.long), (True, True)],
+)
 def test_interrupted_in_the_middle(
     RE, catalog, documents, columns, at_work, omega, pauses, taken_again
 ):
