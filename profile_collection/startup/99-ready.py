@@ -7,7 +7,7 @@ if eiger.care.signals:
     )
     for alarm in eiger.care.alarms:
         print(f"  {alarm}")
-print(f"cat: {len(cat)} runs; files, catalog and metadata are in {data_folder}")
+print(f"cat: {len(cat)} runs; files and all that stays are in {data_folder}")
 if not screen.windows:
     print(f"plots: {screen.why_not}; show_plots() draws them into files")
 print("ready: RE(count([eiger], 3)), RE(series(eiger, 0.1, 20)), show_last(), where(), live()")
