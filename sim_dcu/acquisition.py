@@ -9,6 +9,7 @@ import enum
 import errno
 import logging
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -163,6 +164,9 @@ class Acquisition:
         How many images are exposed, and how many of them the sinks have.
     failure : str
         Why delivery failed, or empty.
+    latest : float
+        Of the images delivered so far, the longest time in s from the end of an exposure, as it
+        was due, until the sinks had it.
     closed : Future
         Resolved with None when nothing is exposed or delivered any more and the sinks are closed.
     settled : Future
@@ -188,6 +192,7 @@ class Acquisition:
         self.exposed = 0
         self.delivered = 0
         self.failure = ""
+        self.latest = 0.0
         self.closed: Future[None] = Future()
         self.closed.set_running_or_notify_cancel()
         self.settled: Future[None] = Future()
@@ -206,6 +211,8 @@ class Acquisition:
         self._interrupt = threading.Event()
         self._stalled = 0.0
         self._buffer = buffer
+        # When those that are exposed and not delivered were due, by the clock.
+        self._due: deque[float] = deque()
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
         if ready is not None:
@@ -310,6 +317,8 @@ class Acquisition:
                 return
             with self._changed:
                 self.exposed += 1
+                if self._clock.scale:
+                    self._due.append(start + due * self._clock.scale)
                 self._changed.notify_all()
                 if self._ending not in (None, Ending.AFTER_TRIGGER) or self._overflown():
                     return
@@ -367,6 +376,9 @@ class Acquisition:
                     sink.add(number, chunk)
                 with self._changed:
                     self.delivered = number
+                    if self._due and self._sinks:
+                        late = self._clock.now() - self._due.popleft()
+                        self.latest = max(self.latest, late)
                     self._changed.notify_all()
         except Exception as error:  # noqa: BLE001 - whatever went wrong ends the series, never unseen
             _log_failure(error, f"image {self.delivered + 1} could not be delivered")

@@ -66,8 +66,7 @@ def _finished(key: scene.PoolKey, counts: np.ndarray, places: Any) -> np.ndarray
     image = counts.astype(f"<u{key.bits // 8}")
     if key.flatfield is not None:
         # Of most scenes nearly all pixels are empty.
-        lit = np.flatnonzero(image)
-        lit = lit[image[lit] < key.counting.most]
+        lit = np.flatnonzero((image != 0) & (image < key.counting.most))
         factors = key.flatfield.ravel()[places][lit].astype(np.float64)
         image[lit] = np.floor(image[lit] * factors + 0.5).clip(0, key.counting.most)
     if key.masked is not None:

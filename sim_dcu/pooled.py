@@ -53,7 +53,7 @@ class Pooled:
         blocks = [places[which] for places, which in zip(self._places(), picked, strict=True)]
         if self._key.scene == "crystal":
             blocks = self._with_spots(number, picked, blocks)
-        return self._header + b"".join(blocks)
+        return b"".join([self._header, *blocks])
 
     def _places(self) -> list[tuple]:
         if self._compression is codec.NONE:
@@ -74,7 +74,7 @@ class Pooled:
         # The filter stores what does not get smaller as it is; of the scene every image does.
         pieces = zip(self._places(), picked, strict=True)
         block = joined(pieces_here[which] for pieces_here, which in pieces)
-        return self._header + LENGTH.pack(len(block)) + block
+        return b"".join([self._header, LENGTH.pack(len(block)), block])
 
     def _alone(self, number: int, exposure: float, picked: list[int]) -> bytes:
         """Return the chunk of an image for which there is no pool: of an exposure of its own."""

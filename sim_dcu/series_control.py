@@ -39,7 +39,7 @@ from sim_dcu.subsystem import Argument, Command, Machine, after
 log = logging.getLogger(__name__)
 
 # In bytes of uncompressed images: what the buffer between detector and files holds, a guess.
-BUFFER_BYTES = 8 * 2**30
+BUFFER_BYTES = 16 * 2**30
 # In s: how long closing waits for the image that is being written.
 LONGEST_CLOSE = 1.0
 
@@ -219,6 +219,9 @@ class SeriesControl:
             # One bound for all that an arm waits for: it stays within a client's time-out.
             deadline = monotonic() + LONGEST_CLOSING
             self._require_closed(LONGEST_CLOSING)
+            if self.machine.clock.scale and self._writes:
+                # Its pool is built while the detector arms.
+                ImageSource(self._series_to_be())
             if not self.machine.clock.wait(seconds, interrupt):
                 raise RefusedError("arm was interrupted by another command")
             series_id = self._open_series(max(0.0, deadline - monotonic()))
@@ -248,18 +251,8 @@ class SeriesControl:
 
     def _open_series(self, timeout: float) -> int:
         with self.machine.lock:
-            self._settings.settle()
             self._config.update({"data_collection_date": self.machine.firmware.stamp()})
-            writes = self._filewriter.config["mode"] == "enabled"
-            series = ArmedSeries(
-                series_id=self.series_id + 1,
-                seed=self._seed,
-                detector=MappingProxyType(self._settings.armed_values()),
-                filewriter=MappingProxyType(self._filewriter.config.values()),
-                beam=self.beam,
-                whole=self._settings.whole,
-                origin=self._settings.origin,
-            )
+            writes, series = self._writes, self._series_to_be()
         # Only the file writer takes chunks; without it no image needs to be made.
         source = ImageSource(series) if writes else None
         if source is not None:
@@ -292,6 +285,24 @@ class SeriesControl:
             self.unique_id = str(uuid.uuid4())
             self._state.enter(State.READY)
         return series.series_id
+
+    @property
+    def _writes(self) -> bool:
+        return self._filewriter.config["mode"] == "enabled"
+
+    def _series_to_be(self) -> ArmedSeries:
+        """Return what the next series is armed with, as everything is set now."""
+        with self.machine.lock:
+            self._settings.settle()
+            return ArmedSeries(
+                series_id=self.series_id + 1,
+                seed=self._seed,
+                detector=MappingProxyType(self._settings.armed_values()),
+                filewriter=MappingProxyType(self._filewriter.config.values()),
+                beam=self.beam,
+                whole=self._settings.whole,
+                origin=self._settings.origin,
+            )
 
     def _say_rate(self, ready: "Future[float]") -> None:
         """Keep and log how many images a second can be made."""

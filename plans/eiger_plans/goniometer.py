@@ -44,6 +44,14 @@ class Goniometer:
             raise ValueError(f"{turns} turns, so that goniometer cannot say where it stands")
 
     @property
+    def standing(self) -> dict[str, Any]:
+        """Where axes stand as a run's metadata says it, with motors by their names."""
+        return {
+            axis: repr(value.name) if hasattr(value, "name") else value
+            for axis, value in self._standing.items()
+        }
+
+    @property
     def signals(self) -> list[Any]:
         """What is changed in the DCU."""
         return [

@@ -17,7 +17,6 @@ from eiger_plans.flying import (
     with_motor_at_rest,
 )
 from eiger_plans.goniometer import Goniometer
-from eiger_plans.rotation import motion_of, named
 from eiger_plans.series import say_where
 from eiger_plans.steps import Plan, check_known, put_back, set_times
 from eiger_plans.sweeps import Sweep, check_numbers, check_position, ramp_of
@@ -160,7 +159,7 @@ def raster(
             "snake": snake,
             "one_series": one_series,
             "axis": axis,
-            "goniometer": named(goniometer),
+            "goniometer": angles.standing,
             "source": None if source is None else repr(source.name),
         },
         "detectors": [eiger.name],
@@ -170,7 +169,7 @@ def raster(
         "shape": (lines, images),
         "extents": ([places[0], places[-1]], [fast_start, first.stop]),
         "snaking": (False, snake),
-        "raster": motion_of(first),
+        "raster": first.facts,
         "hints": {"dimensions": [([stands.name], "positions")]},
         **(md or {}),
     }

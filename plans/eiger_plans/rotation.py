@@ -1,6 +1,6 @@
 """A motor turns the sample while the detector takes images without a pause."""
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator
 from typing import Any
 
 import bluesky.preprocessors as bpp
@@ -120,14 +120,14 @@ def rotation(
             "exposure": exposure,
             "period": period,
             "axis": axis,
-            "goniometer": named(goniometer),
+            "goniometer": angles.standing,
             "source": None if source is None else repr(source.name),
         },
         "detectors": [eiger.name],
         "motors": [device.name],
         "num_points": images,
         "num_intervals": images - 1,
-        "rotation": {"axis": axis, "stop": sweep.stop, **motion_of(sweep)},
+        "rotation": {"axis": axis, "stop": sweep.stop, **sweep.facts},
         "hints": {"dimensions": [([device.name], "positions")]},
         **(md or {}),
     }
@@ -148,25 +148,6 @@ def rotation(
     uid = yield from put_back(with_angles(), *angles.signals)
     say_where(eiger, uid)
     return uid
-
-
-def motion_of(sweep: Sweep) -> dict[str, float]:
-    """Return what a run's metadata says of a sweep."""
-    return {
-        "start": float(sweep.start),
-        "increment": float(sweep.step),
-        "frame_time": float(sweep.period),
-        "speed": float(sweep.speed),
-        "run_up": float(sweep.run_up),
-    }
-
-
-def named(goniometer: Mapping[str, Any] | None) -> dict[str, Any]:
-    """Return where axes stand as a run's metadata says it, with motors by their names."""
-    return {
-        axis: repr(value.name) if hasattr(value, "name") else value
-        for axis, value in (goniometer or {}).items()
-    }
 
 
 def _period(eiger: EigerDetector, exposure: float, period: float | None, outside: bool) -> Plan:

@@ -69,6 +69,17 @@ class Sweep:
         """Where it is at the start of each image; float64 of shape (images,)."""
         return self.start + self.step * np.arange(self.images, dtype=np.float64)
 
+    @property
+    def facts(self) -> dict[str, float]:
+        """What a run's metadata says of it."""
+        return {
+            "start": float(self.start),
+            "increment": float(self.step),
+            "frame_time": float(self.period),
+            "speed": float(self.speed),
+            "run_up": float(self.run_up),
+        }
+
     def turned(self) -> "Sweep":
         """Return the way back: the same places, from the last to the first."""
         return Sweep(self.stop, -self.step, self.images, self.period, self.ramp)

@@ -11,6 +11,8 @@ import fcntl
 import os
 from pathlib import Path
 
+import h5py  # Python ends what was imported first last, and files may still come home then.
+
 from ophyd_eiger.trial import start_catalog, start_simulator
 
 if "at_exit" not in globals():

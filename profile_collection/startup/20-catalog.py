@@ -3,14 +3,38 @@
 A run that the catalog does not take goes to a file of its documents instead, and the scan goes on.
 """
 
+import httpx
 from bluesky_tiled_plugins import TiledWriter
+from bluesky_tiled_plugins.clients.catalog_of_bluesky_runs import CatalogOfBlueskyRuns
 from tiled.client import from_uri
 
+
+def open_catalog():
+    """Return the catalog of a server, if it was given and can be used, else the folder's."""
+    server = catalog_server
+    if server is None:
+        address = os.environ["EIGER_CATALOG"]
+        try:
+            found = from_uri(address)
+            if isinstance(found, CatalogOfBlueskyRuns):
+                return found
+            why = "it is no catalog of bluesky's runs"
+        except (httpx.HTTPError, ValueError) as error:
+            why = error
+        # Without the key, which may be in it.
+        print(
+            f"{address.partition('?')[0]} is not used ({why}): runs go to {data_folder / 'catalog'}"
+        )
+        server = start_catalog(data_folder / "catalog")
+        at_exit.callback(server.end)
+    return from_uri(server.url)
+
+
 if "cat" not in globals():
-    cat = from_uri(catalog_server.url if catalog_server else os.environ["EIGER_CATALOG"])
+    cat = open_catalog()
     at_exit.callback(cat.context.close)
-    RE.subscribe(
-        TiledWriter(
+    if cat.is_sql:
+        writer = TiledWriter(
             cat,
             # tiled reads the view that is beside the files of each series.
             spec_to_mimetype={"EIGER_SIMPLON": "application/x-hdf5"},
@@ -18,4 +42,6 @@ if "cat" not in globals():
             batch_size=1,
             backup_directory=str(data_folder / "not_in_catalog"),
         )
-    )
+    else:
+        writer = cat.v1.insert  # databroker's, in MongoDB
+    RE.subscribe(writer)

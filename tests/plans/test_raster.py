@@ -72,7 +72,10 @@ def test_images_where_they_are_said_to_be(RE, documents, columns, at_work, x, y,
     assert np.allclose(positions["y"], [1.0, 1.25])
     taken = [1] if one_series else [2, 3]
     places = np.concatenate([witness.positions(number, EXPOSURE)[0] for number in taken])
-    assert np.abs(places.reshape(lines.shape) - lines).max() < STEP / 2
+    directions = np.sign(lines[:, 1:2] - lines[:, :1])
+    late = (places.reshape(lines.shape) - lines) * directions / STEP
+    # In frames. A busy machine makes images late, and never early.
+    assert -0.1 < late.min() <= late.max() < 0.5
     if source is not None:
         assert [was_taken for _, was_taken in source.given] == [True] * LINES
     else:

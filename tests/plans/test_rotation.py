@@ -1,5 +1,6 @@
 """`rotation`: the files' angles are those of the motor, and what it refuses."""
 
+import re
 import threading
 
 import numpy as np
@@ -7,7 +8,8 @@ import pytest
 from bluesky.simulators import check_limits, summarize_plan
 from bluesky.utils import FailedStatus, RunEngineInterrupted
 from eiger_plans import SimulatedMotor, rotation
-from ophyd.sim import SynSignal
+from ophyd import EpicsMotor
+from ophyd.sim import SynAxis, SynSignal, make_fake_device
 from pulses import Pulses
 from witness import Witness
 
@@ -56,7 +58,9 @@ def test_the_files_angles_are_those_of_the_motor(
     found = getattr(series.metadata, axis)
     assert np.allclose(found, 10.0 + step * np.arange(4))
     begins, _ = witness.positions(2, EXPOSURE)
-    assert np.abs(begins - found).max() < abs(step) / 2
+    late = (begins - found) / step
+    # In frames. A busy machine makes images late, and never early.
+    assert -0.1 < late.min() <= late.max() < 0.5
     still = next(iter(standing))
     assert np.allclose(getattr(series.metadata, still), 12.5)
     assert np.allclose(series.metadata.two_theta, 3.0)
@@ -200,6 +204,33 @@ def test_what_the_detector_cannot_do_opens_no_run(RE, documents, eiger, omega):
         RE(rotation(eiger, SynSignal(name="temperature"), **GOOD))
     assert documents == []
     assert omega.position == 0
+
+
+def test_a_motor_record(RE, eiger, capsys):
+    """What an EpicsMotor tells of itself is what the way is computed from."""
+    motor = make_fake_device(EpicsMotor)("", name="phi")
+    motor.acceleration.sim_put(0.2)
+    motor.velocity.sim_put(5.0)
+    motor.velocity.sim_set_limits((0.1, 20))
+    motor.user_setpoint.sim_set_limits((-5, 20))
+    summarize_plan(rotation(eiger, motor, **GOOD, axis="phi"))
+    # At 10 degree/s: 1 degree until it is reached, and 3 degree more.
+    assert re.findall(r"^phi -> (\S+)", capsys.readouterr().out, re.MULTILINE) == ["-4.0", "14.0"]
+    check_limits(rotation(eiger, motor, **GOOD, axis="phi"))
+    with pytest.raises(ValueError, match=r"outside its limits \[-5, 20\]"):
+        next(rotation(eiger, motor, **{**GOOD, "start": 8}))
+    with pytest.raises(ValueError, match=r"30/s, outside its limits \[0\.1, 20\]"):
+        next(rotation(eiger, motor, **{**GOOD, "step": 3}))
+
+
+def test_a_motor_of_ophyd_that_does_not_heed_its_speed(RE, documents, columns, eiger, caplog):
+    """It comes to a tenth of its way every 0.05 s, whatever its velocity is."""
+    motor = SynAxis(name="theta", delay=0.5, events_per_move=10)
+    motor.acceleration.put(0.1)
+    RE(rotation(eiger, motor, 0, 1, 5, 0.1))
+    assert documents[-1][1]["num_events"] == {"primary": 5, "positions": 5}
+    assert "theta was not where the images are said to be" in caplog.text
+    assert columns("positions")["theta"].tolist() == [0, 1, 2, 3, 4]
 
 
 def test_without_a_run_engine(RE, eiger, omega, capsys):

@@ -9,25 +9,10 @@ from bluesky.simulators import RunEngineSimulator
 from bluesky.utils import FailedStatus
 from eiger_plans import series
 
-import sim_dcu
 from ophyd_eiger import EigerDetector
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
-
-
-@pytest.fixture
-def dcu():
-    with sim_dcu.serve(model="eiger-500k", time_scale=0, seed=5, initialized=True) as server:
-        yield server
-
-
-@pytest.fixture
-def eiger(dcu, tmp_path):
-    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "data")
-    device.connect()
-    yield device
-    device.destroy()
 
 
 def sets(messages):
@@ -135,3 +120,14 @@ def test_images_are_the_oracles_and_the_text_names_run_and_files(
     assert len(named) == 4
     (view,) = eiger.views
     assert sorted([*named, view]) == sorted((tmp_path / "data").iterdir())
+
+
+def test_a_comment_is_in_the_metadata_and_not_in_the_dcu(RE, documents, eiger):
+    before = eiger.stream.header_appendix.get()
+    RE(series(eiger, 0.01, comment="empty beam"))
+    start = documents[0][1]
+    assert start["comment"] == start["plan_args"]["comment"] == "empty beam"
+    assert eiger.stream.header_appendix.get() == before
+    RE(series(eiger, 0.01))
+    (again,) = [doc for name, doc in documents if name == "start"][1:]
+    assert "comment" not in again

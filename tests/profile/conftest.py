@@ -1,5 +1,6 @@
 """Shells that are closed after their test."""
 
+import signal
 import sys
 from pathlib import Path
 
@@ -21,4 +22,7 @@ def open_shell(tmp_path):
 
     yield open_one
     for shell in shells:
-        shell.child.close(force=True)
+        if shell.child.isalive():
+            shell.child.kill(signal.SIGKILL)
+            shell.child.wait()
+        shell.child.close()

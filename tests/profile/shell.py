@@ -71,8 +71,10 @@ class Shell:
 
     def value(self, expression: str) -> str:
         """Type an expression and return its value as it prints."""
-        (value,) = re.findall(r"Out\[\d+\]: (.*?)\s*$", self(expression), re.DOTALL)
-        return value
+        printed = self(expression)
+        found = re.search(r"Out\[\d+\]: (.*?)\s*$", printed, re.DOTALL)
+        assert found, printed
+        return found[1]
 
     def begin(self, line: str, until: str) -> None:
         """Type a line and wait until it has printed what matches."""
@@ -80,9 +82,13 @@ class Shell:
         self.child.expect(until)
 
     def interrupt(self) -> None:
-        """Press Ctrl-C twice, when the RunEngine has taken the first."""
+        """Press Ctrl-C twice in an exposure, when the RunEngine has taken the first."""
         self.child.sendintr()
         self.child.expect("deferred pause")
+        self.pause()
+
+    def pause(self) -> None:
+        """Press Ctrl-C, and wait for the prompt."""
         self.child.sendintr()
         self.child.expect("RE.halt")
         self.answer()

@@ -85,7 +85,7 @@ def plans_of_ours() -> dict:
     return {name: plan for name, plan in found.items() if inspect.isgeneratorfunction(plan)}
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.long
 def test_the_queueserver_lists_every_plan_and_runs_series(queued, tmp_path):
     expected = {**plans_of_ours(), **OF_BLUESKY}

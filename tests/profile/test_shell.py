@@ -6,8 +6,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from tiled.client import from_uri
 
 import sim_dcu
+from ophyd_eiger.trial import start_catalog
 
 # Of the five points, each a series of one image.
 ORACLE = (
@@ -49,7 +51,11 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     # Every file once more: nothing is subscribed twice, and the runs stay.
     for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):
         assert "Error" not in shell(f"%run -i {path}")
-    assert shell("RE(series(eiger, 0.01, 3))").count("eiger_live_full_sum") == 1
+    shell("live()")
+    live = shell("RE(series(eiger, 0.01, 3))")
+    assert live.count("eiger_live_full_sum") == 1
+    assert re.search(r"series \d+, image \d: \d+ photons in good pixels", live), live
+    shell("live(False)")
     assert shell.value("len(cat), len(RE.preprocessors), len(RE.suspenders) > 1") == "(2, 2, True)"
     assert NO_THREADS in shell.exit()
 
@@ -74,11 +80,11 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
         assert NO_THREADS in shell.exit()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
 @pytest.mark.long
 def test_interruptions_do_what_the_text_says(open_shell, tmp_path):
     shell = open_shell()
-    shell("eiger.configure({'frame_time': 5, 'count_time': 4.9}) and None")
+    shell("eiger.configure({'frame_time': 8, 'count_time': 7.9}) and None")
     shell.begin("RE(count([eiger], 2))", r"eiger: trigger")
     shell.interrupt()
     assert shell.value("RE.state") == "'paused'"
@@ -94,14 +100,18 @@ def test_interruptions_do_what_the_text_says(open_shell, tmp_path):
     assert shell.value("eiger.detector.state.get()") == "'idle'"
 
     # Left in the middle of a scan: it is aborted, and the next shell knows it.
-    shell.begin("RE(count([eiger], 2))", r"\|\s+1 \|.*\n.*eiger: trigger")
-    shell.interrupt()
+    shell.begin("RE(count([eiger], 9))", r"\|\s+1 \|")
+    shell.pause()
+    # An event's numbers are in the catalog as soon as they are in the table, images at the end.
+    events = "len(cat[-1].primary.read(['eiger_live_full_sum'])['eiger_live_full_sum'])"
+    taken = shell.value(events)
+    assert 1 <= int(taken) < 9
     shell.child.sendeof()
     shell.child.expect("really want to exit")
     assert NO_THREADS in shell.exit("y")
     shell = open_shell()
     assert shell.value(stop) == "'abort'"
-    assert shell.value("len(cat[-1].primary.read()['time'])") == "1"
+    assert shell.value("cat[-1].primary.read()['eiger_image'].shape[0]") == taken
     assert "_master.h5" in shell.value("where()")
 
     # Killed in the middle of one: what it started ends all the same, and what is in the catalog is.
@@ -114,24 +124,50 @@ def test_interruptions_do_what_the_text_says(open_shell, tmp_path):
     shell.exit()
 
 
-@pytest.mark.timeout(400)
+@pytest.mark.timeout(600)
+@pytest.mark.long
+def test_a_catalog_of_a_server(open_shell, tmp_path):
+    server = start_catalog(tmp_path / "elsewhere")
+    shell = open_shell(EIGER_CATALOG=server.url)
+    assert len(shell.companions) == 2  # the simulator, and the shell that ends it
+    shell("eiger.configure({'frame_time': 0.1, 'count_time': 0.05}) and None")
+    shell("RE(count([eiger], 2))")
+    assert shell.value("cat[-1].primary.read()['eiger_image'].shape") == "(2, 1, 1065, 1030)"
+    assert NO_THREADS in shell.exit()
+    assert not (tmp_path / "data" / "catalog").exists()
+    client = from_uri(server.url)
+    assert [run.metadata["start"]["scan_id"] for run in client.values()] == [1]
+    client.context.close()
+    server.end()
+
+    # One that is off costs a line, and no run.
+    shell = open_shell(EIGER_CATALOG=server.url)
+    (told,) = [line for line in shell.greeting.splitlines() if "is not used" in line]
+    assert "Connection refused" in told
+    assert server.url.partition("=")[2] not in told
+    assert "scan num: 2" in shell("RE(count([motor]))")
+    assert shell.value("len(cat)") == "1"
+    assert NO_THREADS in shell.exit()
+
+
+@pytest.mark.timeout(600)
 @pytest.mark.long
 def test_two_shells_in_one_folder(open_shell):
     first = open_shell()
     second = open_shell()
     assert "another shell" not in first.greeting
     assert f"another shell, process {first.child.pid}" in second.greeting
-    for shell in (first, second):
+    shells = (first, second)
+    for shell in shells:
         shell("eiger.configure({'frame_time': 0.1, 'count_time': 0.05}) and None")
-        shell.child.sendline("for _ in range(5): RE(count([eiger], 3))\n")
-    for shell in (first, second):
-        shell.child.expect(rf"scan num: \d+\)(?s:.*)scan num: \d+\)(?s:.*){'In '}")
-    for shell in (first, second):
-        shell("")
+    for shell in shells:
+        shell.child.sendline("print(len([RE(count([eiger], 3)) for _ in range(5)]), 'runs')")
+    for shell in shells:
+        assert "5 runs" in shell.answer()
+    for shell in shells:
         numbers = "sorted(run.metadata['start']['scan_id'] for run in cat.values())"
-        shell.value("1")
         assert shell.value(numbers) == str(list(range(1, 11)))
         read = "{len(run.primary.read()['eiger_live_full_sum']) for run in cat.values()}"
         assert shell.value(read) == "{3}"
-    for shell in (first, second):
+    for shell in shells:
         assert NO_THREADS in shell.exit()
