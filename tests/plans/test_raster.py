@@ -137,6 +137,16 @@ def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
     assert eiger.owed == {}
 
 
+def test_lines_too_short_for_the_detectors_state_to_show_them(RE, documents, dcu, eiger, x, y):
+    source = Pulses(dcu, x)
+    grid = (y, 1.0, 0.25, LINES, x, 10.0, STEP, IMAGES)
+    RE(raster(eiger, *grid, 0.01, period=0.02, one_series=True, source=source))
+    assert documents[-1][1]["num_events"] == {"primary": LINES, "positions": LINES}
+    (view,) = eiger.views
+    expected = [dcu.image(1, number + 1) for number in range(LINES * IMAGES)]
+    assert np.array_equal(open_series(view)[:], expected)
+
+
 GRID = {
     "slow_start": 0,
     "slow_step": 1,

@@ -89,13 +89,18 @@ def test_the_files_angles_are_those_of_the_motor(
     assert f"run {uid}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("pauses", "taken_again"), [(False, False), (True, False), (True, True)])
+@pytest.mark.parametrize(
+    ("pauses", "taken_again"),
+    [(False, False), pytest.param(True, False, marks=pytest.mark.long), (True, True)],
+)
 def test_interrupted_in_the_middle(
     RE, catalog, documents, columns, at_work, omega, pauses, taken_again
 ):
     dcu, eiger = at_work
     images = 5 if taken_again else 30
     plan = rotation(eiger, omega, 0.0, STEP, images, EXPOSURE, period=PERIOD)
+    moved = []
+    RE.subscribe(lambda *_: moved.append(omega.moving), "stop")
     with Witness(dcu, omega) as witness:
 
         def interrupt():
@@ -128,6 +133,8 @@ def test_interrupted_in_the_middle(
     assert at_angle[:2].all()
     assert at_angle.all() or not taken_again
     assert omega.velocity.get() == 40
+    # bluesky itself stops motors too, but not before the run is over.
+    assert moved == [False]
     assert not omega.moving
     assert eiger.detector.state.get() == "idle"
     assert eiger.detector.omega_increment.get() == 0
