@@ -76,7 +76,7 @@ def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys
 def test_times_of_a_detector_that_keeps_them_are_judged(model, tmp_path):
     with (
         sim_dcu.serve(model, time_scale=1, seed=3) as dcu,
-        detector(dcu, tmp_path) as eiger,
+        detector(dcu, tmp_path, timeouts=Timeouts()) as eiger,
     ):
         eiger.initialize()
         report = report_of(eiger, time_scale=1, seconds=2)
@@ -84,6 +84,20 @@ def test_times_of_a_detector_that_keeps_them_are_judged(model, tmp_path):
         timed = [check for check in report.checks if "time of trigger" in check.name]
         assert len(timed) == 7
         assert {check.verdict for check in timed} == {"pass"}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    ("model", "version", "documents"),
+    [("eiger2-500k", "1.6.0", "stream"), ("eiger-500k", "1.0.0", "datum")],
+)
+def test_other_versions_of_the_api_and_kinds_of_documents(model, version, documents, tmp_path):
+    """An EIGER2 serves the API of an EIGER too, and has its own resources there."""
+    with (
+        sim_dcu.serve(model, api_version=version, time_scale=0, initialized=True) as dcu,
+        detector(dcu, tmp_path, documents=documents) as eiger,
+    ):
+        assert report_of(eiger).failures == []
 
 
 def test_what_makes_no_sense_is_refused_before_anything_is_sent(tmp_path):

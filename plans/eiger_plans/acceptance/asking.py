@@ -1,9 +1,9 @@
 """Asks a DCU, past the device, for all that an acceptance test judges: plain requests, timed.
 
-Nothing is changed but for `replies_to_puts`, which puts values that are so already, and `ends`,
-which arms and disarms with the file writer off.
+Nothing is changed; `replies_to_puts` puts values that are so already.
 """
 
+import contextlib
 import datetime as dt
 import http.client
 import time
@@ -149,6 +149,9 @@ class Asking:
 
     def resources(self) -> list[Check]:
         """Ask for every resource of the table and judge the replies; arrays are left out."""
+        with contextlib.suppress(EigerError):  # it is judged below
+            description = str(self.value("detector/config/description"))
+            self.generation = generation_of(self.client.api_version, description)
         listed: dict[str, bool] = {}
         checks: list[Check] = []
         for subsystem in SUBSYSTEMS:

@@ -6,6 +6,7 @@ what was found, and a line to sign; text sums up what passed.
 
 import html
 import json
+from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -34,18 +35,17 @@ def text(report: Report) -> str:
     """Return it as text: what failed or was not done in full, and how many passed."""
     lines = [f"{_TITLE}: {report.verdict}", ""]
     lines += [f"{word:16} {said}" for word, said in _head(report)]
-    for verdict, heading in (
-        (Verdict.FAIL, "What failed"),
-        (Verdict.NOT_DONE, "What was not done"),
-    ):
-        found = [check for check in report.checks if check.verdict == verdict]
-        if found:
-            lines += ["", heading]
-            lines += [line for check in found for line in _lines(check)]
+    if report.failures:
+        lines += ["", "What failed"]
+        lines += [line for check in report.failures for line in _lines(check)]
+    not_done = [check for check in report.checks if check.verdict == Verdict.NOT_DONE]
+    if not_done:
+        lines += ["", "What was not done", *_by_reason(not_done)]
     lines += ["", "All checks"]
     for name, checks in report.sections().items():
         passed = sum(check.verdict == Verdict.PASS for check in checks)
         lines.append(f"  {name:16} {passed} of {len(checks)} pass")
+    lines += ["", report.verdict]
     blank = "_" * 22
     lines += ["", "   ".join(f"{word}: {blank}" for word in _SIGNATURE)]
     return "\n".join(lines) + "\n"
@@ -55,6 +55,13 @@ def _lines(check: Check) -> Iterator[str]:
     yield f"  {check.section}: {check.name}"
     yield f"      expected  {check.expected}"
     yield f"      found     {check.found}"
+
+
+def _by_reason(checks: list[Check]) -> Iterator[str]:
+    """Yield why checks were not done, and how many of each reason."""
+    reasons = Counter((check.section, check.found) for check in checks)
+    for (section, why), count in reasons.items():
+        yield f"  {section}: {count} {'check' if count == 1 else 'checks'}: {why}"
 
 
 def markdown(report: Report) -> str:

@@ -70,10 +70,19 @@ class Row:
         return self.types == ("array",)
 
 
-def generation_of(api_version: str) -> str:
-    """Return the column of a DCU, by its API version: "eiger" or "eiger2"."""
+def generation_of(api_version: str, description: str = "") -> str:
+    """Return the column of a DCU: "eiger" or "eiger2".
+
+    Parameters
+    ----------
+    api_version : str
+        The version in the URLs; an EIGER2 serves that of an EIGER, too.
+    description : str
+        What the detector calls itself.
+    """
     numbers = tuple(int(part) for part in api_version.split(".")[:2] if part.isdigit())
-    return "eiger2" if numbers >= FIRST_API_OF_EIGER2 else "eiger"
+    is_second = numbers >= FIRST_API_OF_EIGER2 or "EIGER2" in description.upper()
+    return "eiger2" if is_second else "eiger"
 
 
 @cache

@@ -80,7 +80,7 @@ def several(frame_rate: float, seconds: float) -> tuple[Series, ...]:
     """
     held = max(1, round(frame_rate * seconds))
     return (
-        Series("ints, one data file", nimages=2, ntrigger=2, watched=True, fetched_again=True),
+        Series("ints, one data file", nimages=2, ntrigger=2, watched=True),
         Series("ints, several data files", nimages=5, images_per_file=2),
         Series("ints, images in the master", nimages=2, images_per_file=0),
         Series("inte", "inte", ntrigger=2, exposure=0.1),
