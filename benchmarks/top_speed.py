@@ -7,8 +7,8 @@ counts a pixel, bslz4, to memory disk. This process asks for `config/count_time`
 one kept-alive connection, and deletes files as they appear, as there is no room for all. Lost is
 what is missing in the files; late is the longest time from the end of an exposure until its image
 was in the file, in frame times, as the simulator itself keeps it. Cores is the processor time that
-the simulator's process took by the series' time, which other load bears on least. Then a file is downloaded from
-the simulated DCU and from nginx, by curl, in turns.
+the simulator's process took by the series' time, which other load bears on least. Then a file is
+downloaded from the simulated DCU and from nginx, by curl, in turns.
 """
 
 import argparse
