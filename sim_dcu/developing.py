@@ -135,7 +135,7 @@ def _counts(counting: scene.Counting, photons: np.ndarray) -> np.ndarray:
     return corrected.clip(max=most).astype(np.int64)
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _cells(view: View) -> np.ndarray:
     """Return each pixel's level x `KINDS` + kind, uint16, of the flattened image."""
     kinds = scene.sensor.kinds(view.seed, view.whole, view.origin, view.shape).astype(np.uint16)
@@ -148,13 +148,13 @@ def _cells(view: View) -> np.ndarray:
     return (firsts[bands] + kinds).ravel()
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _present(view: View) -> np.ndarray:
     """Return the cells that there are, ascending."""
     return np.flatnonzero(np.bincount(_cells(view)))
 
 
-@functools.lru_cache(maxsize=2)
+@functools.lru_cache(maxsize=1)
 def _first_entries(view: View) -> np.ndarray:
     """Return where each pixel's cell starts in the tables, uint32, of the flattened image."""
     present = _present(view)

@@ -45,9 +45,8 @@ class ImageSource:
 
     Attributes
     ----------
-    ready : Future of float
-        Resolved when images can be made, with how many a second, as tried; until then `chunk`
-        waits.
+    ready : Future of None
+        Resolved when images can be made; until then `chunk` waits.
 
     Raises
     ------
@@ -60,7 +59,7 @@ class ImageSource:
         self._compression = layout_of(series).compression(series)
         kind = Played if series.beam.is_recorded else Pooled
         self._maker: Maker = kind(series, self._compression)
-        self.ready: Future[float] = Future()
+        self.ready: Future[None] = Future()
         self.ready.set_running_or_notify_cancel()
         # The thread does not outlive the process.
         threading.Thread(target=self._build, name="sim-dcu-pool", daemon=True).start()
@@ -91,24 +90,24 @@ class ImageSource:
         chunk = self.chunk(number)
         return codec.decompressed(chunk, self._series.shape, self._series.dtype, self._compression)
 
+    def tried_rate(self) -> float:
+        """Return how many images a second are made, the slowest of a few that are made for it."""
+        times = []
+        for number in range(1, min(TRIALS, self._series.images) + 1):
+            began = perf_counter()
+            self.chunk(number)
+            times.append(perf_counter() - began)
+        # The first one finds nothing prepared.
+        return 1 / max(times[1:] or times)
+
     def _build(self) -> None:
         try:
             # One at a time, so that equal pools are built once.
             with _building:
                 self._maker.build()
-                self.ready.set_result(self._tried())
+                self.ready.set_result(None)
         except Exception as error:  # noqa: BLE001 - told to whoever asks for an image
             self.ready.set_exception(error)
-
-    def _tried(self) -> float:
-        """Return how many images a second are made, the slowest of a few."""
-        times = []
-        for number in range(1, min(TRIALS, self._series.images) + 1):
-            began = perf_counter()
-            self._maker.chunk(number)
-            times.append(perf_counter() - began)
-        # The first one finds nothing prepared.
-        return 1 / max(times[1:] or times)
 
 
 _building = threading.Lock()

@@ -258,7 +258,7 @@ class SeriesControl:
         if source is not None:
             # Those of a large detector take seconds to be ready; a DCU's arm takes as long.
             wait([source.ready], timeout)
-            source.ready.add_done_callback(self._say_rate)
+            source.ready.add_done_callback(lambda _: self._say_rate(source))
         sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
         for taker in self.takers:
             if (sink := taker.open_series(series)) is not None:
@@ -304,11 +304,11 @@ class SeriesControl:
                 origin=self._settings.origin,
             )
 
-    def _say_rate(self, ready: "Future[float]") -> None:
+    def _say_rate(self, source: ImageSource) -> None:
         """Keep and log how many images a second can be made."""
-        if ready.exception() is not None:
+        if source.ready.exception() is not None:
             return  # told when the first image is asked for
-        self.rate = ready.result()
+        self.rate = source.tried_rate()
         asked = self._config["frame_time"] * self.machine.clock.scale
         text = "images are made at %.0f a second"
         if asked and self.rate * asked < 1:

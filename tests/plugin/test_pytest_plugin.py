@@ -118,9 +118,10 @@ def test_options(eiger_dcu):
     with urllib.request.urlopen(eiger_dcu.url + "/detector/api/version") as reply:
         assert json.load(reply)["value"] == "1.5.0"
     assert eiger_dcu.dcu.detector.machine.clock.scale == 0.25
+    assert eiger_dcu.beam.scene == "rings"
 """
     )
-    options = ["--sim-dcu-model=eiger-1m", "--sim-dcu-api-version=1.5.0"]
+    options = ["--sim-dcu-model=eiger-1m", "--sim-dcu-api-version=1.5.0", "--sim-dcu-scene=rings"]
     outcomes(project, *options, "--sim-dcu-time-scale=0.25").assert_outcomes(passed=1)
 
 
