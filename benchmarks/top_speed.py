@@ -16,6 +16,7 @@ import contextlib
 import http.client
 import io
 import json
+import os
 import statistics
 import subprocess
 import tempfile
@@ -247,8 +248,11 @@ def main() -> None:
     results.add_flag(parser)
     chosen = parser.parse_args()
     rows = [measured(size, chosen.scene, chosen.folder) for size in chosen.models]
+    # Of those that can run, in the last minute: what the machine had to do beside this.
+    load = os.getloadavg()[0]
     table = "\n".join(
         [
+            f"Load of the {os.cpu_count()} cores at the end: {load:.1f}. "
             f"Series of {SECONDS:g} s at time-scale 1, scene `{chosen.scene}`, 16 bit, bslz4.",
             "",
             "| EIGER | Hz | images | kB an image | lost | late, frames | GET p99, ms | cores "

@@ -11,10 +11,20 @@ import numpy as np
 
 from sim_dcu import scene
 
-ALL = slice(None)
+# Pixels that are worked on at once, so that what is in between stays near the processor.
+STRIP = 1 << 17
 
 
-def developed(key: scene.PoolKey, numbers: np.ndarray, places: Any = ALL) -> np.ndarray:
+def developed_image(key: scene.PoolKey, numbers: np.ndarray) -> np.ndarray:
+    """Return what all pixels of an image read, flattened; the arguments are as of `developed`."""
+    image = np.empty(numbers.size, dtype=f"<u{key.bits // 8}")
+    for start in range(0, numbers.size, STRIP):
+        strip = slice(start, start + STRIP)
+        image[strip] = developed(key, numbers[strip], strip)
+    return image
+
+
+def developed(key: scene.PoolKey, numbers: np.ndarray, places: Any) -> np.ndarray:
     """Return what pixels read.
 
     Parameters
@@ -24,7 +34,7 @@ def developed(key: scene.PoolKey, numbers: np.ndarray, places: Any = ALL) -> np.
     numbers : numpy.ndarray of uint16, shape (n,)
         The pixels' random numbers.
     places : slice or numpy.ndarray of int64, shape (n,)
-        Which pixels of the flattened image, by default all.
+        Which pixels of the flattened image.
 
     Returns
     -------

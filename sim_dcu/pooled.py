@@ -10,7 +10,7 @@ import numpy as np
 
 from sim_dcu import codec, scene
 from sim_dcu.codec import Compression
-from sim_dcu.developing import developed, with_spots
+from sim_dcu.developing import developed, developed_image, with_spots
 from sim_dcu.lz4_block import Piece, joined, piece, plain_piece
 from sim_dcu.series import ArmedSeries
 
@@ -85,7 +85,7 @@ class Pooled:
             )
         else:
             numbers = _picked_numbers(key, picked)
-            image = developed(key, numbers)
+            image = developed_image(key, numbers)
             if key.scene == "crystal":
                 spots = scene.crystal.spots(self._series, number)
                 image[spots.places] = self._spots(key, number, spots, numbers[spots.places])
@@ -145,7 +145,7 @@ def _pool_image(key: scene.PoolKey, number: int) -> np.ndarray:
         return _pattern(key, number)
     size = 2 * key.shape[0] * key.shape[1]
     raw = scene.random_bytes(key.seed, scene.Purpose.POOL, 0, number, size)
-    return developed(key, raw.view("<u2"))
+    return developed_image(key, raw.view("<u2"))
 
 
 def _pattern(key: scene.PoolKey, digit: int) -> np.ndarray:

@@ -40,6 +40,9 @@ log = logging.getLogger(__name__)
 
 # In bytes of uncompressed images: what the buffer between detector and files holds, a guess.
 BUFFER_BYTES = 16 * 2**30
+# In s: how long a detector that keeps its time is arming at most until its images can be made;
+# an EIGER takes up to 17 s.
+LONGEST_BUILDING = 15.0
 # In s: how long closing waits for the image that is being written.
 LONGEST_CLOSE = 1.0
 
@@ -257,7 +260,8 @@ class SeriesControl:
         source = ImageSource(series) if writes else None
         if source is not None:
             # Those of a large detector take seconds to be ready; a DCU's arm takes as long.
-            wait([source.ready], timeout)
+            longest = LONGEST_BUILDING if self.machine.clock.scale else 0.0
+            wait([source.ready], max(timeout, longest))
             source.ready.add_done_callback(lambda _: self._say_rate(source))
         sinks: list[Sink] = [self._filewriter.open_series(series)] if writes else []
         for taker in self.takers:

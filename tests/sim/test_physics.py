@@ -232,7 +232,7 @@ def test_an_exposure_cannot_be_negative():
 @pytest.mark.parametrize(
     ("wrong", "words"),
     [
-        ({"scene": "moon"}, "'moon' is not one of scatter, flat"),
+        ({"scene": "moon"}, "'moon' is not one of scatter, rings, .* nor is there such a file"),
         ({"flux": -1.0}, "flux -1.0"),
         ({"flux": math.inf}, "flux inf"),
         ({"energy": 0.0}, "beam energy 0.0 eV"),
