@@ -16,7 +16,8 @@ from eiger_plans.acceptance.reports import write
 from eiger_plans.acceptance.resources import table
 
 import sim_dcu
-from ophyd_eiger import Timeouts
+from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger.trial import simulator
 from sim_dcu.models import MODELS
 
 SHORT = ("eiger-500k", "eiger2-500k")
@@ -74,12 +75,11 @@ def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("model", SHORT)
 def test_times_of_a_detector_that_keeps_them_are_judged(model, tmp_path):
-    with (
-        sim_dcu.serve(model, time_scale=1, seed=3) as dcu,
-        detector(dcu, tmp_path, timeouts=Timeouts()) as eiger,
-    ):
-        eiger.initialize()
+    # A process of its own, whose times are not those of this one's work.
+    with simulator("--model", model, "--initialized") as url:
+        eiger = EigerDetector(url, name="eiger", directory=tmp_path)
         report = report_of(eiger, time_scale=1, seconds=2)
+        eiger.destroy()
         assert report.failures == []
         timed = [check for check in report.checks if "time of trigger" in check.name]
         assert len(timed) == 7
@@ -129,8 +129,6 @@ def test_it_can_be_listed_and_checked_without_a_detector(tmp_path, capsys):
 
 
 def detector_that_is_off(folder: Path):
-    from ophyd_eiger import EigerDetector
-
     return EigerDetector("http://127.0.0.1:9", name="eiger", directory=folder)
 
 

@@ -22,7 +22,7 @@ from ophyd.sim import SynAxis
 from PIL import Image
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, open_series
+from ophyd_eiger import EigerDetector, Timeouts, open_series
 from sim_dcu.beam import Beam
 
 GENERATIONS_BY_TURNS = True
@@ -332,7 +332,7 @@ def test_light_that_is_not_flat_masks_nothing(dcu, model, eiger, engine, tmp_pat
 def test_the_mask_of_larger_detectors_with_gaps(size, engine, tmp_path):
     with (
         sim_dcu.serve(size, time_scale=0, seed=7, initialized=True) as server,
-        detector(server, tmp_path) as eiger,
+        detector(server, tmp_path, timeouts=Timeouts()) as eiger,
     ):
         signal = Signal(name="shutter", value="close")
         signal.subscribe(
