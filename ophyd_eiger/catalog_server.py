@@ -67,6 +67,10 @@ async def _serve(app: Any, key: str) -> None:
         serving = asyncio.create_task(server.serve([listener]))
         while not server.started and not serving.done():
             await asyncio.sleep(0.01)
+        if serving.done():
+            # It did not start; what it raised says why.
+            await serving
+            return
         port = listener.getsockname()[1]
         sys.stdout.write(f"http://127.0.0.1:{port}/api/v1?api_key={key}\n")
         sys.stdout.flush()

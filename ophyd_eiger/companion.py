@@ -4,6 +4,7 @@ Knows nothing of what they serve.
 """
 
 import os
+import select
 import signal
 import subprocess
 import sys
@@ -14,6 +15,8 @@ from typing import Any
 from ophyd_eiger.errors import EigerError
 
 END_TIMEOUT_S = 10.0
+# In s: so long it may take until it says its URL.
+START_TIMEOUT_S = 120.0
 # The shell in between ends the program when its own input ends, which happens however this
 # process ends, by a crash or kill -9 too. It closes its output, so that only the program can
 # still write the line that is waited for.
@@ -56,12 +59,19 @@ class Companion:
             If it did not start, with what it said.
         """
         if not self._url:
-            line = self._process.stdout.readline() if self._process.stdout else ""
+            line = self._first_line()
             if "http://" not in line:
                 said = self.end() or repr(line)
                 raise EigerError(f"{' '.join(self._command)} did not start:\n{said}")
             self._url = line.split()[-1]
         return self._url
+
+    def _first_line(self) -> str:
+        """Return the line that has the URL; nothing if it does not come in time."""
+        output = self._process.stdout
+        if output is None or not select.select([output], [], [], START_TIMEOUT_S)[0]:
+            return ""
+        return output.readline()
 
     def end(self) -> str:
         """End it, and return what it had to say on stderr; nothing the second time."""

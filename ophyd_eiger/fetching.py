@@ -10,10 +10,11 @@ import glob
 import logging
 import os
 import shutil
+import threading
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, wait
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,10 +113,8 @@ class Download:
         handling.settling(True)
         try:
             # To the disk while it is looked at: each takes about as long as the other.
-            with ThreadPoolExecutor(1, f"{self.name} sync") as beside:
-                synced = beside.submit(os.fsync, file.fileno())
+            with _synced_meanwhile(file):
                 images = handling.check(self.aside)
-                synced.result()
             handling.finish(self.aside)
             give_name(self.aside, self.final)
         except FileExistsError:
@@ -286,6 +285,39 @@ def _are_equal(here: BinaryIO, body: Body, handling: Handling) -> bool:
             return False
         handling.proceed(here.tell())
     return not here.read(1) and body.size in (None, here.tell())
+
+
+@contextmanager
+def _synced_meanwhile(file: BinaryIO) -> Iterator[None]:
+    """Sync a file to the disk beside what is done in the block, which ends when both are over.
+
+    Without an executor, which takes no work any more while Python ends, when the last files of a
+    prompt that was left come home.
+
+    Raises
+    ------
+    OSError
+        If it cannot be synced.
+    """
+    synced: Future[None] = Future()
+
+    def sync() -> None:
+        try:
+            synced.set_result(os.fsync(file.fileno()))
+        except BaseException as error:  # noqa: BLE001 - raised to whoever waits
+            synced.set_exception(error)
+
+    thread = threading.Thread(target=sync, name=f"{Path(file.name).name} sync", daemon=True)
+    try:
+        thread.start()
+    except RuntimeError:
+        # From Python 3.12 on no thread begins any more then.
+        sync()
+    try:
+        yield
+    finally:
+        wait([synced])
+    synced.result()
 
 
 def _write_all(file: BinaryIO, piece: memoryview) -> None:

@@ -6,6 +6,7 @@ bluesky's own PersistentDict is for one process, and removes a value before it w
 import contextlib
 import fcntl
 import json
+import logging
 import os
 from collections.abc import Iterator, MutableMapping
 from pathlib import Path
@@ -13,11 +14,14 @@ from typing import Any
 
 from ophyd_eiger.errors import FileError
 
+logger = logging.getLogger(__name__)
+
 
 class KeptDict(MutableMapping[str, Any]):
     """A dict whose items are in a JSON file, which is replaced as a whole with each change.
 
-    What was changed inside a value is written with the next change. What other processes changed
+    What was changed inside a value is written with the next change; what JSON has not is left out
+    then, with a warning. What other processes changed
     is seen after `count_on`, unless it was changed here as well.
 
     Parameters
@@ -93,7 +97,14 @@ class KeptDict(MutableMapping[str, Any]):
 
     def _changed(self) -> set[str]:
         """Return the keys of what was set, changed inside, or deleted here since it was written."""
-        encoded = {key: _encoded(key, value) for key, value in self._items.items()}
+        encoded = {}
+        for key, value in self._items.items():
+            try:
+                encoded[key] = _encoded(key, value)
+            except TypeError as error:
+                # Put inside a value since: it must not keep the next scan from its number.
+                logger.warning("%s: not kept as it is now: %s", self._path, error)
+                encoded[key] = self._written.get(key)
         return {
             key for key in {*encoded, *self._written} if encoded.get(key) != self._written.get(key)
         }

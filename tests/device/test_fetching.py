@@ -139,6 +139,30 @@ def test_no_name_before_it_is_on_the_disk_and_checked(tmp_path, monkeypatch, che
     assert (tmp_path / NAME).read_bytes() == CONTENT
 
 
+def test_it_comes_home_while_python_ends(tmp_path):
+    """As when a prompt is left in mid-scan."""
+    with serving({NAME: CONTENT}) as server:
+        subprocess.run(
+            [sys.executable, "-c", AT_EXIT, server.url, str(tmp_path / NAME)],
+            check=True,
+            timeout=60,
+        )
+    assert (tmp_path / NAME).read_bytes() == CONTENT
+
+
+AT_EXIT = """
+import atexit, sys
+from pathlib import Path
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.fetching import Download, Handling
+
+url, final = sys.argv[1], Path(sys.argv[2])
+download = Download(DcuClient(url, api_version="1.6.0"), final.name, final)
+handling = Handling(lambda path: 3, lambda path: None, lambda here: None)
+atexit.register(lambda: download.fetch(handling))
+"""
+
+
 def test_a_disk_that_does_not_take_it_is_named(tmp_path, monkeypatch):
     def full(file):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

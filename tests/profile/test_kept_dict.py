@@ -82,6 +82,15 @@ def test_what_json_has_not_is_refused_before_anything_is_written(path):
     assert dict(kept) == dict(KeptDict(path)) == {"sample": "lysozyme"}
 
 
+def test_what_json_has_not_inside_a_value_keeps_no_run_from_its_number(path, caplog):
+    kept = KeptDict(path)
+    kept["samples"] = ["lysozyme"]
+    kept["samples"].append(object())
+    assert [kept.count_on(), kept.count_on()] == [1, 2]
+    assert "'samples'" in caplog.text
+    assert dict(KeptDict(path)) == {"samples": ["lysozyme"], "scan_id": 2}
+
+
 @pytest.mark.parametrize("text", ["{", "[1, 2]"])
 def test_a_file_that_is_no_dict_is_named(path, text):
     path.parent.mkdir()
