@@ -23,6 +23,8 @@ log = logging.getLogger(__name__)
 # In s: so long after the last exposure those who wait for a series' end are kept for its files. A
 # DCU replies while it still finishes one (LIMA waits 2 s more before it clears them).
 LONGEST_CLOSING = 3.0
+# In s: images that come later than that after their exposure are told of.
+LATE = 2.0
 
 
 class Source(Protocol):
@@ -388,6 +390,11 @@ class Acquisition:
         if failure:
             # The state tells it when nothing is written any more.
             self._fail(failure)
+        if self.latest > LATE:
+            log.warning(
+                "images came up to %.1f s after their exposure: this machine cannot hold this rate",
+                self.latest,
+            )
         with self._changed:
             self.closed.set_result(None)
             self._changed.notify_all()

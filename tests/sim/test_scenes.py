@@ -12,7 +12,7 @@ from pairs import every_pair_once
 from plain_client import Client, until
 
 import sim_dcu
-from sim_dcu import geometry, oracle, series_control
+from sim_dcu import acquisition, geometry, oracle, series_control
 from sim_dcu.beam import SCENES, Beam
 from sim_dcu.images import ImageSource
 
@@ -335,3 +335,17 @@ def test_images_that_come_too_fast_are_lost_as_a_dcu_loses_them(monkeypatch, tmp
             delivered = state["series"]["delivered"]
             assert delivered == state["series"]["exposed"] < 5000
             until(lambda: len(list(tmp_path.glob("*_data_*.h5"))) == delivered)
+
+
+def test_a_series_that_was_late_is_told_of(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(acquisition, "LATE", 0.0)
+    with sim_dcu.serve(
+        "eiger-500k", initialized=True, time_scale=0.01, data_dir=tmp_path
+    ) as server:
+        client = Client(server.url)
+        with client.session:
+            client.config(count_time=0.001, frame_time=0.002, nimages=3)
+            client.arm()
+            assert client.command("trigger").status_code == 200
+            client.command("disarm")
+    assert "s after their exposure" in caplog.text
