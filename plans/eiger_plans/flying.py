@@ -147,15 +147,21 @@ def see_through(setup: Setup, sweep: Sweep) -> Plan:
     Raises
     ------
     EigerError
-        If a source gave all its triggers and the detector did not take all of them.
+        If a source does not come to its last trigger, or the detector did not take all of them.
     """
     source = setup.source
     yield from bps.wait("motor")
     if source is None:
         yield from bps.wait("images")
         return
-    yield from bps.complete(source, wait=True)
     patience = sweep.images * sweep.period + SEEN_WITHIN
+    yield from bps.complete(source, group="source")
+    given = yield from bps.wait("source", timeout=patience, error_on_timeout=False)
+    if given is False:
+        raise EigerError(
+            f"{setup.motor.name} stands since {patience:.0f} s, and {source.name} did not give its "
+            "last trigger yet; was it told the right motor, and did that pass all its positions?"
+        )
     seen = yield from bps.wait("images", timeout=patience, error_on_timeout=False)
     if seen is False:
         raise EigerError(

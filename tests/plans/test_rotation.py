@@ -13,7 +13,7 @@ from ophyd.sim import SynAxis, SynSignal, make_fake_device
 from pulses import Pulses
 from witness import Witness
 
-from ophyd_eiger import open_series
+from ophyd_eiger import EigerError, open_series
 
 # In s, s and degree; half a frame is what a busy machine may take between two steps of a plan.
 EXPOSURE, PERIOD, STEP = 0.6, 0.8, 0.5
@@ -167,6 +167,18 @@ def test_a_trigger_that_the_detector_does_not_take(RE, at_work, omega, monkeypat
     source = Pulses(dcu, omega, loses=1)
     plan = rotation(eiger, omega, 0.0, STEP, 3, EXPOSURE, period=PERIOD, source=source)
     with pytest.raises(Exception, match=r"pulses gave its last trigger .* images are missing"):
+        RE(plan)
+    assert source.stopped
+    assert eiger.detector.state.get() == "idle"
+    assert omega.velocity.get() == 40
+
+
+def test_a_source_that_does_not_end(RE, at_work, omega, monkeypatch):
+    dcu, eiger = at_work
+    monkeypatch.setattr("eiger_plans.flying.SEEN_WITHIN", 0.5)
+    source = Pulses(dcu, omega, ends=False)
+    plan = rotation(eiger, omega, 0.0, STEP, 1, EXPOSURE, period=PERIOD, source=source)
+    with pytest.raises(EigerError, match=r"pulses did not give its last trigger"):
         RE(plan)
     assert source.stopped
     assert eiger.detector.state.get() == "idle"
