@@ -242,6 +242,40 @@ def test_a_motor_record(RE, eiger, capsys):
         next(rotation(eiger, motor, **{**GOOD, "step": 3}))
 
 
+def test_a_motor_that_keeps_an_acceleration(RE, documents, eiger, omega, monkeypatch):
+    """20 degree/s^2 and not a time, as a motor record with ACCU: 0.1 s to 2 degree/s, 0.5 s to 10.
+
+    It is to be at full speed for 0.3 s before its first image, 2.5 and 3 degree from where it set
+    out.
+    """
+    put, slower = omega.velocity.put, 1
+
+    def keeps(value, **kwargs):
+        put(value, **kwargs)
+        omega.acceleration.put(slower * value / 20)
+
+    monkeypatch.setattr(omega.velocity, "put", keeps)
+    omega.velocity.put(2)
+    RE(rotation(eiger, omega, 0, 1, 2, 0.1))
+    assert documents[0][1]["rotation"]["run_up"] == pytest.approx(5.5, rel=1e-3)
+    assert [omega.velocity.get(), omega.acceleration.get()] == [2, pytest.approx(0.1)]
+    documents.clear()
+    # With 0.1 s it set out from -19.5.
+    with pytest.raises(ValueError, match=r"take it from -21\.\d+ .* outside its limits"):
+        RE(rotation(eiger, omega, -16, 1, 2, 0.1))
+    assert documents == []
+    assert omega.velocity.get() == 2
+
+    def make_it_slower(*_):
+        nonlocal slower
+        slower = 2
+
+    RE.subscribe(make_it_slower, "start")
+    with pytest.raises(ValueError, match=r"omega takes \S+ s to \S+/s"):
+        RE(rotation(eiger, omega, 0, 1, 2, 0.1))
+    assert omega.velocity.get() == 2
+
+
 def test_a_motor_of_ophyd_that_does_not_heed_its_speed(RE, documents, columns, eiger, caplog):
     """It comes to a tenth of its way every 0.05 s, whatever its velocity is."""
     motor = SynAxis(name="theta", delay=0.5, events_per_move=10)

@@ -1,4 +1,4 @@
-"""`Track`: when a motor passes and where it was, whatever its clock says; time is the test's own."""
+"""`Track`: when a motor passes and where it was, by whatever clock; the time is made up."""
 
 import math
 from types import SimpleNamespace
