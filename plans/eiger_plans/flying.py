@@ -1,7 +1,7 @@
 """What rotation and raster are made of: one motor's sweep past one line of images."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -17,6 +17,8 @@ STREAM = "primary"
 STANDS_WITHIN, LOOKS_EVERY = 10.0, 0.05
 # How long after the last trigger its images may be missing from what the detector shows, in s.
 SEEN_WITHIN = 10.0
+# A motor's time to its speed may be longer by this share: it comes in steps, and rounded.
+SAME_RAMP = 0.02
 
 
 @dataclass
@@ -87,6 +89,33 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
     return (yield from tidied(plan, stand, source_stops, land, speed_back))
 
 
+def at_its_speed(motor: Any, sweep: Sweep) -> Plan:
+    """Return the sweep with the run-up that the motor needs for its speed; nothing moves.
+
+    How long a motor takes to its speed is asked while that is set: one that keeps an acceleration
+    in units/s^2, as a motor record with ACCU does, takes the longer the faster it is to go.
+
+    Raises
+    ------
+    ValueError
+        If the way is too long for it then.
+    """
+    usual = yield from bps.rd(motor.velocity, default_value=None)
+
+    def asked() -> Plan:
+        yield from bps.mv(motor.velocity, sweep.speed)
+        return (yield from bps.rd(motor.acceleration, default_value=sweep.ramp))
+
+    def speed_back() -> Plan:
+        if usual is not None:
+            yield from bps.mv(motor.velocity, usual)
+
+    ramp = yield from tidied(asked(), speed_back)
+    found = replace(sweep, ramp=float(ramp))
+    found.check(motor)
+    return found
+
+
 def set_out(setup: Setup, sweep: Sweep, at: Mapping[str, float], *others: Any) -> Plan:
     """Go to where the sweep sets out, and be ready for it; what is done from here on can be redone.
 
@@ -100,6 +129,11 @@ def set_out(setup: Setup, sweep: Sweep, at: Mapping[str, float], *others: Any) -
         What `positions` says of other motors.
     *others : motor, position, ...
         What moves beside it.
+
+    Raises
+    ------
+    ValueError
+        If the motor now takes longer to its speed than the way was computed for.
     """
     motor: Any = setup.motor
     yield from bps.checkpoint()
@@ -107,6 +141,12 @@ def set_out(setup: Setup, sweep: Sweep, at: Mapping[str, float], *others: Any) -
         yield from bps.mv(motor.velocity, setup.usual_speed)
     yield from bps.mv(motor, sweep.begin, *others)
     yield from bps.mv(motor.velocity, sweep.speed)
+    ramp = yield from bps.rd(motor.acceleration, default_value=sweep.ramp)
+    if ramp > sweep.ramp * (1 + SAME_RAMP):
+        raise ValueError(
+            f"{motor.name} takes {ramp:g} s to {sweep.speed:g}/s, its acceleration, and its run-up "
+            f"is for {sweep.ramp:g} s; has somebody else changed it? Start the plan anew"
+        )
     yield from bps.prepare(setup.track, sweep, at=at, wait=True)
 
 
@@ -147,15 +187,21 @@ def see_through(setup: Setup, sweep: Sweep) -> Plan:
     Raises
     ------
     EigerError
-        If a source gave all its triggers and the detector did not take all of them.
+        If a source does not come to its last trigger, or the detector did not take all of them.
     """
     source = setup.source
     yield from bps.wait("motor")
     if source is None:
         yield from bps.wait("images")
         return
-    yield from bps.complete(source, wait=True)
     patience = sweep.images * sweep.period + SEEN_WITHIN
+    yield from bps.complete(source, group="source")
+    given = yield from bps.wait("source", timeout=patience, error_on_timeout=False)
+    if given is False:
+        raise EigerError(
+            f"{setup.motor.name} stands since {patience:.0f} s, and {source.name} did not give its "
+            "last trigger yet; was it told the right motor, and did that pass all its positions?"
+        )
     seen = yield from bps.wait("images", timeout=patience, error_on_timeout=False)
     if seen is False:
         raise EigerError(

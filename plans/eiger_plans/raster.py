@@ -10,6 +10,7 @@ from bluesky.protocols import Movable
 from eiger_plans.flying import (
     STREAM,
     Setup,
+    at_its_speed,
     fly_past,
     see_through,
     set_out,
@@ -138,6 +139,8 @@ def raster(
     check_known(eiger.detector.count_time, exposure)
     frame_time = yield from set_times(eiger, exposure, period)
     first = Sweep(fast_start, fast_step, images, frame_time, ramp)
+    _check(first, fast, snake)
+    first = yield from at_its_speed(fast, first)
     _check(first, fast, snake)
     units = {stands.name: str(getattr(stands, "egu", ""))}
     track = Track(fast, by_line=True, watches=source is None, others=units)

@@ -6,7 +6,7 @@ from typing import Any
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable
 
-from eiger_plans.flying import Setup, fly_past, set_out, with_motor_at_rest
+from eiger_plans.flying import Setup, at_its_speed, fly_past, set_out, with_motor_at_rest
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
 from eiger_plans.steps import Plan, check_known, put_back, set_times
@@ -106,6 +106,7 @@ def rotation(
     every = yield from _period(eiger, exposure, period, source is not None)
     sweep = Sweep(start, step, images, every, sweep.ramp)
     sweep.check(motor)
+    sweep = yield from at_its_speed(motor, sweep)
     setup = Setup(eiger, motor, Track(motor, by_line=False, watches=source is None), source)
     train = None if source is None else PulseTrain(device.name, start, step, images)
     info = TriggerInfo(images, trigger="ints" if source is None else "exts")

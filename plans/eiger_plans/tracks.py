@@ -16,8 +16,10 @@ logger = logging.getLogger(__name__)
 
 # How much longer than computed the motor may take to its first image, in s.
 PATIENCE = 10.0
-# What a motor told is older by so much at most, in s, or its clock is another.
+# What a motor told comes later than at best by so much at most, in s, or its clock was set.
 LONGEST_LATE = 0.5
+# From here on, in s, it is told that a motor's clock is not this computer's.
+SAME_CLOCK = 0.01
 
 
 class Track:
@@ -61,7 +63,9 @@ class Track:
         self._sweep: Sweep | None = None
         self._at: Mapping[str, float] = {}
         self._news = threading.Condition()
-        self._samples: list[tuple[float, float]] = []
+        # When it was told here, by `time.monotonic`; how much later by the motor's clock; where.
+        self._samples: list[tuple[float, float, float]] = []
+        self._offset = math.inf
         self._passing: Status | None = None
         self._due = math.inf
         self._began: float | None = None
@@ -96,7 +100,7 @@ class Track:
         self._leave_off()
         with self._news:
             self._sweep, self._at = value, dict(at or {})
-            self._samples = []
+            self._samples, self._offset = [], math.inf
             self._began = self.points = None
         return _done()
 
@@ -167,12 +171,13 @@ class Track:
         """
         sweep = self._required()
         with self._news:
-            samples = np.array(self._samples or [(math.nan, math.nan)]).T
+            samples = [(self._when(sample), sample[2]) for sample in self._samples]
             began = self._began
         if began is None:
             return np.full(sweep.images, math.nan)
         when = began + sweep.period * np.arange(sweep.images)
-        return np.interp(when, *samples, left=math.nan, right=math.nan)
+        times, places = np.array(samples or [(math.nan, math.nan)]).T
+        return np.interp(when, times, places, left=math.nan, right=math.nan)
 
     # ---- inside ----
 
@@ -194,6 +199,14 @@ class Track:
         return now - monotonic + self._began + sweep.period * np.arange(sweep.images)
 
     def _warn(self, sweep: Sweep, found: np.ndarray) -> None:
+        if self._samples and abs(self._offset) > SAME_CLOCK:
+            logger.warning(
+                "%s tells times that are %.3f s %s this computer's; taken for another clock, so "
+                "that positions are right unless the network is that slow; set the clocks by NTP",
+                self._motor.name,
+                abs(self._offset),
+                "behind" if self._offset > 0 else "ahead of",
+            )
         away = np.abs(found - sweep.positions)
         if np.any(away > abs(sweep.step) / 2):
             worst = int(np.nanargmax(away))
@@ -208,21 +221,30 @@ class Track:
 
     def _note(self, value: Any = None, timestamp: float | None = None, **_: Any) -> None:
         """Take up what the motor told; the thread that tells it here may be late."""
-        late = 0.0 if timestamp is None else time.time() - timestamp
-        # More is another clock than this computer's.
-        late = late if 0 < late < LONGEST_LATE else 0.0
+        now = time.monotonic()
+        later = 0.0 if timestamp is None else time.time() - timestamp
         with self._news:
-            self._samples.append((time.monotonic() - late, float(value)))
+            self._samples.append((now, later, float(value)))
+            self._offset = min(self._offset, later)
             self._aim()
+
+    def _when(self, sample: tuple[float, float, float]) -> float:
+        """Return when the motor was there: its own clock may be another than this computer's.
+
+        What came soonest is taken to have come at once, and the rest of it for the clocks.
+        """
+        told, later, _ = sample
+        late = later - self._offset
+        return told - late if late < LONGEST_LATE else told
 
     def _aim(self) -> None:
         """Compute when the motor passes the start of the first image, if it is at full speed."""
         if self._passing is None or self._sweep is None or not self._samples:
             return
-        sweep, (when, position) = self._sweep, self._samples[-1]
+        sweep, position = self._sweep, self._samples[-1][2]
         gone = (position - sweep.begin) * math.copysign(1.0, sweep.step)
         if gone >= sweep.speed * sweep.ramp / 2:
-            self._due = when + (sweep.run_up - gone) / sweep.speed
+            self._due = self._when(self._samples[-1]) + (sweep.run_up - gone) / sweep.speed
             self._news.notify_all()
 
     def _wait(self, status: Status, sweep: Sweep) -> None:
@@ -240,7 +262,7 @@ class Track:
                     self._news.wait(min(self._due, given_up) - now)
 
     def _too_late(self, sweep: Sweep) -> TimeoutError:
-        last = f"at {self._samples[-1][1]:g} last" if self._samples else "never seen to move"
+        last = f"at {self._samples[-1][2]:g} last" if self._samples else "never seen to move"
         return TimeoutError(
             f"{self._motor.name} did not come to {sweep.start:g}, where the first image begins, "
             f"from {sweep.begin:g} at {sweep.speed:g}/s; it was {last}"

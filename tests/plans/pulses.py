@@ -16,6 +16,8 @@ class Pulses:
         What it watches.
     loses : int, optional
         Number of a pulse, from 0, that does not reach the detector.
+    ends : bool
+        Whether it tells that it gave its last pulse.
 
     Attributes
     ----------
@@ -27,7 +29,7 @@ class Pulses:
 
     parent = None
 
-    def __init__(self, dcu, motor, loses=None):
+    def __init__(self, dcu, motor, loses=None, ends=True):
         self.name = "pulses"
         self.given = []
         self.trains = []
@@ -35,6 +37,7 @@ class Pulses:
         self._dcu = dcu
         self._motor = motor
         self._loses = loses
+        self._ends = ends
         self._over = threading.Event()
         self._done = None
 
@@ -64,7 +67,8 @@ class Pulses:
                     return
             if number != self._loses:
                 self.given.append((position, self._dcu.pulse()))
-        self._done.set_finished()
+        if self._ends:
+            self._done.set_finished()
 
 
 def _finished():

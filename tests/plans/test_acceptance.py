@@ -1,8 +1,10 @@
 """The plan `acceptance_test`: passes on a detector that is well, leaves it as it was, reports."""
 
+import datetime as dt
 import html.parser
 import json
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 
@@ -12,11 +14,12 @@ from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
 from bluesky.utils import RunEngineInterrupted
 from eiger_plans import acceptance_test
+from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.reports import write
 from eiger_plans.acceptance.resources import table
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger import EigerDetector, EigerError, Timeouts
 from ophyd_eiger.trial import simulator
 from sim_dcu.models import MODELS
 
@@ -118,7 +121,7 @@ def test_what_makes_no_sense_is_refused_before_anything_is_sent(tmp_path):
     eiger.destroy()
 
 
-def test_it_can_be_listed_and_checked_without_a_detector(tmp_path, capsys):
+def test_it_can_be_listed_and_checked_without_a_detector(RE, tmp_path, capsys):
     eiger = detector_that_is_off(tmp_path)
     summarize_plan(acceptance_test(eiger))
     printed = capsys.readouterr().out
@@ -153,6 +156,76 @@ def test_one_that_is_armed_is_left_alone(model, tmp_path):
         assert "detector/status/state" in {check.name for check in report.failures}
         assert not {"arm", "series", "files"} & set(report.sections())
         assert state(dcu, model) == "ready"
+
+
+@pytest.mark.parametrize(
+    ("model", "fault", "ill"),
+    [
+        ("eiger-500k", "humidity", "detector/status/board_000/th0_humidity"),
+        ("eiger2-500k", "full", "filewriter/status/buffer_free"),
+    ],
+)
+def test_one_that_is_idle_and_not_well_is_left_alone(
+    model, fault, ill, tmp_path, commands, monkeypatch
+):
+    # By its clock it is in another zone, and says UTC.
+    monkeypatch.setenv("TZ", "Asia/Tokyo")
+    time.tzset()
+    value = Asking.value
+
+    def in_utc(asking, resource):
+        now = dt.datetime.now(dt.UTC).replace(tzinfo=None).isoformat()
+        return now if resource == "detector/status/time" else value(asking, resource)
+
+    monkeypatch.setattr(Asking, "value", in_utc)
+    with (
+        sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path) as eiger,
+    ):
+        before = settings(dcu, model)
+        dcu.faults.set(fault)
+        report = report_of(eiger, report=str(tmp_path / "report.md"))
+        dcu.faults.clear()
+        assert settings(dcu, model) == before
+    monkeypatch.undo()
+    time.tzset()
+    assert report.verdict == "FAILED"
+    assert "arm" not in commands()
+    assert not {"puts", "arm", "series", "files"} & set(report.sections())
+    health = {check.name: check for check in report.sections()["health"]}
+    assert ill in health["the rest"].found
+    assert health["detector/status/time"].verdict == "pass"
+    assert "read as UTC" in health["detector/status/time"].found
+    assert ill in (tmp_path / "report.md").read_text()
+
+
+def test_one_whose_state_is_not_known_any_more_is_left_alone(dcu, tmp_path, commands, monkeypatch):
+    state_of, asked = Asking.state, []
+
+    def once(asking):
+        asked.append(asking)
+        if len(asked) > 1:
+            raise EigerError("no state on request")
+        return state_of(asking)
+
+    monkeypatch.setattr(Asking, "state", once)
+    with detector(dcu, tmp_path) as eiger:
+        report = report_of(eiger)
+    assert "no state on request" in {check.found.partition(": ")[2] for check in report.failures}
+    assert "arm" not in commands()
+
+
+def test_what_nobody_thought_of_ends_in_a_report(tmp_path, monkeypatch):
+    def broken(_):
+        raise KeyError("of another DCU")
+
+    monkeypatch.setattr(Asking, "connection", broken)
+    eiger = detector_that_is_off(tmp_path)
+    report = report_of(eiger, report=str(tmp_path / "report.txt"))
+    assert report.verdict == "FAILED"
+    assert [check.found for check in report.failures] == ["KeyError: 'of another DCU'"]
+    assert "of another DCU" in (tmp_path / "report.txt").read_text()
+    eiger.destroy()
 
 
 def test_an_abort_puts_the_configuration_back(tmp_path):
@@ -204,7 +277,7 @@ def test_a_series_that_ends_too_soon_fails_and_the_report_in_every_form(tmp_path
         sim_dcu.serve("eiger2-500k", time_scale=0, seed=3, initialized=True) as dcu,
         detector(dcu, tmp_path) as eiger,
     ):
-        dcu.faults.set("temperature")
+        dcu.faults.set("refuse:path=GET */status/link_0")
         # It is told to wait, and does not.
         report = report_of(eiger, report=str(places["html"]), time_scale=1)
     for ending in ("txt", "md", "json"):
@@ -214,7 +287,7 @@ def test_a_series_that_ends_too_soon_fails_and_the_report_in_every_form(tmp_path
     too_soon = failed.pop("ints, several data files: time of trigger 1")
     # 5 images every 0.1 s: the last one begins 0.4 s after the first.
     assert too_soon.expected.startswith("0.400 to ")
-    assert next(iter(failed)) == "detector/status/temperature"
+    assert next(iter(failed)) == "detector/status/link_0"
     assert all("time of trigger" in name for name in list(failed)[1:])
     checks = json.loads(texts["json"])["checks"]
     assert len(checks) == len(report.checks)
@@ -223,8 +296,8 @@ def test_a_series_that_ends_too_soon_fails_and_the_report_in_every_form(tmp_path
         assert "E-01-0000" in text, ending
         assert dcu.url in text, ending
         assert f"{report.started:%Y-%m-%d}" in text, ending
-        assert "detector/status/temperature" in text, ending
-        assert "60.0 degree Celsius" in text, ending
+        assert "detector/status/link_0" in text, ending
+        assert "400 Bad Request" in text, ending
         if ending != "json":
             assert "FAILED" in text, ending
             assert "signature" in text, ending
@@ -233,7 +306,7 @@ def test_a_series_that_ends_too_soon_fails_and_the_report_in_every_form(tmp_path
     # Of each table the heading and the line below it; what failed comes twice, and first.
     failed_rows = len(report.failures) + 2
     assert len(rows) == len(checks) + 2 * len(report.sections()) + failed_rows
-    assert "detector/status/temperature" in rows[2]
+    assert "detector/status/link_0" in rows[2]
     page = Page(texts["html"])
     failing = [cell for cell in page.cells if cell.strip() == "fail"]
     assert len(failing) == 2 * len(report.failures)

@@ -5,6 +5,7 @@ The files are real ones of the simulator, damaged by plain h5py.
 
 import datetime as dt
 import shutil
+import time
 
 import h5py
 import pytest
@@ -12,10 +13,10 @@ from acceptance_runs import detector
 from bluesky import RunEngine
 from bluesky.plans import count
 from bluesky.utils import FailedStatus
-from eiger_plans.acceptance.asking import Asking, clock_difference
+from eiger_plans.acceptance.asking import Asking, clock_differences
 from eiger_plans.acceptance.findings import Section
 from eiger_plans.acceptance.integrity import ARMED_WITH, Taken, downloads, integrity
-from eiger_plans.acceptance.taking import told
+from eiger_plans.acceptance.taking import held, several, told
 
 import sim_dcu
 from ophyd_eiger import EigerError
@@ -105,6 +106,21 @@ def another_mask(series):
         file[f"{SPECIFIC}/pixel_mask"][100, :50] = 2
 
 
+def without_a_number(series):
+    with h5py.File(series.home[series.data_files[1]], "a") as file:
+        del file["entry/data/data"].attrs["image_nr_low"]
+
+
+def without_images(series):
+    with h5py.File(series.home[series.data_files[1]], "a") as file:
+        del file["entry/data/data"]
+
+
+def without_a_depth(series):
+    """The DCU did not say it."""
+    series.settings = {k: v for k, v in series.settings.items() if k != "bit_depth_image"}
+
+
 def without_a_file(series):
     series.home.pop(series.data_files[2])
 
@@ -117,6 +133,9 @@ DAMAGES = {
     without_the_mask: ("_master.h5", "no entry/instrument/detector/detectorSpecific/pixel_mask"),
     another_energy: ("says", "photon_energy is 9000.0, set was 8047.7"),
     another_mask: ("pixels of every image", "250 masked pixels hold something else"),
+    without_a_number: ("_data_000002.h5", "2 images, no image_nr_low to 4"),
+    without_images: ("_data_000002.h5", "no entry/data/data"),
+    without_a_depth: ("images", "the DCU did not say what bit_depth_image is"),
     without_a_file: ("files", "_data_000003.h5"),
 }
 
@@ -139,14 +158,47 @@ def test_other_bytes_at_home_and_a_slow_link_are_seen(copied):
     assert "at home" in next(iter(found.values()))
 
 
-def test_how_far_clocks_are_apart():
+def test_how_far_clocks_are_apart(monkeypatch):
     now = dt.datetime(2026, 5, 1, 12, tzinfo=dt.UTC)
     asked = now.timestamp()
-    assert clock_difference("2026-05-01T12:00:00+00:00", asked) == 0
-    assert clock_difference("2026-05-01T13:58:30+02:00", asked) == 90
+    assert clock_differences("2026-05-01T12:00:00+00:00", asked) == {"with its zone": 0}
+    assert clock_differences("2026-05-01T13:58:30+02:00", asked) == {"with its zone": 90}
     local = now.astimezone().replace(tzinfo=None).isoformat()
-    assert clock_difference(local, asked) == 0
-    assert clock_difference("soon", asked) is None
+    assert clock_differences(local, asked)["as local time"] == 0
+    assert clock_differences("soon", asked) == {}
+    with monkeypatch.context() as elsewhere:
+        elsewhere.setenv("TZ", "Asia/Tokyo")
+        time.tzset()
+        # Nine hours ahead of UTC.
+        found = clock_differences("2026-05-01T12:00:00", asked)
+    time.tzset()
+    assert found == {"as local time": 9 * 3600, "as UTC": 0}
+
+
+@pytest.mark.parametrize(
+    ("seconds", "reached", "verdict"),
+    [
+        # 2 images took 0.3 s; 28 more at 10 Hz take 2.8 s.
+        (3.1, "10 Hz", "pass"),
+        (3.2, "9.655 Hz", "pass"),
+        (3.3, "9.333 Hz", "fail"),
+        (4.1, "7.368 Hz", "fail"),
+    ],
+)
+def test_a_rate_that_is_not_held(seconds, reached, verdict):
+    (wanted,) = (series for series in several(10.0, 3.0) if series.rate)
+    lasted = {5: [0.6], 2: [0.3, 0.9, 0.2]}
+    check = held(wanted, seconds, lasted, 1.0)
+    assert (check.verdict, check.found.partition(":")[0]) == (verdict, reached)
+    slower = held(wanted, 4 * seconds, {2: [1.2]}, 4.0)
+    assert (slower.verdict, slower.found.partition(":")[0]) == (verdict, reached)
+
+
+def test_a_rate_that_cannot_be_judged():
+    (wanted,) = (series for series in several(10.0, 1.1) if series.rate)
+    assert held(wanted, 1.0, {2: [0.3]}, 1.0).verdict == "not done"
+    assert held(wanted, 1.0, {}, 1.0).verdict == "not done"
+    assert held(wanted, 1.0, {1: [0.1]}, 0.0).verdict == "not done"
 
 
 def test_an_error_is_told_with_those_before_it():

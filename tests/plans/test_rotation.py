@@ -13,7 +13,7 @@ from ophyd.sim import SynAxis, SynSignal, make_fake_device
 from pulses import Pulses
 from witness import Witness
 
-from ophyd_eiger import open_series
+from ophyd_eiger import EigerError, open_series
 
 # In s, s and degree; half a frame is what a busy machine may take between two steps of a plan.
 EXPOSURE, PERIOD, STEP = 0.6, 0.8, 0.5
@@ -173,6 +173,18 @@ def test_a_trigger_that_the_detector_does_not_take(RE, at_work, omega, monkeypat
     assert omega.velocity.get() == 40
 
 
+def test_a_source_that_does_not_end(RE, at_work, omega, monkeypatch):
+    dcu, eiger = at_work
+    monkeypatch.setattr("eiger_plans.flying.SEEN_WITHIN", 0.5)
+    source = Pulses(dcu, omega, ends=False)
+    plan = rotation(eiger, omega, 0.0, STEP, 1, EXPOSURE, period=PERIOD, source=source)
+    with pytest.raises(EigerError, match=r"pulses did not give its last trigger"):
+        RE(plan)
+    assert source.stopped
+    assert eiger.detector.state.get() == "idle"
+    assert omega.velocity.get() == 40
+
+
 GOOD = {"start": 0, "step": 1, "images": 10, "exposure": 0.1}
 
 
@@ -228,6 +240,40 @@ def test_a_motor_record(RE, eiger, capsys):
         next(rotation(eiger, motor, **{**GOOD, "start": 8}))
     with pytest.raises(ValueError, match=r"30/s, outside its limits \[0\.1, 20\]"):
         next(rotation(eiger, motor, **{**GOOD, "step": 3}))
+
+
+def test_a_motor_that_keeps_an_acceleration(RE, documents, eiger, omega, monkeypatch):
+    """20 degree/s^2 and not a time, as a motor record with ACCU: 0.1 s to 2 degree/s, 0.5 s to 10.
+
+    It is to be at full speed for 0.3 s before its first image, 2.5 and 3 degree from where it set
+    out.
+    """
+    put, slower = omega.velocity.put, 1
+
+    def keeps(value, **kwargs):
+        put(value, **kwargs)
+        omega.acceleration.put(slower * value / 20)
+
+    monkeypatch.setattr(omega.velocity, "put", keeps)
+    omega.velocity.put(2)
+    RE(rotation(eiger, omega, 0, 1, 2, 0.1))
+    assert documents[0][1]["rotation"]["run_up"] == pytest.approx(5.5, rel=1e-3)
+    assert [omega.velocity.get(), omega.acceleration.get()] == [2, pytest.approx(0.1)]
+    documents.clear()
+    # With 0.1 s it set out from -19.5.
+    with pytest.raises(ValueError, match=r"take it from -21\.\d+ .* outside its limits"):
+        RE(rotation(eiger, omega, -16, 1, 2, 0.1))
+    assert documents == []
+    assert omega.velocity.get() == 2
+
+    def make_it_slower(*_):
+        nonlocal slower
+        slower = 2
+
+    RE.subscribe(make_it_slower, "start")
+    with pytest.raises(ValueError, match=r"omega takes \S+ s to \S+/s"):
+        RE(rotation(eiger, omega, 0, 1, 2, 0.1))
+    assert omega.velocity.get() == 2
 
 
 def test_a_motor_of_ophyd_that_does_not_heed_its_speed(RE, documents, columns, eiger, caplog):

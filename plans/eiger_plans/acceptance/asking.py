@@ -248,21 +248,28 @@ def _given_up() -> Check:
     return RESOURCES.failed("the rest", "answers", why)
 
 
-def clock_difference(stated: Any, asked_at: float) -> float | None:
-    """Return by how much this computer's clock is ahead of the DCU's, in s; None if it has none.
+def clock_differences(stated: Any, asked_at: float) -> dict[str, float]:
+    """Return by how much this computer's clock is ahead of the DCU's, in s, by how that is read.
 
     Parameters
     ----------
     stated : str
-        What the DCU says, ISO 8601; local time where it names no zone.
+        What the DCU says, ISO 8601; without a zone local time or UTC, which nobody can tell.
     asked_at : float
         When that was, by `time.time`.
+
+    Returns
+    -------
+    dict of float
+        By "with its zone", or "as local time" and "as UTC"; empty if it states no time.
     """
     try:
         theirs = dt.datetime.fromisoformat(str(stated))
     except ValueError:
-        return None
-    ours = dt.datetime.fromtimestamp(asked_at).astimezone()
-    if theirs.tzinfo is None:
-        theirs = theirs.replace(tzinfo=ours.tzinfo)
-    return (ours - theirs).total_seconds()
+        return {}
+    if theirs.tzinfo is not None:
+        return {"with its zone": asked_at - theirs.timestamp()}
+    return {
+        "as local time": asked_at - theirs.timestamp(),
+        "as UTC": asked_at - theirs.replace(tzinfo=dt.UTC).timestamp(),
+    }

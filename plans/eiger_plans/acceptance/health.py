@@ -4,13 +4,13 @@ Asks; sends no command but the `status_update` without which an EIGER measures n
 """
 
 import time
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from eiger_plans.acceptance.asking import Asking, clock_difference
-from eiger_plans.acceptance.findings import Check, Section
+from eiger_plans.acceptance.asking import Asking, clock_differences
+from eiger_plans.acceptance.findings import Check, Section, Verdict
 from ophyd_eiger import EigerDetector, EigerError
 
 HEALTH = Section("health")
@@ -24,6 +24,16 @@ WELL = {
 CLOCK_S = 60.0
 # In bytes: what the series taken here need at most, of a 16M, with room to spare.
 ROOM = 4e9
+# Where one of these fails, or nobody knows, the detector is not armed.
+NEEDED = (
+    *(
+        "detector/status/state",
+        "detector/status/high_voltage/state",
+        "filewriter/status/buffer_free",
+    ),
+    *("detector/status/temperature", "detector/status/humidity"),
+    *("detector/status/board_000/th0_temp", "detector/status/board_000/th0_humidity"),
+)
 LINKS = tuple(f"detector/status/link_{number}" for number in range(4))
 
 
@@ -145,11 +155,12 @@ def _clock(asking: Asking) -> Check:
         stated = asking.value(name)
     except EigerError as error:
         return HEALTH.failed(name, expected, error)
-    difference = clock_difference(stated, (began + time.time()) / 2)
-    if difference is None:
+    differences = clock_differences(stated, (began + time.time()) / 2)
+    if not differences:
         return HEALTH.failed(name, expected, f"{stated!r}, which is no time")
+    read, difference = min(differences.items(), key=lambda one: abs(one[1]))
     which = "behind" if difference > 0 else "ahead of"
-    found = f"{stated}: {abs(difference):.1f} s {which} this computer's"
+    found = f"{stated}, read {read}: {abs(difference):.1f} s {which} this computer's"
     return HEALTH.check(name, expected, found, good=abs(difference) <= CLOCK_S)
 
 
@@ -185,3 +196,15 @@ def _arrays(eiger: EigerDetector, asking: Asking) -> Iterator[Check]:
         yield HEALTH.check(
             "factors of the flat field", "finite and above 0", found, good=bool(good)
         )
+
+
+def not_to_be_armed(checks: Iterable[Check]) -> list[str]:
+    """Return the names of those checks that failed and without which a detector is left alone.
+
+    Parameters
+    ----------
+    checks : iterable of Check
+        Those of the section health; one of that name itself says that it came to no end.
+    """
+    failed = [check.name for check in checks if check.verdict == Verdict.FAIL]
+    return [name for name in failed if name in (*NEEDED, HEALTH.name)]

@@ -41,7 +41,10 @@ STATED = (
     *("detector_number", "description", "bit_depth_image"),
 )
 
-
+# Where a data file has its images, and what says which they are.
+IMAGES, NUMBERED = "entry/data/data", ("low", "high")
+# Settings without which images cannot be judged.
+NEEDED = ("x_pixels_in_detector", "y_pixels_in_detector", "bit_depth_image")
 # What else is asked for when a series is armed.
 ARMED_WITH = (
     *(f"detector/config/{name}" for name in STATED),
@@ -148,6 +151,10 @@ def integrity(taken: Taken, section: Section) -> Iterator[Check]:
     except (EigerError, OSError) as error:
         # Of h5py too, whose errors are OSErrors, and name the file.
         yield section.failed(f"{taken.name}: contents", "files that open", error)
+    except (LookupError, TypeError, ValueError) as error:
+        # These do not say what they are.
+        found = f"{type(error).__name__}: {error}"
+        yield section.failed(f"{taken.name}: contents", "files as they are to be", found)
 
 
 def _tree(taken: Taken, section: Section) -> Check:
@@ -175,15 +182,23 @@ def _numbers(taken: Taken, file: str, section: Section) -> Check:
     first = start + number * taken.images_per_file
     last = min(first + taken.images_per_file, start + taken.images) - 1
     with h5py.File(taken.home[file]) as opened:
-        data: Any = opened["entry/data/data"]
-        low, high = (int(data.attrs[f"image_nr_{end}"]) for end in ("low", "high"))
-        found = f"{data.shape[0]} images, {low} to {high}"
+        data: Any = opened.get(IMAGES)
+        if isinstance(data, h5py.Dataset):
+            ends = [data.attrs.get(f"image_nr_{end}", f"no image_nr_{end}") for end in NUMBERED]
+            found = f"{len(data)} images, {ends[0]} to {ends[1]}"
+        else:
+            found = f"no {IMAGES}"
     expected = f"{last - first + 1} images, {first} to {last}"
     return section.same(f"{taken.name}: {file}", expected, found)
 
 
 def _images(taken: Taken, series: Series, section: Section) -> Iterator[Check]:
     settings = taken.settings
+    unknown = [key for key in NEEDED if settings.get(key) is None]
+    if unknown:
+        found = f"the DCU did not say what {', '.join(unknown)} is"
+        yield section.failed(f"{taken.name}: images", "images of the detector's size", found)
+        return
     height, width = settings["y_pixels_in_detector"], settings["x_pixels_in_detector"]
     expected = f"{taken.images} of {height} x {width} pixels"
     found = f"{len(series)} of {series.shape[1]} x {series.shape[2]} pixels"

@@ -1,6 +1,7 @@
 """The plan `acceptance_test`: checks a detector, and writes a report that a beamline can sign."""
 
 import contextlib
+import logging
 import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
@@ -8,16 +9,19 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+from bluesky.utils import FailedPause, RequestAbort, RequestStop
 from ophyd import Signal
 
 from eiger_plans.acceptance.arms import ARMS, arms
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.findings import Report, Section, identity_of
-from eiger_plans.acceptance.health import health
+from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import FAILURES, SERIES, Taking, several, told
 from eiger_plans.steps import aside
 from ophyd_eiger import EigerDetector, FilePolicy
+
+logger = logging.getLogger(__name__)
 
 RESTORED = Section("configuration")
 # What is changed, in the order in which it is put back by `configure`.
@@ -107,8 +111,8 @@ def acceptance_test(
     Connection, every resource, health, arming in every trigger mode, series with one, several and
     no data files, their files and pixels, the monitor, a frame rate that is held, downloads. It
     only reads and takes short series, into the detector's own directory; files stay on the DCU.
-    The configuration is put back at the end, also after a failure. A detector that is not idle is
-    left alone. It cannot be resumed: where it is paused it ends.
+    The configuration is put back at the end, also after a failure. A detector that is not idle, or
+    not well enough, is left alone. It cannot be resumed: where it is paused it ends.
 
     Parameters
     ----------
@@ -201,7 +205,16 @@ class _Test:
 
     def steps(self) -> Plan:
         """Do one after the other, as far as it makes sense."""
-        yield from (self._until_it_fails())
+        try:
+            yield from self._until_it_fails()
+        except (RequestAbort, RequestStop, FailedPause):
+            # Somebody ended the plan.
+            raise
+        except Exception as error:
+            # What nobody thought of is to cost a report its rest, and not the whole.
+            logger.exception("%s: the acceptance test did not come to its end", self.eiger.name)
+            ended = Section("the test itself").failed("its end", "every step done", told(error))
+            self.report.add([ended])
         self._is_at_end = True
 
     def _until_it_fails(self) -> Plan:
@@ -212,11 +225,14 @@ class _Test:
         self.report.identity = identity_of(asking.values)
         if asking.is_lost:
             return
-        well = yield from self._step(
-            "health", lambda: health(self.eiger, asking, given.temperature, given.humidity)
+        yield from self._step(
+            HEALTH.name, lambda: health(self.eiger, asking, given.temperature, given.humidity)
         )
-        idle = asking.values.get("detector/status/state", "idle")
-        if asking.is_lost or (not well and idle != "idle"):
+        if asking.is_lost:
+            return
+        if ill := not_to_be_armed(self.report.sections().get(HEALTH.name, ())):
+            why = f"the detector is left alone: {', '.join(ill)}"
+            self.report.add([HEALTH.not_done("the rest", "arming and series", why)])
             return
         self._before = (yield from aside(asking.settings)) or {}
         with self._own_policy():

@@ -1,5 +1,6 @@
 """The series of an acceptance test: each is set up, taken in a run, timed, and looked into."""
 
+import statistics
 import time
 from collections.abc import Generator, Iterator, Mapping
 from dataclasses import dataclass, field
@@ -21,6 +22,9 @@ SERIES = Section("series")
 FAILURES = (EigerError, FailedStatus, OSError)
 # A series may take so much longer than its settings say: the request, and the DCU's own work.
 LATEST_S, LATEST_SHARE = 1.0, 0.05
+# A rate is judged by what a series lasts longer than a short one, which has the same delays; by at
+# least so much, in s, or those differ too much.
+LONGER_S = 1.0
 # How long the monitor may take to have the images, and to give one, in s.
 MONITOR_S = 20.0
 _PERIOD_S = 0.05
@@ -44,6 +48,8 @@ class Series:
         Whether the monitor has its images too, and they are compared.
     fetched_again : bool
         Whether its files are downloaded a second time.
+    rate : float or None
+        At which its images are to come, in Hz; None if that is not judged.
     """
 
     name: str
@@ -54,6 +60,7 @@ class Series:
     exposure: float | None = None
     watched: bool = False
     fetched_again: bool = False
+    rate: float | None = None
 
     @property
     def settings(self) -> dict[str, Any]:
@@ -89,6 +96,7 @@ def several(frame_rate: float, seconds: float) -> tuple[Series, ...]:
             nimages=held,
             images_per_file=max(1, -(-held // 3)),
             fetched_again=True,
+            rate=frame_rate,
         ),
     )
 
@@ -119,6 +127,8 @@ class Taking:
     download_rate: float
     time_scale: float
     md: Mapping[str, Any] = field(default_factory=dict)
+    # How long triggers of mode ints lasted, in s, by their number of images.
+    _lasted: dict[int, list[float]] = field(default_factory=dict)
 
     def take(self, wanted: Series) -> Generator[Any, Any, bool]:
         """Take one series; return whether a next one is possible."""
@@ -153,7 +163,16 @@ class Taking:
                 reading = yield from bps.read(eiger)
                 yield from bps.save()
                 self.report.add([self._timed(wanted, point + 1, seconds)])
+                if wanted.rate is not None:
+                    self.report.add([held(wanted, seconds, self._lasted, self.time_scale)])
+                elif wanted.exposure is None:
+                    self._lasted.setdefault(wanted.nimages, []).append(seconds)
             if not reading or before is None:
+                return
+            if before.get("name_pattern") is None:
+                name, expected = f"{wanted.name}: files", "files of a known name"
+                found = "the DCU did not say what filewriter/config/name_pattern is"
+                self.report.add([SERIES.failed(name, expected, found)])
                 return
             taken.settings = before
             taken.series_id = reading[f"{eiger.name}_series_id"]["value"]
@@ -266,6 +285,38 @@ class Taking:
         if state is None:
             return True
         return self.report.add([SERIES.same(name, "idle", state)])
+
+
+def held(
+    wanted: Series, seconds: float, lasted: Mapping[int, list[float]], time_scale: float
+) -> Check:
+    """Judge a rate by how much longer a series lasted than the shortest before it.
+
+    Parameters
+    ----------
+    wanted : Series
+        The series, with its rate.
+    seconds : float
+        How long it lasted, in s.
+    lasted : mapping
+        How long the series before lasted, in s, by their numbers of images.
+    time_scale : float
+        Of a simulated DCU.
+    """
+    name, rate = f"{wanted.name}: rate", wanted.rate or 0.0
+    least = rate * (1 - LATEST_SHARE)
+    expected = f"at least {least:.4g} Hz"
+    if time_scale == 0:
+        return SERIES.not_done(name, expected, "a simulated DCU without waits keeps no times")
+    few = min(lasted, default=wanted.nimages)
+    more = wanted.nimages - few
+    if more < rate * LONGER_S:
+        why = f"{wanted.nimages} images, and {few} before, are too few; ask for more seconds"
+        return SERIES.not_done(name, expected, why)
+    short = statistics.median(lasted[few])
+    reached = more * time_scale / max(seconds - short, 1e-6)
+    found = f"{reached:.4g} Hz: {wanted.nimages} images in {seconds:.3f} s, {few} in {short:.3f} s"
+    return SERIES.check(name, expected, found, good=reached >= least)
 
 
 def _compared(taken: Taken, number: int, pixels: np.ndarray) -> Check:
