@@ -24,11 +24,47 @@ SAME_ENERGY_EV = 0.05
 def aside(function: Any, *args: Any, **kwargs: Any) -> Plan:
     """Call something that takes a while without holding up the RunEngine; return its result.
 
-    None where the messages are listed and no RunEngine carries them out: nothing is called then.
+    It is called once, also where a pause has the RunEngine do its messages again. A plan that is
+    ended goes on to its end only when the call is over. None where the messages are listed and no
+    RunEngine carries them out: nothing is called then.
     """
-    called = functools.partial(asyncio.to_thread, function, *args, **kwargs)
-    done = yield from bps.wait_for([called])
-    return None if done is None else done[0].result()
+    return (yield from in_thread(functools.partial(function, *args, **kwargs)))
+
+
+def in_thread(
+    function: Callable[[], Any],
+    *,
+    stop: Callable[[], Any] = lambda: None,
+    is_left: bool = False,
+) -> Plan:
+    """Do what `aside` does, with a word on what becomes of the call if the plan is ended.
+
+    Parameters
+    ----------
+    function : callable
+        What is called.
+    stop : callable
+        Has the call end early.
+    is_left : bool
+        Whether nobody waits for it then: for a call that changes nothing.
+    """
+    calls: list[asyncio.Task] = []
+
+    def call() -> asyncio.Task:
+        if not calls:
+            calls.append(asyncio.ensure_future(asyncio.to_thread(function)))
+        return calls[0]
+
+    try:
+        yield from bps.wait_for([call])
+    except Exception:
+        if calls and not calls[0].done() and not is_left:
+            stop()
+            yield from bps.wait_for([call])
+        if calls and calls[0].done() and (error := calls[0].exception()) is not None:
+            logger.warning("failed while the plan was ended: %s", error)
+        raise
+    return calls[0].result() if calls else None
 
 
 def ask(signal: Any) -> Plan:
