@@ -14,11 +14,13 @@ from bluesky import RunEngine
 from bluesky.simulators import summarize_plan
 from bluesky.utils import RunEngineInterrupted
 from eiger_plans import update_pixel_mask
-from eiger_plans.calibrating import put_array
-from eiger_plans.steps import aside, in_thread, tidied
+from eiger_plans.calibrating import kept, put_array
+from eiger_plans.steps import aside, in_thread, put_back, tidied
 from ophyd import Signal
 
+from ophyd_eiger.arrays import encode
 from ophyd_eiger.errors import StateError
+from ophyd_eiger.worker import EigerStatus
 from sim_dcu.beam import Beam
 
 
@@ -150,3 +152,95 @@ def test_no_mask_is_put_if_a_look_is_missing(engine, dcu, eiger, monkeypatch):
     with pytest.raises(StateError, match="look='both' was asked for, but there is no dark series"):
         engine(update_pixel_mask(eiger, shutter=shutter, images=3, picture=False))
     assert np.array_equal(eiger.detector.pixel_mask.get(), before)
+
+
+# ---- settings put back ----
+
+
+def test_a_put_that_was_under_way_when_the_plan_was_ended_is_undone(engine, eiger, monkeypatch):
+    images = eiger.detector.nimages
+    before = images.get()
+    client, taken = eiger.link.client, threading.Event()
+    put = client.put
+
+    def slow(subsystem, resource, value):
+        if value == before + 5:
+            engine.request_pause()
+            assert taken.wait(20)
+        return put(subsystem, resource, value)
+
+    monkeypatch.setattr(client, "put", slow)
+
+    def changes():
+        # It goes on once the plan is ended, as one that takes seconds would.
+        try:
+            yield from bps.mv(images, before + 5)
+        finally:
+            taken.set()
+
+    paused(engine, put_back(changes(), images))
+    engine.abort()
+    assert images.get() == before
+
+
+def test_each_setting_is_put_back_whatever_becomes_of_the_others(engine, dcu, eiger):
+    detector = eiger.detector
+    signals = (detector.trigger_mode, detector.nimages, detector.ntrigger)
+    before = [signal.get() for signal in signals]
+
+    def changes():
+        yield from bps.mv(detector.trigger_mode, "exts", detector.nimages, 3, detector.ntrigger, 4)
+        dcu.faults.set("refuse:path=PUT */config/nimages")
+
+    with pytest.raises(StateError, match=f"not put back: eiger_detector_nimages to {before[1]};"):
+        engine(put_back(changes(), *signals))
+    assert [signal.get() for signal in signals] == [before[0], 3, before[2]]
+
+
+def test_a_failure_from_before_keeps_nothing_from_being_put_back(engine, eiger):
+    images = eiger.detector.nimages
+    before = images.get()
+
+    def changes():
+        yield from bps.mv(images, 7)
+        eiger.link.worker.fail(EigerStatus("a verb"), StateError("from before"))
+
+    engine(put_back(changes(), images))
+    assert images.get() == before
+
+
+def test_a_correction_that_is_off_is_told(engine, eiger, caplog):
+    eiger.detector.flatfield_correction_applied.set(False).wait(10)
+    engine(kept(eiger, ["nimages"], bps.null()))
+    told = [record.getMessage() for record in caplog.records if "is off" in record.getMessage()]
+    assert len(told) == 1
+    assert told[0].startswith("eiger_detector_flatfield_correction_applied is off")
+
+
+@pytest.mark.parametrize("fails", ["once", "always"])
+def test_an_array_that_is_not_taken_is_followed_by_the_old_one(
+    engine, dcu, eiger, tmp_path, monkeypatch, fails
+):
+    mask = eiger.detector.pixel_mask
+    old = mask.get().copy()
+    first, second = (old.copy() for _ in range(2))
+    first[10, 10] ^= 2
+    second[20, 20] ^= 2
+    put, sent = eiger.link.client.put_bytes, []
+
+    def spoiled(subsystem, resource, body, **kwargs):
+        """Put another array than is asked for, as a DCU would that does not take all of it."""
+        sent.append(body)
+        if len(sent) == 1 or fails == "always":
+            body = encode(first, kwargs["content_type"])
+        return put(subsystem, resource, body, **kwargs)
+
+    monkeypatch.setattr(eiger.link.client, "put_bytes", spoiled)
+    has = "the old one" if fails == "once" else "neither the old one nor the new one"
+    with pytest.raises(StateError, match=f"The detector has {has}") as caught:
+        engine(put_array(eiger, "pixel_mask", second, tmp_path / "kept"))
+    assert len(sent) == 2
+    (path,) = (tmp_path / "kept").iterdir()
+    assert str(path) in str(caught.value)
+    assert np.array_equal(np.load(path), old)
+    assert np.array_equal(mask.get(), old if fails == "once" else first)
