@@ -10,7 +10,7 @@ import bluesky.preprocessors as bpp
 from bluesky import Msg
 from bluesky.utils import ensure_generator
 
-from eiger_plans.steps import Plan, ask, tidied
+from eiger_plans.steps import Plan, ask, put_again, tidied
 from ophyd_eiger import EigerDetector
 
 # For how many points the detector is armed at a time if a plan does not tell how many it has.
@@ -123,10 +123,16 @@ class _Arming:
         return None, None
 
     def _before_message(self, msg: Msg, staged: list[EigerDetector]) -> Plan:
-        for eiger in staged:
-            yield from self._set_points(eiger)
-        yield from self._staged()
-        return (yield msg)
+        try:
+            for eiger in staged:
+                yield from self._set_points(eiger)
+            yield from self._staged()
+            return (yield msg)
+        except Exception:
+            if msg.command == "open_run":
+                # It did not begin, and will not end.
+                self._told.pop(msg.run, None)
+            raise
 
     def _staged(self) -> Plan:
         waiting, self._waiting = self._waiting, []
@@ -136,8 +142,10 @@ class _Arming:
             # What is put in is looked at, too.
             self._stages = True
             devices: list[Any] = list(waiting)
-            yield from bps.stage_all(*devices)
-            self._stages = False
+            try:
+                yield from bps.stage_all(*devices)
+            finally:
+                self._stages = False
 
     def _set_points(self, eiger: EigerDetector) -> Plan:
         """Put ntrigger for the points of the runs that are open, if it is not so."""
@@ -153,9 +161,8 @@ class _Arming:
         self._armed_for[eiger] = wanted
 
     def _put_back(self) -> Plan:
-        for eiger, before in self._before.items():
-            if eiger.detector.ntrigger.last != before:
-                yield from bps.mv(eiger.detector.ntrigger, before)
+        before = [(eiger.detector.ntrigger, value) for eiger, value in self._before.items()]
+        yield from put_again(before)
 
 
 def _triggers_a_point(eiger: Any) -> Plan:

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import itertools
+import logging
 import math
 import os
 from collections.abc import Callable, Generator, Iterable, Iterator
@@ -15,12 +16,20 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.protocols import Movable
+from bluesky.utils import RunEngineControlException
 
-from eiger_plans.steps import Plan, aside, put_back, set_times
+from eiger_plans.steps import FAILURES, Plan, aside, ask, put_back, set_times
 from ophyd_eiger import EigerDetector, Series, open_series
+from ophyd_eiger.errors import NotServedError, StateError
+
+logger = logging.getLogger(__name__)
 
 # What a series of one point changes.
 TIMES = ("trigger_mode", "nimages", "ntrigger", "frame_time", "count_time")
+CORRECTIONS = (
+    *("countrate_correction_applied", "flatfield_correction_applied"),
+    "pixel_mask_applied",
+)
 
 
 def above_0(**named: float) -> None:
@@ -44,7 +53,18 @@ def whole(**named: int) -> None:
 
 
 def kept(eiger: EigerDetector, names: Iterable[str], plan: Plan) -> Plan:
-    """Do a plan, and put the detector's settings of these names back, whatever becomes of it."""
+    """Do a plan, and put the detector's settings of these names back, whatever becomes of it.
+
+    A correction that is off before it, as a plan that was ended may have left it, is told.
+    """
+    for name in CORRECTIONS:
+        applied = getattr(eiger.detector, name)
+        try:
+            is_on = yield from ask(applied)
+        except NotServedError:
+            continue
+        if is_on is False:
+            logger.warning("%s is off, and stays off: is it meant to be?", applied.name)
     return (yield from put_back(plan, *(getattr(eiger.detector, name) for name in names)))
 
 
@@ -200,20 +220,51 @@ def put_array(
 
     Raises
     ------
-    FailedStatus
-        From an error that says so, if the detector has another array than was put.
+    StateError
+        If it cannot be put, or the detector has another array than was put; the old one is put
+        then, and the message says what the detector has.
     """
     signal: Any = getattr(eiger.detector, key)
 
-    def keep() -> Path:
+    def keep() -> tuple[Path, np.ndarray]:
+        old = signal.get()
         with new_file(folder, f"{eiger.name}_{key}", ".npy") as file:
-            np.save(file, signal.get(), allow_pickle=False)
-            return Path(file.name)
+            np.save(file, old, allow_pickle=False)
+            return Path(file.name), old
 
-    path = yield from aside(keep)
-    # It reads back what it put, and fails if that is something else.
-    yield from bps.mv(signal, new)
+    now_kept = yield from aside(keep)
+    if now_kept is None:
+        yield from bps.mv(signal, new)
+        return folder
+    path, old = now_kept
+    try:
+        # It reads back what it put, and fails if that is something else.
+        yield from bps.mv(signal, new)
+    except RunEngineControlException:
+        logger.warning("%s: the plan was ended while it was put; the old is %s", signal.name, path)
+        raise
+    except FAILURES as error:
+        has = yield from _old_again(signal, old, new)
+        raise StateError(
+            f"{signal.name}: the new one could not be put: {error}. The detector has {has}. The "
+            f"old one is in {path}, which its set(numpy.load(...)) puts"
+        ) from error
     return path
+
+
+def _old_again(signal: Any, old: np.ndarray, new: np.ndarray) -> Generator[Any, Any, str]:
+    """Put an array of before, once; return in words which one the detector has then."""
+    try:
+        yield from bps.mv(signal, old)
+    except FAILURES as error:
+        logger.warning("%s: the old one could not be put back: %s", signal.name, error)
+    try:
+        has = yield from aside(signal.get)
+    except FAILURES as error:
+        return f"one that cannot be asked for ({error})"
+    if np.array_equal(has, old):
+        return "the old one"
+    return "the new one" if np.array_equal(has, new) else "neither the old one nor the new one"
 
 
 def moved(shutter: Movable | None, value: str | float) -> Plan:

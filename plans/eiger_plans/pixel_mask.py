@@ -37,6 +37,7 @@ from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
 from eiger_plans.steps import Plan, aside, tidied
 from ophyd_eiger import EigerDetector, Series
+from ophyd_eiger.errors import StateError
 
 LOOKS = ("both", "dark", "flat")
 KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
@@ -202,6 +203,7 @@ def update_pixel_mask(
     in_the_dark, taken = yield from kept(eiger, KEPT, shut)
     if in_the_dark is None and taken is None:
         return None
+    _check_complete(eiger, look, in_the_dark, taken)
     found, counts = yield from _found(in_the_dark, taken, low, high)
     before = yield from aside(eiger.detector.pixel_mask.get)
     made = _made(in_the_dark, taken, before, found, fresh=fresh)
@@ -228,6 +230,22 @@ def _check(look: str, shutter: Any, low: float, high: float) -> None:
         raise ValueError("look='both' takes a shutter; or give look='dark' and look='flat' in turn")
     if not 0.1 <= low < 1 < high:
         raise ValueError(f"low and high are {low} and {high}; 1 is between them, and 0.1 below low")
+
+
+def _check_complete(
+    eiger: EigerDetector, look: str, in_the_dark: Dark | None, taken: Taken | None
+) -> None:
+    """Refuse to mask by less than was asked for."""
+    missing = [
+        light
+        for light, seen in (("dark", in_the_dark), ("flat", taken))
+        if look in ("both", light) and seen is None
+    ]
+    if missing:
+        raise StateError(
+            f"{eiger.name}: look={look!r} was asked for, but there is no {missing[0]} series: was "
+            "the plan disturbed? Nothing was put; measure again"
+        )
 
 
 def _found(in_the_dark: Dark | None, taken: Taken | None, low: float, high: float) -> Plan:

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eiger_plans.series import series
-from eiger_plans.steps import aside
+from eiger_plans.steps import aside, in_thread
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
 
 
@@ -71,7 +71,7 @@ def snap(
     if uid is None:
         return None
     # Where a scan does not wait for its files they are on their way still.
-    yield from aside(eiger.wait_for_files)
+    yield from in_thread(eiger.wait_for_files, is_left=True)
     found = open_series(eiger.views[-1])
     yield from aside(_show, found)
     return found

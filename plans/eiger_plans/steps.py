@@ -3,14 +3,17 @@
 import asyncio
 import functools
 import logging
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky import Msg
+from bluesky.utils import FailedStatus
 
-from ophyd_eiger import EigerDetector
+from ophyd_eiger import EigerDetector, EigerError
+from ophyd_eiger.errors import StateError
+from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -19,16 +22,54 @@ Plan = Generator[Msg, Any, Any]
 # What an energy may differ by and count as the same: setting it anew takes seconds, because the
 # detector calculates its flat field again, and puts the threshold back to half the energy.
 SAME_ENERGY_EV = 0.05
+# What is raised where a detector fails, and not where somebody ends the plan.
+FAILURES = (EigerError, FailedStatus, OSError)
 
 
 def aside(function: Any, *args: Any, **kwargs: Any) -> Plan:
     """Call something that takes a while without holding up the RunEngine; return its result.
 
-    None where the messages are listed and no RunEngine carries them out: nothing is called then.
+    It is called once, also where a pause has the RunEngine do its messages again. A plan that is
+    ended goes on to its end only when the call is over. None where the messages are listed and no
+    RunEngine carries them out: nothing is called then.
     """
-    called = functools.partial(asyncio.to_thread, function, *args, **kwargs)
-    done = yield from bps.wait_for([called])
-    return None if done is None else done[0].result()
+    return (yield from in_thread(functools.partial(function, *args, **kwargs)))
+
+
+def in_thread(
+    function: Callable[[], Any],
+    *,
+    stop: Callable[[], Any] = lambda: None,
+    is_left: bool = False,
+) -> Plan:
+    """Do what `aside` does, with a word on what becomes of the call if the plan is ended.
+
+    Parameters
+    ----------
+    function : callable
+        What is called.
+    stop : callable
+        Has the call end early.
+    is_left : bool
+        Whether nobody waits for it then: for a call that changes nothing.
+    """
+    calls: list[asyncio.Task] = []
+
+    def call() -> asyncio.Task:
+        if not calls:
+            calls.append(asyncio.ensure_future(asyncio.to_thread(function)))
+        return calls[0]
+
+    try:
+        yield from bps.wait_for([call])
+    except Exception:
+        if calls and not calls[0].done() and not is_left:
+            stop()
+            yield from bps.wait_for([call])
+        if calls and calls[0].done() and (error := calls[0].exception()) is not None:
+            logger.warning("failed while the plan was ended: %s", error)
+        raise
+    return calls[0].result() if calls else None
 
 
 def ask(signal: Any) -> Plan:
@@ -141,9 +182,60 @@ def put_back(plan: Plan, *signals: Any) -> Plan:
         if value is not None:
             before.append((signal, value))
 
-    def put() -> Plan:
-        for signal, value in before:
-            if signal.last != value:
-                yield from bps.mv(signal, value)
+    return (yield from tidied(plan, lambda: put_again(before)))
 
-    return (yield from tidied(plan, put))
+
+def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
+    """Put settings to values they had, each that differs, whatever becomes of the others.
+
+    Parameters
+    ----------
+    before : iterable of (EigerSignal, value)
+        Put in this order.
+
+    Raises
+    ------
+    StateError
+        If some cannot be put; it names them, and the value that each is to have.
+    """
+    failed: list[str] = []
+    cause = None
+    for signal, value in before:
+        try:
+            if not (yield from _is_still(signal, value)):
+                yield from _put(signal, value)
+        except FAILURES as error:
+            failed.append(f"{signal.name} to {value!r}")
+            cause = cause or error
+    if failed:
+        raise StateError(
+            f"not put back: {', '.join(failed)}; put it by hand before the next scan ({cause})"
+        ) from cause
+
+
+def _is_still(signal: Any, value: Any) -> Plan:
+    """Ask the DCU anew, after all that is queued for the detector; return whether it is so.
+
+    What an ended plan set last may be under way still, and the last answer is from before then.
+    """
+
+    def asked() -> bool:
+        status = EigerStatus(f"{signal.name}: ask")
+        signal.link.worker.submit(signal.ask, status).wait()
+        return bool(signal.last == value)
+
+    try:
+        found = yield from aside(asked)
+    except FAILURES as error:
+        logger.warning("%s: what it is now cannot be asked: %s", signal.name, error)
+        return False
+    return signal.last == value if found is None else found
+
+
+def _put(signal: Any, value: Any) -> Plan:
+    try:
+        yield from bps.mv(signal, value)
+    except EigerError as error:
+        # Told at once, so it may be what failed before and nobody has seen: that is told once.
+        logger.warning("%s", error)
+        yield from bps.mv(signal, value)

@@ -6,6 +6,7 @@ import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
 from bluesky.simulators import RunEngineSimulator, summarize_plan
+from bluesky.utils import FailedStatus
 from eiger_plans import armed_once
 from ophyd.sim import det, motor, motor1, motor2
 
@@ -124,6 +125,21 @@ def test_a_plan_that_fails_leaves_the_settings_as_they_were(RE, eiger):
         RE(armed_once(eiger)(failing()))
     assert eiger.detector.ntrigger.get() == 1
     assert eiger.detector.state.get() == "idle"
+
+
+def test_after_an_arm_that_was_refused_the_next_is_for_all_points_again(RE, dcu, eiger, commands):
+    dcu.faults.set("refuse:command=arm,times=1")
+
+    def tries_again():
+        with pytest.raises(FailedStatus, match="refused on request"):
+            yield from bp.count([eiger], 1)
+        commands.clear()
+        yield from bp.count([eiger], 3)
+
+    RE(armed_once(eiger)(tries_again()))
+    sent = commands()
+    assert (sent.count("arm"), sent.count("trigger")) == (1, 3)
+    assert eiger.detector.ntrigger.get() == 1
 
 
 def test_the_messages_are_those_of_the_plan_with_the_stage_where_the_run_begins(eiger, capsys):

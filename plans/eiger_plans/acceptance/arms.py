@@ -21,7 +21,7 @@ _IDS = ("sequence id", "series id", "sequence_id", "series_id")
 
 
 def arms(asking: Asking, mode: str, end: str = "disarm") -> Iterator[Check]:
-    """Arm once in the trigger mode that is set, and end it.
+    """Arm once in the trigger mode that is set, and end it, also where the test is being ended.
 
     Parameters
     ----------
@@ -35,6 +35,7 @@ def arms(asking: Asking, mode: str, end: str = "disarm") -> Iterator[Check]:
     # Of the series, which nothing but arm counts.
     name = f"{mode}: detector/command/arm"
     expected = f"the id of a series, within {LONGEST_ARM_S:g} s"
+    asking.check_going_on()
     try:
         reply, seconds = _sent(asking, "arm", asking.client.timeouts.arm)
     except EigerError as error:

@@ -6,6 +6,7 @@ Nothing is changed; `replies_to_puts` puts values that are so already.
 import contextlib
 import datetime as dt
 import http.client
+import threading
 import time
 from collections.abc import Callable, Iterator
 from typing import Any, TypeVar
@@ -14,6 +15,7 @@ from urllib.parse import urlsplit
 from eiger_plans.acceptance.findings import Check, Section
 from eiger_plans.acceptance.resources import RESOURCES, Row, generation_of, judged, table
 from ophyd_eiger import DcuClient, EigerDetector, EigerError
+from ophyd_eiger.errors import StateError
 
 # In s: another client of EIGERs, fastcs-eiger, takes a DCU for gone after this.
 LONGEST_REPLY_S = 3.0
@@ -56,13 +58,34 @@ class Asking:
         self.generation = "eiger"
         self.values: dict[str, Any] = {}
         self._bad = 0
+        self._is_stopped = threading.Event()
+
+    def stop(self) -> None:
+        """Have what is asking in a thread end soon, because the test is ended."""
+        self._is_stopped.set()
+
+    def go_on(self) -> None:
+        """Ask again: what was in a thread is over."""
+        self._is_stopped.clear()
+
+    def check_going_on(self) -> None:
+        """Raise `StateError` once the test is being ended."""
+        if self._is_stopped.is_set():
+            raise StateError("the acceptance test is being ended, and asks no more")
 
     def close(self) -> None:
         """Close the connections."""
         self.client.close()
 
     def get(self, resource: str) -> Any:
-        """Return the reply of a GET of "subsystem/section/key"; errors as of `DcuClient.get`."""
+        """Return the reply of a GET of "subsystem/section/key"; errors as of `DcuClient.get`.
+
+        Raises
+        ------
+        StateError
+            Once the test is being ended.
+        """
+        self.check_going_on()
         subsystem, path = resource.split("/", 1)
         return self.client.get(subsystem, path)
 

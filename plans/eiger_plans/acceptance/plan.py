@@ -18,7 +18,7 @@ from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import FAILURES, SERIES, Taking, several, told
-from eiger_plans.steps import aside
+from eiger_plans.steps import aside, in_thread
 from ophyd_eiger import EigerDetector, FilePolicy
 
 logger = logging.getLogger(__name__)
@@ -280,7 +280,9 @@ class _Test:
                 return False
             ends = ("disarm", "cancel", "abort") if mode == "ints" else ("disarm",)
             for end in ends:
-                found = yield from aside(lambda m=mode, e=end: list(arms(self.asking, m, e)))
+                found = yield from in_thread(
+                    lambda m=mode, e=end: list(arms(self.asking, m, e)), stop=self.asking.stop
+                )
                 if not self.report.add(found):
                     return False
         return True
@@ -303,7 +305,7 @@ class _Test:
         self.tell(name)
         section = Section(name)
         try:
-            found = yield from aside(lambda: list(look()))
+            found = yield from in_thread(lambda: list(look()), stop=self.asking.stop)
         except FAILURES as error:
             return self.report.add([section.failed(name, "answers", told(error))])
         return self.report.add(found)
@@ -327,12 +329,32 @@ class _Test:
 
     def end(self) -> Plan:
         """Put the configuration back, and record the report in a run of its own."""
+        self.asking.go_on()
         if self._before:
+            if not self._is_at_end:
+                yield from self._disarmed()
             yield from self._restored()
         if self._is_at_end:
             self.report.finish()
         yield from aside(self.asking.close)
         yield from self._recorded()
+
+    def _disarmed(self) -> Plan:
+        """Have a test that was ended leave nothing armed: its threads are over by now."""
+        name, expected = "detector/status/state", "idle, after disarm where it was not"
+
+        def disarm() -> str:
+            if self.asking.state() != "idle":
+                timeout = self.asking.client.timeouts.end
+                self.asking.client.command("detector", "disarm", timeout=timeout)
+            return self.asking.state()
+
+        try:
+            state = yield from aside(disarm)
+        except FAILURES as error:
+            self.report.add([RESTORED.failed(name, expected, told(error))])
+            return
+        self.report.add([RESTORED.check(name, expected, state, good=state == "idle")])
 
     def _restored(self) -> Plan:
         self.tell("configuration: put back")

@@ -14,7 +14,7 @@ from bluesky.utils import FailedStatus
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.findings import Check, Report, Section, Verdict
 from eiger_plans.acceptance.integrity import ARMED_WITH, Taken, downloads, integrity, published
-from eiger_plans.steps import aside
+from eiger_plans.steps import aside, in_thread
 from ophyd_eiger import EigerError, open_series
 
 SERIES = Section("series")
@@ -188,7 +188,7 @@ class Taking:
 
     def _added(self, look: Any) -> Generator[Any, Any, None]:
         """Add to the report what a look, in a thread, finds."""
-        found = yield from aside(lambda: list(look()))
+        found = yield from in_thread(lambda: list(look()), stop=self.asking.stop)
         self.report.add(found)
 
     def _settings(self) -> dict[str, Any]:
@@ -221,7 +221,7 @@ class Taking:
         deadline = time.monotonic() + MONITOR_S
         try:
             while True:
-                listed = dict(self.asking.client.get("monitor", "images"))
+                listed = dict(self.asking.get("monitor/images"))
                 held = sorted(listed.get(taken.series_id, []))
                 if held == wanted or time.monotonic() > deadline:
                     break
@@ -246,11 +246,11 @@ class Taking:
         if pixels is not None and last[0] == taken.series_id:
             monitored.append((last[1], pixels))
 
-    @staticmethod
-    def _newest(image: Any) -> np.ndarray | None:
+    def _newest(self, image: Any) -> np.ndarray | None:
         """Ask for the newest image; the device, which holds up no scan, does not wait for long."""
         deadline = time.monotonic() + MONITOR_S
         while True:
+            self.asking.check_going_on()
             try:
                 return image.get()
             except EigerError as error:
