@@ -28,9 +28,9 @@ from eiger_plans.counts import (
     NOISY,
     OVER,
     UNDER,
-    TooFewCountsError,
     bad_in_flat_light,
     check_dark,
+    check_share,
     counted,
 )
 from eiger_plans.dark import Dark, dark_series
@@ -99,7 +99,8 @@ def update_pixel_mask(
     least_rate: float = 1.0,
     low: float = 0.7,
     high: float = 1.3,
-    most: float = 0.01,
+    most: float = 0.001,
+    area: int = 8,
     upload: bool = True,
     fresh: bool = False,
     picture: bool = True,
@@ -132,6 +133,8 @@ def update_pixel_mask(
         Under flat light those below and above these shares of their neighbourhood's median are.
     most : float
         Share of the pixels; if more are found, something else is wrong, and nothing is put.
+    area : int
+        So many pixels side by side may be found under flat light; more are a shadow.
     upload : bool
         Whether the mask is put into the detector; what was put is read back and compared.
     fresh : bool
@@ -163,11 +166,14 @@ def update_pixel_mask(
         If an argument makes no sense, before the first message.
     TooFewCountsError
         If the counts cannot tell, or too many pixels are found; nothing is put then.
+    UnevenLightError
+        If something casts a shadow, or a chip is dead as a whole, with its place; nothing is put
+        then. What is dead is masked by hand, and is no more looked at.
     """
     _check(look, shutter, low, high)
     above_0(dark_exposure=dark_exposure, flat_exposure=flat_exposure, least_rate=least_rate)
     above_0(most=most)
-    whole(images=images)
+    whole(images=images, area=area)
     if look != "flat":
         check_dark(images, dark_exposure, least_rate)
     place = folder_of(eiger, folder)
@@ -202,15 +208,10 @@ def update_pixel_mask(
     in_the_dark, taken = yield from kept(eiger, KEPT, shut)
     if in_the_dark is None and taken is None:
         return None
-    found, counts = yield from _found(in_the_dark, taken, low, high)
+    found, counts = yield from _found(in_the_dark, taken, (low, high, most, area))
     before = yield from aside(eiger.detector.pixel_mask.get)
     made = _made(in_the_dark, taken, before, found, fresh=fresh)
-    share = np.count_nonzero(made.added) / made.added.size
-    if share > most:
-        raise TooFewCountsError(
-            f"{eiger.name}: {share:.1%} of the pixels would be masked, more than {most:.1%}: is "
-            "the light flat, and the dark dark? Nothing was put"
-        )
+    check_share(int(np.count_nonzero(made.added)), made.added.size, most)
     if upload:
         old = yield from put_array(eiger, "pixel_mask", made.mask, place)
         made = replace(made, old=old)
@@ -230,7 +231,9 @@ def _check(look: str, shutter: Any, low: float, high: float) -> None:
         raise ValueError(f"low and high are {low} and {high}; 1 is between them, and 0.1 below low")
 
 
-def _found(in_the_dark: Dark | None, taken: Taken | None, low: float, high: float) -> Plan:
+def _found(
+    in_the_dark: Dark | None, taken: Taken | None, bounds: tuple[float, float, float, int]
+) -> Plan:
     """Return the bits of bad pixels, and what was counted: under flat light, else in the dark."""
     if taken is None:
         return in_the_dark.loud, in_the_dark.counts.total  # pyright: ignore[reportOptionalMemberAccess]
@@ -240,7 +243,7 @@ def _found(in_the_dark: Dark | None, taken: Taken | None, low: float, high: floa
         pixels = series.mask & GAP == 0
         loud = np.zeros(pixels.shape, np.uint32) if in_the_dark is None else in_the_dark.loud
         good = (series.mask == 0) & (loud == 0)
-        return loud | bad_in_flat_light(counts, good, pixels, low, high), counts.total
+        return loud | bad_in_flat_light(counts, good, pixels, *bounds), counts.total
 
     return (yield from read_series(taken.master, look))
 
