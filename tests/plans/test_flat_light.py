@@ -1,5 +1,8 @@
 """What is made of counts under light that should be flat, without a detector: plain numpy."""
 
+import importlib
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from eiger_plans.counts import (
@@ -95,3 +98,49 @@ def test_a_chip_that_lies_across_tiles_is_refused():
     mean[258:, 258:514] = 0
     with pytest.raises(UnevenLightError, match="within rows 256 to 511, columns 256 to 511"):
         bad(mean)
+
+
+# ---- flat fields ----
+
+
+def made(mean, monkeypatch, **kwargs):
+    module = importlib.import_module("eiger_plans.flatfield")
+    monkeypatch.setattr(module, "counted", lambda series, exposure: pixel_counts(mean))
+    series = SimpleNamespace(mask=np.zeros(SHAPE, "u4"), flatfield=np.ones(SHAPE, "f4"))
+    return module._made(SimpleNamespace(uid="u", exposure=1.0), series, 0.01, **kwargs)
+
+
+def rings():
+    radius = np.hypot(Y - 256, X - 384)
+    return 40_000 * (1 + 0.5 * np.sin(radius / 10))
+
+
+def gaussian(width=600):
+    return 80_000 * np.exp(-((Y - 256) ** 2 + (X - 384) ** 2) / 2 / width**2)
+
+
+def far_away():
+    return 40_000 * (1 + 0.02 * X / SHAPE[1])
+
+
+@pytest.mark.parametrize("light", [rings, gaussian])
+def test_light_that_is_not_flat_makes_no_flat_field(light, monkeypatch):
+    with pytest.raises(UnevenLightError, match=r"rows \d.* the detector's middle .* apart; 2\.0%"):
+        made(light(), monkeypatch)
+
+
+def test_a_bound_of_ones_own_lets_light_pass(monkeypatch):
+    flat = made(far_away(), monkeypatch)
+    # From the middle to the middle of the tiles at the edge.
+    assert flat.unevenness == pytest.approx(0.01 * (1 - 64 / SHAPE[1]) / 1.01, rel=0.05)
+    with pytest.raises(UnevenLightError, match=r"0\.9% apart; 0\.5% may be"):
+        made(far_away(), monkeypatch, uneven=0.005)
+    assert made(gaussian(), monkeypatch, uneven=0.4).unevenness > 0.1
+
+
+def test_a_flat_field_of_few_pixels_is_refused(monkeypatch):
+    mean = level(40_000.0)
+    mean[::16, ::16] = 0
+    with pytest.raises(TooFewCountsError, match=r"1536 pixels \(0\.4%\) would be left out"):
+        made(mean, monkeypatch)
+    assert made(mean, monkeypatch, most=0.01).left_out == 1536
