@@ -29,6 +29,7 @@ from eiger_plans.counts import (
     check_share,
     counted,
 )
+from eiger_plans.thresholds import first_threshold_alone
 from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
 
@@ -150,6 +151,8 @@ def flatfield(
         then.
     UnevenLightError
         If the light is not flat, with figures; nothing is put then.
+    StateError
+        If another threshold than the first counts.
     """
     above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)
     whole(images=images)
@@ -174,6 +177,7 @@ def flatfield(
         yield from moved(shutter, opened)
         return (yield from one_series(eiger, _md))
 
+    yield from first_threshold_alone(eiger)
     taken = yield from kept(eiger, KEPT, measured())
     if taken is None:
         return None

@@ -36,6 +36,7 @@ from eiger_plans.counts import (
 from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
 from eiger_plans.steps import Plan, aside, tidied
+from eiger_plans.thresholds import first_threshold_alone
 from ophyd_eiger import EigerDetector, Series
 
 LOOKS = ("both", "dark", "flat")
@@ -168,7 +169,9 @@ def update_pixel_mask(
         If the counts cannot tell, or too many pixels are found; nothing is put then.
     UnevenLightError
         If something casts a shadow, or a chip is dead as a whole, with its place; nothing is put
-        then. What is dead is masked by hand, and is no more looked at.
+        then. What is dead is masked by hand, and is in the way no more.
+    StateError
+        If another threshold than the first counts.
     """
     _check(look, shutter, low, high)
     above_0(dark_exposure=dark_exposure, flat_exposure=flat_exposure, least_rate=least_rate)
@@ -204,6 +207,7 @@ def update_pixel_mask(
             taken = yield from one_series(eiger, {**_md, "light": "flat"})
         return in_the_dark, taken
 
+    yield from first_threshold_alone(eiger)
     shut = tidied(measured(), lambda: moved(shutter, closed))
     in_the_dark, taken = yield from kept(eiger, KEPT, shut)
     if in_the_dark is None and taken is None:

@@ -23,6 +23,7 @@ from PIL import Image
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, open_series
+from ophyd_eiger.errors import StateError
 from sim_dcu.beam import Beam
 
 GENERATIONS_BY_TURNS = True
@@ -342,6 +343,42 @@ def test_the_mask_of_larger_detectors_with_gaps(size, engine, tmp_path):
         planted = server.planted(1).pixel_mask
         assert np.array_equal(result.mask != 0, planted != 0)
         assert np.array_equal(array(server, size, "pixel_mask"), result.mask)
+
+
+# ---- thresholds, and a flat field of one's own ----
+
+
+@pytest.mark.parametrize("model", ["eiger2-500k"])
+@pytest.mark.parametrize(("mode", "value"), [("1", "disabled"), ("2", "enabled")])
+def test_another_threshold_than_the_first_is_refused(dcu, model, eiger, engine, mode, value):
+    eiger.detector.threshold_2_mode.set("enabled").wait()
+    getattr(eiger.detector, f"threshold_{mode}_mode").set(value).wait()
+    before = settings(dcu, model)
+    for name in ("energy_scan", "flatfield", "threshold_scan", "update_pixel_mask"):
+        with pytest.raises(StateError, match="are those of threshold 1: enable it, disable the"):
+            engine(PLANS[name](eiger))
+    assert settings(dcu, model) == before
+
+
+def test_a_flat_field_of_ones_own_outlives_scans(dcu, model, eiger, engine, tmp_path, capsys):
+    def kept():
+        return sorted((tmp_path / "data").glob("*.npy"))
+
+    engine(energy_scan(eiger, [7000, 9000]))
+    assert kept() == []
+    own = array(dcu, model, "flatfield") * np.float32(1.25)
+    eiger.detector.flatfield.set(own).wait()
+    engine(energy_scan(eiger, [7000, 9000]))
+    assert np.array_equal(array(dcu, model, "flatfield"), own)
+    (file,) = kept()
+    assert np.array_equal(np.load(file), own)
+    assert str(file) in capsys.readouterr().out
+    # A scan that fails loses it no more than another.
+    dcu.set_beam(Beam("flat", 0.0))
+    with pytest.raises(TooFewCountsError, match="is there beam"):
+        engine(PLANS["threshold_scan"](eiger))
+    assert np.array_equal(array(dcu, model, "flatfield"), own)
+    assert len(kept()) == 2
 
 
 # ---- all of them ----
