@@ -41,6 +41,13 @@ from ophyd_eiger import EigerDetector, Series
 
 LOOKS = ("both", "dark", "flat")
 KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
+# What a fresh look takes away where it is not found again. Over-responding pixels are found in
+# either light, each of which finds others: one light alone cannot tell that a pixel is none.
+FORGOTTEN = {
+    "dark": NOISY,
+    "flat": DEAD | UNDER,
+    "both": DEAD | UNDER | OVER | NOISY,
+}
 KEPT = ("pixel_mask_applied", *TIMES)
 
 
@@ -58,6 +65,8 @@ class PixelMask:
         The bits of all pixels that do not count as they should, masked before or not.
     added : numpy.ndarray of uint32, shape (y, x)
         The bits of those that were not masked before.
+    removed : numpy.ndarray of uint32, shape (y, x)
+        The bits of before of those that are no longer masked.
     old : Path or None
         The .npy file that has the mask of before; None if nothing was put.
     picture : Path or None
@@ -68,6 +77,7 @@ class PixelMask:
     mask: np.ndarray
     found: np.ndarray
     added: np.ndarray
+    removed: np.ndarray
     old: Path | None = None
     picture: Path | None = None
 
@@ -79,6 +89,7 @@ class PixelMask:
         lines = [
             *(f"run {uid}" for uid in self.uids),
             f"  {np.count_nonzero(self.added)} bad pixels that were not masked: {counts}",
+            f"  {np.count_nonzero(self.removed)} masked pixels count as they should, and are freed",
             f"  {np.count_nonzero(self.mask)} pixels are masked now, gaps included",
         ]
         if self.old is None:
@@ -133,13 +144,16 @@ def update_pixel_mask(
     low, high : float
         Under flat light those below and above these shares of their neighbourhood's median are.
     most : float
-        Share of the pixels; if more are found, something else is wrong, and nothing is put.
+        Share of the pixels; if more are found, or more masked ones are found to be good, something
+        else is wrong, and nothing is put.
     area : int
         So many pixels side by side may be found under flat light; more are a shadow.
     upload : bool
         Whether the mask is put into the detector; what was put is read back and compared.
     fresh : bool
-        Whether only gaps are taken over from the mask of before; else all of it is.
+        Whether pixels of the mask of before that are not found again are masked no more; else all
+        of it stays. One light alone forgets what no other finds: the dark noisy pixels, flat light
+        dead and under-responding ones. Gaps and bits of other meaning stay.
     picture : bool
         Whether a picture is drawn, beside the file of the old mask.
     folder : str, optional
@@ -214,8 +228,9 @@ def update_pixel_mask(
         return None
     found, counts = yield from _found(in_the_dark, taken, (low, high, most, area))
     before = yield from aside(eiger.detector.pixel_mask.get)
-    made = _made(in_the_dark, taken, before, found, fresh=fresh)
+    made = _made(in_the_dark, taken, before, found, FORGOTTEN[look] if fresh else 0)
     check_share(int(np.count_nonzero(made.added)), made.added.size, most)
+    check_share(int(np.count_nonzero(made.removed)), made.removed.size, most, "unmasked")
     if upload:
         old = yield from put_array(eiger, "pixel_mask", made.mask, place)
         made = replace(made, old=old)
@@ -257,14 +272,14 @@ def _made(
     taken: Taken | None,
     before: np.ndarray,
     found: np.ndarray,
-    *,
-    fresh: bool,
+    forgotten: int,
 ) -> PixelMask:
     runs = [one.uid for one in (in_the_dark, taken) if one is not None]
-    taken_over = before & GAP if fresh else before
+    mask = (before & ~np.uint32(forgotten) | found).astype(np.uint32)
     return PixelMask(
         uids=tuple(runs),
-        mask=(taken_over | found).astype(np.uint32),
+        mask=mask,
         found=found,
         added=np.where(before == 0, found, 0).astype(np.uint32),
+        removed=np.where(mask == 0, before, 0).astype(np.uint32),
     )
