@@ -11,6 +11,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from eiger_plans.tiles import TILE, Tile, around_all, largest_area, tiles, where
 from ophyd_eiger import EigerError, Series
 
 # Bits of a pixel mask (SIMPLON API Reference V1.3, section 3.1).
@@ -19,12 +20,16 @@ GAP, DEAD, UNDER, OVER, NOISY = (1 << bit for bit in range(5))
 SIGMA = 6.0
 # In the dark: a pixel that is noisy differs from image to image, and ten counts are no chance.
 LEAST_IMAGES, LEAST_COUNTS = 3, 10
-# Pixels along the edge of a tile: flat light may well be brighter at one side than at the other.
-TILE = 64
+# Below this share of what those around it count a pixel is dead, a tile dead or in a shadow.
+DARK = 0.1
 
 
 class TooFewCountsError(EigerError, ValueError):
     """A measurement whose statistics cannot tell what it was taken for."""
+
+
+class UnevenLightError(EigerError, ValueError):
+    """Light that should be flat and is not, or a part of the detector that does not count."""
 
 
 @dataclass(frozen=True)
@@ -149,76 +154,20 @@ def bad_in_the_dark(counts: PixelCounts, pixels: np.ndarray, least_rate: float) 
     return np.where(noisy, NOISY, np.where(loud, OVER, 0)).astype(np.uint32)
 
 
-@dataclass(frozen=True)
-class FlatLight:
-    """How pixels answer to flat light, beside those around them.
-
-    Attributes
-    ----------
-    ratio : numpy.ndarray of float64, shape (y, x)
-        Counts by the median of good pixels in the same tile; NaN where there are none.
-    counts : float
-        The median of a good pixel's counts in all images.
-    spread : float
-        Standard deviation of the ratio of good pixels, from the middle half of them.
-    """
-
-    ratio: np.ndarray
-    counts: float
-    spread: float
-
-
-def flat_light(counts: PixelCounts, good: np.ndarray) -> FlatLight:
-    """Compare each pixel with those around it.
-
-    Parameters
-    ----------
-    counts : PixelCounts
-        Under flat light.
-    good : numpy.ndarray of bool, shape (y, x)
-        The pixels that are compared with.
-
-    Raises
-    ------
-    TooFewCountsError
-        If the good ones counted nothing.
-    """
-    usable = good & ~counts.full
-    level = _level(counts.total, usable)
-    ratio = np.divide(
-        counts.total, level, out=np.full(level.shape, np.nan), where=np.nan_to_num(level) > 0
-    )
-    known = ratio[usable & np.isfinite(ratio)]
-    if not known.size:
-        raise TooFewCountsError(
-            f"half of the pixels or more counted nothing in {counts.images} images of "
-            f"{counts.exposure:g} s: is there light, and is the shutter open?"
-        )
-    quarter, three_quarters = np.percentile(known, (25, 75))
-    # Of a normal distribution the quartiles are 1.349 standard deviations apart.
-    spread = float(three_quarters - quarter) / 1.349
-    return FlatLight(ratio, float(np.median(counts.total[usable])), spread)
-
-
-def _level(total: np.ndarray, usable: np.ndarray) -> np.ndarray:
-    """Return the median of the usable pixels of each pixel's tile, shape (y, x); NaN of none."""
-    level = np.full(total.shape, np.nan)
-    for top in range(0, total.shape[0], TILE):
-        for left in range(0, total.shape[1], TILE):
-            tile = np.s_[top : top + TILE, left : left + TILE]
-            inside = total[tile][usable[tile]]
-            if inside.size:
-                level[tile] = np.median(inside)
-    return level
-
-
 def bad_in_flat_light(
-    counts: PixelCounts, good: np.ndarray, pixels: np.ndarray, low: float, high: float
+    counts: PixelCounts,
+    good: np.ndarray,
+    pixels: np.ndarray,
+    low: float,
+    high: float,
+    most: float = 1e-3,
+    area: int = 8,
 ) -> np.ndarray:
     """Return bits of pixels that answer to flat light in another way than those around them.
 
     Dead are those below a tenth of their tile's median, under-responding those below `low` times
-    it, over-responding those above `high` times it, or full.
+    it, over-responding those above `high` times it, or full. Each tile has to have light enough of
+    its own: a shadow, or a chip that is dead as a whole, is refused, and never taken for good.
 
     Parameters
     ----------
@@ -230,6 +179,10 @@ def bad_in_flat_light(
         Those that are looked at.
     low, high : float
         Shares of the median.
+    most : float
+        Share of the pixels; if more of the good ones are found, something else is wrong.
+    area : int
+        So many pixels side by side, corners included, may be found among the good ones.
 
     Returns
     -------
@@ -238,21 +191,86 @@ def bad_in_flat_light(
     Raises
     ------
     TooFewCountsError
-        If good pixels differ by so much that some of them would be found.
+        If good pixels of a tile differ by so much that some of them would be found, or if more
+        than `most` are.
+    UnevenLightError
+        If tiles count less than a tenth of the detector's median, or if pixels are found side by
+        side; with their place.
     """
-    light = flat_light(counts, good)
-    margin = min(1 - low, high - 1)
-    if SIGMA * light.spread > margin:
-        # Spread goes with the square root of the counts.
-        needed = light.counts * (SIGMA * light.spread / margin) ** 2
-        raise TooFewCountsError(
-            f"good pixels have {light.counts:.3g} counts and differ by {light.spread:.1%} (one "
-            f"sigma); to tell {margin:.0%} from that at {SIGMA:g} sigma some {needed:.2g} "
-            f"counts are needed: take {needed / max(light.counts, 1):.1f} times as long"
-        )
-    ratio = np.nan_to_num(light.ratio, nan=1.0)
+    usable = good & ~counts.full
+    found = tiles(counts.total, usable, pixels)
+    _check_light(counts, found, min(1 - low, high - 1))
+    ratio = np.ones(counts.total.shape)
+    for tile in found:
+        ratio[tile.place] = counts.total[tile.place] / tile.level
     bits = np.zeros(ratio.shape, np.uint32)
     bits[pixels & (ratio < low)] = UNDER
-    bits[pixels & (ratio < 0.1)] = DEAD
+    bits[pixels & (ratio < DARK)] = DEAD
     bits[pixels & ((ratio > high) | counts.full)] = OVER
+    _check_areas(good & (bits != 0), most, area)
     return bits
+
+
+def _check_light(counts: PixelCounts, found: list[Tile], margin: float) -> None:
+    """Let each tile have the light that tells its pixels by so much."""
+    middle = float(np.median([tile.level for tile in found])) if found else 0.0
+    if middle == 0:
+        raise TooFewCountsError(
+            f"half of the pixels or more counted nothing in {counts.images} images of "
+            f"{counts.exposure:g} s: is there light, and is the shutter open?"
+        )
+    needed = (SIGMA / margin) ** 2
+    dark = [tile.place for tile in found if tile.level < DARK * middle]
+    if dark and middle >= needed:
+        raise UnevenLightError(
+            f"{len(dark)} of {len(found)} tiles of {TILE} x {TILE} pixels count less than "
+            f"{DARK:.0%} of the {middle:.3g} counts of the detector's middle, all of them within "
+            f"{where(around_all(dark))}; the darkest is {min(found, key=_level)}: does something "
+            "cast a shadow? If a chip or module is dead, mask it by hand and measure again"
+        )
+    least = min(found, key=_level)
+    if least.level < needed:
+        raise TooFewCountsError(
+            f"{least}: good pixels have {least.level:.3g} counts, {middle:.3g} in the detector's "
+            f"middle; to tell {margin:.0%} from that at {SIGMA:g} sigma {needed:.3g} counts are "
+            f"needed: take {needed / max(least.level, 1):.1f} times as long, or let no shadow fall "
+            "there"
+        )
+    widest = max(found, key=lambda tile: tile.spread)
+    if SIGMA * widest.spread > margin:
+        raise UnevenLightError(
+            f"{widest}: good pixels of {widest.level:.3g} counts differ by {widest.spread:.1%} "
+            f"(one sigma), where {SIGMA:g} sigma are to be less than {margin:.0%}: does the edge "
+            "of a shadow or of the beam lie there?"
+        )
+
+
+def _level(tile: Tile) -> float:
+    return tile.level
+
+
+def _check_areas(found: np.ndarray, most: float, area: int) -> None:
+    """Let pixels be few and lie by themselves."""
+    check_share(int(np.count_nonzero(found)), found.size, most)
+    size, place = largest_area(found)
+    if size > area and place is not None:
+        raise UnevenLightError(
+            f"{size} pixels side by side would be masked, within {where(place)}; bad pixels lie by "
+            f"themselves, {area} together at most (area=): does something cast a shadow? If they "
+            "are dead, mask them by hand and measure again"
+        )
+
+
+def check_share(number: int, pixels: int, most: float, words: str = "masked") -> None:
+    """Let so many of the pixels be no more than the share that is expected.
+
+    Raises
+    ------
+    TooFewCountsError
+        With figures.
+    """
+    if number > most * pixels:
+        raise TooFewCountsError(
+            f"{number} pixels ({number / pixels:.1%}) would be {words}, more than {most:.1%}: is "
+            "the light flat, and the dark dark? Nothing was put"
+        )

@@ -7,8 +7,9 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Movable
 
-from eiger_plans.calibrating import TIMES, above_0, kept, set_up, stepped, whole
+from eiger_plans.calibrating import TIMES, above_0, folder_of, kept, set_up, stepped, whole
 from eiger_plans.steps import Plan
+from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
 from ophyd_eiger import EigerDetector
 
 # What is put back, the energy before the threshold, which it would change.
@@ -25,13 +26,16 @@ def energy_scan(
     *,
     threshold: float = HALF,
     monochromator: Movable | None = None,
+    folder: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, str]:
     """Take a series of images at each photon energy, in one run.
 
     At each the detector's energy is set, then its threshold, and it calculates its flat field
     anew, which takes it seconds and is waited for. Energy, threshold, times and numbers of images
-    are put back at the end; the monochromator stays where it is.
+    are put back at the end; the monochromator stays where it is. A flat field that was put
+    (`flatfield`) is kept in a file, put back, and said to be; that of an EIGER2's second threshold
+    is not.
 
     Parameters
     ----------
@@ -47,6 +51,8 @@ def energy_scan(
         Share of the energy below which nothing is counted.
     monochromator : Movable, optional
         Moved to each energy, in eV, before the detector's own is set.
+    folder : str, optional
+        Where the flat field is kept; the detector's directory if not given.
     md : dict, optional
         Metadata of the run.
 
@@ -64,12 +70,15 @@ def energy_scan(
     ------
     ValueError
         If an argument makes no sense, before the first message.
+    StateError
+        If another threshold than the first counts.
     """
     above_0(exposure=exposure)
     whole(images=images)
     if not 0 < threshold < 1:
         raise ValueError(f"threshold is {threshold!r}; it is a share of the energy, within 0 and 1")
     points = _checked(eiger, energies, threshold)
+    place = folder_of(eiger, folder)
     detector: Any = eiger.detector
     movable: tuple[Any, ...] = () if monochromator is None else (monochromator,)
     _md = {
@@ -96,7 +105,8 @@ def energy_scan(
         yield from set_up(eiger, exposure, images)
         return (yield from stepped(eiger, points, move, _md, movable))
 
-    return (yield from kept(eiger, KEPT, scanned()))
+    yield from first_threshold_alone(eiger)
+    return (yield from flatfield_kept(eiger, place, kept(eiger, KEPT, scanned())))
 
 
 def _checked(eiger: EigerDetector, energies: list[float], threshold: float) -> list[float]:

@@ -22,7 +22,15 @@ from eiger_plans.calibrating import (
     set_up,
     whole,
 )
-from eiger_plans.counts import PixelCounts, TooFewCountsError, counted
+from eiger_plans.counts import (
+    PixelCounts,
+    TooFewCountsError,
+    UnevenLightError,
+    check_share,
+    counted,
+)
+from eiger_plans.thresholds import first_threshold_alone
+from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
 
 # Beyond these shares of the middle a pixel is bad rather than of another response: it keeps 1.
@@ -49,6 +57,9 @@ class Flatfield:
         flat field of before leaves it.
     left_out : int
         Pixels that are not masked and counted far too little or too much, or were full.
+    unevenness : float
+        The largest departure of a tile's median from the detector's middle, as a share of it, with
+        the flat field of before applied: how far the light was from flat.
     old : Path or None
         The .npy file that has the flat field of before; None if nothing was put.
     """
@@ -60,6 +71,7 @@ class Flatfield:
     spread: float
     spread_before: float
     left_out: int
+    unevenness: float
     old: Path | None = None
 
     def __str__(self) -> str:
@@ -68,7 +80,8 @@ class Flatfield:
         return (
             f"run {self.uid}\n  {self.counts:.3g} counts a pixel, so factors are good to "
             f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before by "
-            f"{self.spread_before:.2%}\n  {self.left_out} bad pixels that are not masked keep 1\n"
+            f"{self.spread_before:.2%}\n  the light was flat to {self.unevenness:.2%}\n"
+            f"  {self.left_out} bad pixels that are not masked keep 1\n"
             f"  {put}"
         )
 
@@ -79,6 +92,8 @@ def flatfield(
     images: int = 10,
     *,
     precision: float = 0.01,
+    uneven: float = 0.02,
+    most: float = 0.001,
     upload: bool = True,
     folder: str | None = None,
     shutter: Movable | None = None,
@@ -101,6 +116,11 @@ def flatfield(
         How many.
     precision : float
         The standard deviation that a factor may have; fewer counts than that takes are refused.
+    uneven : float
+        How far the light may be from flat: by this share may the median of a tile of 64 x 64
+        pixels, with the flat field of before applied, differ from the detector's middle.
+    most : float
+        Share of the pixels that are not masked; if more are left out, something else is wrong.
     upload : bool
         Whether it is put into the detector; what was put is read back and compared.
     folder : str, optional
@@ -127,9 +147,14 @@ def flatfield(
     ValueError
         If an argument makes no sense, before the first message.
     TooFewCountsError
-        If the counts do not give the precision; nothing is put then.
+        If the counts do not give the precision, or too many pixels are left out; nothing is put
+        then.
+    UnevenLightError
+        If the light is not flat, with figures; nothing is put then.
+    StateError
+        If another threshold than the first counts.
     """
-    above_0(exposure=exposure, precision=precision)
+    above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)
     whole(images=images)
     place = folder_of(eiger, folder)
     _md = {
@@ -138,6 +163,8 @@ def flatfield(
             "exposure": exposure,
             "images": images,
             "precision": precision,
+            "uneven": uneven,
+            "most": most,
             "upload": upload,
         },
         **(md or {}),
@@ -150,10 +177,13 @@ def flatfield(
         yield from moved(shutter, opened)
         return (yield from one_series(eiger, _md))
 
+    yield from first_threshold_alone(eiger)
     taken = yield from kept(eiger, KEPT, measured())
     if taken is None:
         return None
-    made = yield from read_series(taken.master, lambda series: _made(taken, series, precision))
+    made = yield from read_series(
+        taken.master, lambda series: _made(taken, series, precision, uneven, most)
+    )
     if upload:
         old = yield from put_array(eiger, "flatfield", made.factors, place)
         made = Flatfield(**{**vars(made), "old": old})
@@ -161,14 +191,19 @@ def flatfield(
     return made
 
 
-def _made(taken: Taken, series: Series, precision: float) -> Flatfield:
+def _made(
+    taken: Taken, series: Series, precision: float, uneven: float = 0.02, most: float = 0.001
+) -> Flatfield:
     counts = counted(series, taken.exposure)
     unmasked = (series.mask == 0) & ~counts.full
     middle = float(np.median(counts.total[unmasked])) if unmasked.any() else 0.0
     needed = 1 / precision**2
     if middle < needed:
         raise TooFewCountsError(_too_few(counts, middle, needed, precision))
+    unevenness = _unevenness(counts.total * series.flatfield, unmasked, uneven)
     good = unmasked & (counts.total > LOW * middle) & (counts.total < HIGH * middle)
+    outside = int(np.count_nonzero(series.mask == 0) - np.count_nonzero(good))
+    check_share(outside, int(np.count_nonzero(series.mask == 0)), most, "left out")
     total = counts.total[good]
     factors = np.ones(counts.total.shape, np.float32)
     factors[good] = total.mean() / total
@@ -180,8 +215,24 @@ def _made(taken: Taken, series: Series, precision: float) -> Flatfield:
         precision=float(1 / np.sqrt(middle)),
         spread=float(total.std() / total.mean()),
         spread_before=float(corrected.std() / corrected.mean()),
-        left_out=int(np.count_nonzero(series.mask == 0) - np.count_nonzero(good)),
+        left_out=outside,
+        unevenness=unevenness,
     )
+
+
+def _unevenness(corrected: np.ndarray, usable: np.ndarray, most: float) -> float:
+    """Return how far the light was from flat, no more than `most`."""
+    found = tiles(corrected, usable, usable)
+    middle = float(np.median(corrected[usable]))
+    farthest = max(found, key=lambda tile: abs(tile.level - middle))
+    share = abs(farthest.level / middle - 1)
+    if share > most:
+        raise UnevenLightError(
+            f"the light is not flat: {farthest} count {farthest.level:.4g}, the detector's middle "
+            f"{middle:.4g}, {share:.1%} apart; {most:.1%} may be (uneven=). A flat field of it "
+            "would have the light's shape in all images to come. Nothing was put"
+        )
+    return share
 
 
 def _too_few(counts: PixelCounts, middle: float, needed: float, precision: float) -> str:

@@ -28,19 +28,27 @@ from eiger_plans.counts import (
     NOISY,
     OVER,
     UNDER,
-    TooFewCountsError,
     bad_in_flat_light,
     check_dark,
+    check_share,
     counted,
 )
 from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
 from eiger_plans.steps import Plan, aside, tidied
+from eiger_plans.thresholds import first_threshold_alone
 from ophyd_eiger import EigerDetector, Series
 from ophyd_eiger.errors import StateError
 
 LOOKS = ("both", "dark", "flat")
 KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
+# What a fresh look takes away where it is not found again. Over-responding pixels are found in
+# either light, each of which finds others: one light alone cannot tell that a pixel is none.
+FORGOTTEN = {
+    "dark": NOISY,
+    "flat": DEAD | UNDER,
+    "both": DEAD | UNDER | OVER | NOISY,
+}
 KEPT = ("pixel_mask_applied", *TIMES)
 
 
@@ -58,6 +66,8 @@ class PixelMask:
         The bits of all pixels that do not count as they should, masked before or not.
     added : numpy.ndarray of uint32, shape (y, x)
         The bits of those that were not masked before.
+    removed : numpy.ndarray of uint32, shape (y, x)
+        The bits of before of those that are no longer masked.
     old : Path or None
         The .npy file that has the mask of before; None if nothing was put.
     picture : Path or None
@@ -68,6 +78,7 @@ class PixelMask:
     mask: np.ndarray
     found: np.ndarray
     added: np.ndarray
+    removed: np.ndarray
     old: Path | None = None
     picture: Path | None = None
 
@@ -79,6 +90,7 @@ class PixelMask:
         lines = [
             *(f"run {uid}" for uid in self.uids),
             f"  {np.count_nonzero(self.added)} bad pixels that were not masked: {counts}",
+            f"  {np.count_nonzero(self.removed)} masked pixels count as they should, and are freed",
             f"  {np.count_nonzero(self.mask)} pixels are masked now, gaps included",
         ]
         if self.old is None:
@@ -100,7 +112,8 @@ def update_pixel_mask(
     least_rate: float = 1.0,
     low: float = 0.7,
     high: float = 1.3,
-    most: float = 0.01,
+    most: float = 0.001,
+    area: int = 8,
     upload: bool = True,
     fresh: bool = False,
     picture: bool = True,
@@ -132,11 +145,16 @@ def update_pixel_mask(
     low, high : float
         Under flat light those below and above these shares of their neighbourhood's median are.
     most : float
-        Share of the pixels; if more are found, something else is wrong, and nothing is put.
+        Share of the pixels; if more are found, or more masked ones are found to be good, something
+        else is wrong, and nothing is put.
+    area : int
+        So many pixels side by side may be found under flat light; more are a shadow.
     upload : bool
         Whether the mask is put into the detector; what was put is read back and compared.
     fresh : bool
-        Whether only gaps are taken over from the mask of before; else all of it is.
+        Whether pixels of the mask of before that are not found again are masked no more; else all
+        of it stays. One light alone forgets what no other finds: the dark noisy pixels, flat light
+        dead and under-responding ones. Gaps and bits of other meaning stay.
     picture : bool
         Whether a picture is drawn, beside the file of the old mask.
     folder : str, optional
@@ -164,11 +182,16 @@ def update_pixel_mask(
         If an argument makes no sense, before the first message.
     TooFewCountsError
         If the counts cannot tell, or too many pixels are found; nothing is put then.
+    UnevenLightError
+        If something casts a shadow, or a chip is dead as a whole, with its place; nothing is put
+        then. What is dead is masked by hand, and is in the way no more.
+    StateError
+        If another threshold than the first counts.
     """
     _check(look, shutter, low, high)
     above_0(dark_exposure=dark_exposure, flat_exposure=flat_exposure, least_rate=least_rate)
     above_0(most=most)
-    whole(images=images)
+    whole(images=images, area=area)
     if look != "flat":
         check_dark(images, dark_exposure, least_rate)
     place = folder_of(eiger, folder)
@@ -199,20 +222,17 @@ def update_pixel_mask(
             taken = yield from one_series(eiger, {**_md, "light": "flat"})
         return in_the_dark, taken
 
+    yield from first_threshold_alone(eiger)
     shut = tidied(measured(), lambda: moved(shutter, closed))
     in_the_dark, taken = yield from kept(eiger, KEPT, shut)
     if in_the_dark is None and taken is None:
         return None
     _check_complete(eiger, look, in_the_dark, taken)
-    found, counts = yield from _found(in_the_dark, taken, low, high)
+    found, counts = yield from _found(in_the_dark, taken, (low, high, most, area))
     before = yield from aside(eiger.detector.pixel_mask.get)
-    made = _made(in_the_dark, taken, before, found, fresh=fresh)
-    share = np.count_nonzero(made.added) / made.added.size
-    if share > most:
-        raise TooFewCountsError(
-            f"{eiger.name}: {share:.1%} of the pixels would be masked, more than {most:.1%}: is "
-            "the light flat, and the dark dark? Nothing was put"
-        )
+    made = _made(in_the_dark, taken, before, found, FORGOTTEN[look] if fresh else 0)
+    check_share(int(np.count_nonzero(made.added)), made.added.size, most)
+    check_share(int(np.count_nonzero(made.removed)), made.removed.size, most, "unmasked")
     if upload:
         old = yield from put_array(eiger, "pixel_mask", made.mask, place)
         made = replace(made, old=old)
@@ -248,7 +268,9 @@ def _check_complete(
         )
 
 
-def _found(in_the_dark: Dark | None, taken: Taken | None, low: float, high: float) -> Plan:
+def _found(
+    in_the_dark: Dark | None, taken: Taken | None, bounds: tuple[float, float, float, int]
+) -> Plan:
     """Return the bits of bad pixels, and what was counted: under flat light, else in the dark."""
     if taken is None:
         return in_the_dark.loud, in_the_dark.counts.total  # pyright: ignore[reportOptionalMemberAccess]
@@ -258,7 +280,7 @@ def _found(in_the_dark: Dark | None, taken: Taken | None, low: float, high: floa
         pixels = series.mask & GAP == 0
         loud = np.zeros(pixels.shape, np.uint32) if in_the_dark is None else in_the_dark.loud
         good = (series.mask == 0) & (loud == 0)
-        return loud | bad_in_flat_light(counts, good, pixels, low, high), counts.total
+        return loud | bad_in_flat_light(counts, good, pixels, *bounds), counts.total
 
     return (yield from read_series(taken.master, look))
 
@@ -268,14 +290,14 @@ def _made(
     taken: Taken | None,
     before: np.ndarray,
     found: np.ndarray,
-    *,
-    fresh: bool,
+    forgotten: int,
 ) -> PixelMask:
     runs = [one.uid for one in (in_the_dark, taken) if one is not None]
-    taken_over = before & GAP if fresh else before
+    mask = (before & ~np.uint32(forgotten) | found).astype(np.uint32)
     return PixelMask(
         uids=tuple(runs),
-        mask=(taken_over | found).astype(np.uint32),
+        mask=mask,
         found=found,
         added=np.where(before == 0, found, 0).astype(np.uint32),
+        removed=np.where(mask == 0, before, 0).astype(np.uint32),
     )

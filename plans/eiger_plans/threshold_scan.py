@@ -10,9 +10,10 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import numpy as np
 
-from eiger_plans.calibrating import TIMES, above_0, kept, set_up, stepped, whole
+from eiger_plans.calibrating import TIMES, above_0, folder_of, kept, set_up, stepped, whole
 from eiger_plans.s_curve import LEAST_POINTS, SCurve, fit_s_curve
 from eiger_plans.steps import aside
+from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
 from ophyd_eiger import EigerDetector, open_series
 
 # What is put back: an energy, which is not changed, is not put again either.
@@ -53,12 +54,15 @@ def threshold_scan(
     exposure: float = 1.0,
     images: int = 1,
     *,
+    folder: str | None = None,
     md: dict[str, Any] | None = None,
 ) -> Generator[Any, Any, ThresholdScan | None]:
     """Scan the threshold under steady light, and fit the S-curve for the photons' energy.
 
     `photon_energy` stays as it is; threshold, times and numbers of images are put back. At each
-    threshold the detector calculates its flat field anew, which takes it seconds.
+    threshold the detector calculates its flat field anew, which takes it seconds; one that was put
+    (`flatfield`) is kept in a file, put back at the end, and said to be. That of an EIGER2's second
+    threshold is not.
 
     Parameters
     ----------
@@ -70,6 +74,8 @@ def threshold_scan(
         Of each image, in s.
     images : int
         How many at each threshold.
+    folder : str, optional
+        Where the flat field is kept; the detector's directory if not given.
     md : dict, optional
         Metadata of the run.
 
@@ -87,6 +93,8 @@ def threshold_scan(
     ------
     ValueError
         If an argument makes no sense, before the first message.
+    StateError
+        If another threshold than the first counts.
     TooFewCountsError
         If the counts hold no S-curve.
     ModuleNotFoundError
@@ -97,6 +105,7 @@ def threshold_scan(
     above_0(exposure=exposure)
     whole(images=images)
     points = _checked(eiger, thresholds)
+    place = folder_of(eiger, folder)
     signal: Any = eiger.detector.threshold_energy
     _md = {
         "plan_name": "threshold_scan",
@@ -117,7 +126,8 @@ def threshold_scan(
         curve = fit_s_curve(np.array(points), np.array(counts))
         return ThresholdScan(uid, curve, float(energy))
 
-    found = yield from kept(eiger, KEPT, scanned())
+    yield from first_threshold_alone(eiger)
+    found = yield from flatfield_kept(eiger, place, kept(eiger, KEPT, scanned()))
     if found is not None:
         print(found)
     return found

@@ -23,6 +23,7 @@ from PIL import Image
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, open_series
+from ophyd_eiger.errors import StateError
 from sim_dcu.beam import Beam
 
 GENERATIONS_BY_TURNS = True
@@ -286,25 +287,64 @@ def test_the_mask_is_what_was_planted(dcu, model, eiger, engine, shutter, tmp_pa
     assert f"{np.count_nonzero(result.added)} bad pixels that were not" in capsys.readouterr().out
 
 
-def test_a_fresh_mask_forgets_all_but_the_gaps(dcu, model, eiger, engine, shutter):
+# Good pixels that somebody masked, with their bits: the last is in no reference.
+MASKED_BY_HAND = {(100, 200): 2, (100, 210): 4, (100, 220): 8, (100, 230): 16, (100, 240): 32}
+
+
+def masked_by_hand(dcu, model, eiger):
+    """Mask these and a pixel that is said to be a gap; return the mask."""
     mask = array(dcu, model, "pixel_mask").copy()
-    # A good pixel that somebody masked, and a kind that is in no reference.
-    mask[100, 200] = 4
+    for place, bit in MASKED_BY_HAND.items():
+        assert mask[place] == 0
+        mask[place] = bit
     mask[0, 0] = 1
     eiger.detector.pixel_mask.set(mask).wait()
+    return mask
+
+
+# What a light forgets, because no other finds it.
+LIGHTS = [("dark", (16,)), ("flat", (2, 4)), ("both", (2, 4, 8, 16))]
+
+
+@pytest.mark.parametrize(("look", "forgotten"), LIGHTS)
+def test_a_fresh_mask_forgets_what_only_its_light_finds(
+    dcu, model, eiger, engine, shutter, capsys, look, forgotten
+):
+    mask = masked_by_hand(dcu, model, eiger)
+    kwargs = {"look": look, "picture": False, "shutter": shutter}
+    # One light leaves what only the other finds, of the factory's pixels too.
+    result = engine(update_pixel_mask(eiger, fresh=True, **kwargs)).plan_result
+    put = array(dcu, model, "pixel_mask")
+    planted = dcu.planted(1).pixel_mask.copy()
+    planted[0, 0] |= 1
+    for place, bit in MASKED_BY_HAND.items():
+        assert planted[place] == 0
+        assert put[place] == (0 if bit in forgotten else bit)
+        assert result.removed[place] == (bit if bit in forgotten else 0)
+        planted[place] = put[place]
+    assert np.count_nonzero(result.removed) == len(forgotten)
+    assert ((put != 0) >= (mask != 0))[result.removed == 0].all()
+    assert put[0, 0] == 1
+    assert np.array_equal(np.load(result.old), mask)
+    assert f"{len(forgotten)} masked pixels count as they should" in capsys.readouterr().out
+    if look == "both":
+        assert np.array_equal(put != 0, planted != 0)
+
+
+def test_a_mask_keeps_all_of_the_old_one_and_forgets_no_more_than_it_may(
+    dcu, model, eiger, engine, shutter
+):
+    mask = masked_by_hand(dcu, model, eiger)
     kwargs = {"look": "dark", "picture": False, "shutter": shutter}
     old = engine(update_pixel_mask(eiger, upload=False, **kwargs)).plan_result
     assert old.old is None
+    assert all(old.mask[place] == bit for place, bit in MASKED_BY_HAND.items())
+    assert np.count_nonzero(old.removed) == 0
+    mask[200:225, 200:225] = 16
+    eiger.detector.pixel_mask.set(mask).wait()
+    with pytest.raises(TooFewCountsError, match=r"626 pixels \(0\.1%\) would be unmasked, more"):
+        engine(update_pixel_mask(eiger, fresh=True, **kwargs))
     assert np.array_equal(array(dcu, model, "pixel_mask"), mask)
-    assert old.mask[100, 200] == 4
-    fresh = engine(update_pixel_mask(eiger, fresh=True, **kwargs)).plan_result
-    planted = dcu.planted(1).pixel_mask
-    put = array(dcu, model, "pixel_mask").copy()
-    assert put[0, 0] == 1
-    put[0, 0] = 0
-    # In the dark those that are dead are not seen.
-    assert np.array_equal(put, np.where(planted > 4, planted, 0))
-    assert np.array_equal(np.load(fresh.old), mask)
 
 
 def test_light_that_is_not_flat_masks_nothing(dcu, model, eiger, engine, tmp_path):
@@ -342,6 +382,42 @@ def test_the_mask_of_larger_detectors_with_gaps(size, engine, tmp_path):
         planted = server.planted(1).pixel_mask
         assert np.array_equal(result.mask != 0, planted != 0)
         assert np.array_equal(array(server, size, "pixel_mask"), result.mask)
+
+
+# ---- thresholds, and a flat field of one's own ----
+
+
+@pytest.mark.parametrize("model", ["eiger2-500k"])
+@pytest.mark.parametrize(("mode", "value"), [("1", "disabled"), ("2", "enabled")])
+def test_another_threshold_than_the_first_is_refused(dcu, model, eiger, engine, mode, value):
+    eiger.detector.threshold_2_mode.set("enabled").wait()
+    getattr(eiger.detector, f"threshold_{mode}_mode").set(value).wait()
+    before = settings(dcu, model)
+    for name in ("energy_scan", "flatfield", "threshold_scan", "update_pixel_mask"):
+        with pytest.raises(StateError, match="are those of threshold 1: enable it, disable the"):
+            engine(PLANS[name](eiger))
+    assert settings(dcu, model) == before
+
+
+def test_a_flat_field_of_ones_own_outlives_scans(dcu, model, eiger, engine, tmp_path, capsys):
+    def kept():
+        return sorted((tmp_path / "data").glob("*.npy"))
+
+    engine(energy_scan(eiger, [7000, 9000]))
+    assert kept() == []
+    own = array(dcu, model, "flatfield") * np.float32(1.25)
+    eiger.detector.flatfield.set(own).wait()
+    engine(energy_scan(eiger, [7000, 9000]))
+    assert np.array_equal(array(dcu, model, "flatfield"), own)
+    (file,) = kept()
+    assert np.array_equal(np.load(file), own)
+    assert str(file) in capsys.readouterr().out
+    # A scan that fails loses it no more than another.
+    dcu.set_beam(Beam("flat", 0.0))
+    with pytest.raises(TooFewCountsError, match="is there beam"):
+        engine(PLANS["threshold_scan"](eiger))
+    assert np.array_equal(array(dcu, model, "flatfield"), own)
+    assert len(kept()) == 2
 
 
 # ---- all of them ----

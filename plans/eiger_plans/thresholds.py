@@ -1,0 +1,91 @@
+"""What setting energies and thresholds does to calibrations: which one counts, what gets lost."""
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import bluesky.plan_stubs as bps
+import numpy as np
+
+from eiger_plans.calibrating import new_file
+from eiger_plans.steps import Plan, aside, tidied
+from ophyd_eiger import EigerDetector
+from ophyd_eiger.errors import NotServedError, StateError
+
+logger = logging.getLogger(__name__)
+
+# What may count beside or instead of threshold 1, of an EIGER2.
+OTHERS = ("threshold_2_mode", "threshold_difference_mode")
+
+
+def first_threshold_alone(eiger: EigerDetector) -> Plan:
+    """Let images be those of threshold 1, whose flat field, mask and energy the plans work on.
+
+    An EIGER has one threshold, and no such modes.
+
+    Raises
+    ------
+    StateError
+        If an EIGER2 counts on another, or on several.
+    """
+
+    def look() -> None:
+        detector: Any = eiger.detector
+        found = {}
+        for name in ("threshold_1_mode", *OTHERS):
+            try:
+                found[name] = getattr(detector, name).get()
+            except NotServedError:
+                continue
+        others = [name for name in OTHERS if found.get(name) == "enabled"]
+        if others or found.get("threshold_1_mode", "enabled") != "enabled":
+            modes = ", ".join(f"{name} is {mode}" for name, mode in found.items())
+            raise StateError(
+                f"{eiger.name}: {modes}. Flat field, pixel mask and threshold_energy are those of "
+                "threshold 1: enable it, disable the others, and begin again. Nothing was changed"
+            )
+
+    yield from aside(look)
+
+
+def flatfield_kept(eiger: EigerDetector, folder: Path, plan: Plan) -> Plan:
+    """Do a plan that sets energies or thresholds, and put a flat field of one's own back.
+
+    The detector calculates its flat field anew when they are set, and forgets one that was put.
+    Until it is known to be there again it is in a file, which is removed where nothing was lost.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector.
+    folder : Path
+        Where the flat field is kept, as .npy.
+    plan : generator
+        Puts energy and threshold back itself.
+    """
+    signal: Any = eiger.detector.flatfield
+
+    def keep() -> tuple[Path, np.ndarray]:
+        before = signal.get()
+        with new_file(folder, f"{eiger.name}_flatfield", ".npy") as file:
+            np.save(file, before, allow_pickle=False)
+            return Path(file.name), before
+
+    kept = yield from aside(keep)
+    if kept is None:
+        return (yield from plan)
+    path, before = kept
+
+    def put_back() -> Plan:
+        try:
+            now = yield from aside(signal.get)
+            if np.array_equal(now, before):
+                path.unlink()
+                return
+            yield from bps.mv(signal, before)
+        except Exception:
+            logger.warning("%s: the flat field of before is in %s: put it back", eiger.name, path)
+            raise
+        print(f"{eiger.name}: the flat field of before was put back; it is in {path}, too")
+
+    return (yield from tidied(plan, put_back))
