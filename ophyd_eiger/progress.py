@@ -12,6 +12,8 @@ from dataclasses import dataclass
 
 # What an estimate may reach at most before something is known for sure.
 _NEVER_DONE = 0.99
+# Of fewer images an estimate tells tenths.
+FEW = 10
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,9 @@ class ImageCount:
         estimate = 0.0
         if self._began is not None and self.seconds > 0:
             passed = (self._clock() - self._began) / self.seconds
-            estimate = float(int(min(passed, _NEVER_DONE) * self.images))
+            # A bar of few images moves within each.
+            steps = self.images if self.images >= FEW else 10 * self.images
+            estimate = int(min(passed, _NEVER_DONE) * steps) * self.images / steps
         if self.counted >= estimate and self.counted:
             return Progress(self.counted, self.images, "images", self.evidence)
         return Progress(estimate, self.images, "images", "time")

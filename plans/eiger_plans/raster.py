@@ -53,10 +53,10 @@ def raster(
     or, with `source`, from outside.
 
     Each event is a line, with its images in the order in which they were taken. The stream
-    `positions` has an event for each: where `fast` was at the start of each image, as it should be
-    and as it told, and where `slow` stood. The files have angles only, if `axis` and `goniometer`
-    name them, because the DCU knows no other positions; it has its own back afterwards, and the
-    motor its speed. Exposure and frame time stay set. A plan that is aborted keeps the lines that
+    `positions` has an event for each image: where `fast` was at its start, as it should be and as
+    it told, and where `slow` stood. The files have angles only, if `axis` and `goniometer` name
+    them, because the DCU knows no other positions; it has its own back afterwards, and the motor
+    its speed. Exposure and frame time stay set. A plan that is aborted keeps the lines that
     were finished.
 
     Parameters
@@ -143,7 +143,7 @@ def raster(
     first = yield from at_its_speed(fast, first)
     _check(first, fast, snake)
     units = {stands.name: str(getattr(stands, "egu", ""))}
-    track = Track(fast, by_line=True, watches=source is None, others=units)
+    track = Track(fast, images_an_event=images, watches=source is None, others=units)
     grid = _Grid(Setup(eiger, fast, track, source), slow, places, first, snake, angles)
     _md = {
         "plan_name": "raster",

@@ -107,7 +107,7 @@ def rotation(
     sweep = Sweep(start, step, images, every, sweep.ramp)
     sweep.check(motor)
     sweep = yield from at_its_speed(motor, sweep)
-    setup = Setup(eiger, motor, Track(motor, by_line=False, watches=source is None), source)
+    setup = Setup(eiger, motor, Track(motor, images_an_event=1, watches=source is None), source)
     train = None if source is None else PulseTrain(device.name, start, step, images)
     info = TriggerInfo(images, trigger="ints" if source is None else "exts")
     _md = {

@@ -33,8 +33,8 @@ class Track:
     ----------
     motor : ophyd positioner
         The motor.
-    by_line : bool
-        Whether an event has the positions of a whole line, and not of one image.
+    images_an_event : int
+        How many images an event of the detector has: all of a raster's line, or one.
     watches : bool
         Whether it tells when to expose, and so knows when each image was; without, something else
         triggers the detector.
@@ -44,7 +44,7 @@ class Track:
     Attributes
     ----------
     points : int or None
-        How many of a line's images, or lines, are recorded; None for all.
+        How many of the detector's events are recorded; None for all.
     """
 
     parent = None
@@ -52,12 +52,17 @@ class Track:
     hints: ClassVar[dict[str, Any]] = {"fields": []}
 
     def __init__(
-        self, motor: Any, *, by_line: bool, watches: bool, others: Mapping[str, str] | None = None
+        self,
+        motor: Any,
+        *,
+        images_an_event: int,
+        watches: bool,
+        others: Mapping[str, str] | None = None,
     ) -> None:
         self.name = "positions"
         self.points: int | None = None
         self._motor = motor
-        self._by_line = by_line
+        self._images_an_event = images_an_event
         self._watches = watches
         self._others = dict(others or {})
         self._sweep: Sweep | None = None
@@ -123,12 +128,10 @@ class Track:
 
     def describe_collect(self) -> dict[str, Any]:
         """Return the data keys: where the motor is to be, and was, at the start of each image."""
-        shape = [self._required().images] if self._by_line else []
-        dtype = "array" if self._by_line else "number"
         units = str(getattr(self._motor, "egu", ""))
         keys = {}
         for name, source in self._columns():
-            keys[name] = {"source": source, "dtype": dtype, "shape": shape, "units": units}
+            keys[name] = {"source": source, "dtype": "number", "shape": [], "units": units}
         for name, unit in self._others.items():
             key = {"source": f"PY:{name}", "dtype": "number", "shape": [], "units": unit}
             keys[name] = key
@@ -137,7 +140,7 @@ class Track:
         return keys
 
     def collect_pages(self) -> Iterator[dict[str, Any]]:
-        """Give the positions of the sweep: an event for each image, or one for the line."""
+        """Give the positions of the sweep: an event for each image."""
         sweep = self._required()
         asked, found = sweep.positions, self.readbacks()
         times = self._times(sweep)
@@ -145,16 +148,17 @@ class Track:
         columns: dict[str, Any] = {self._motor.name: asked}
         if self._watches:
             columns[f"{self._motor.name}_readback"] = found
-        events = 1 if self._by_line else sweep.images
-        events = events if self.points is None else min(self.points, events)
+        events = sweep.images
+        if self.points is not None:
+            events = min(self.points * self._images_an_event, events)
         if events == 0:
             return
         data: dict[str, list] = {}
         for name, values in columns.items():
-            data[name] = [values.tolist()] if self._by_line else values[:events].tolist()
+            data[name] = values[:events].tolist()
         for name in self._others:
             data[name] = [float(self._at[name])] * events
-        stamps = [float(times[0])] if self._by_line else times[:events].tolist()
+        stamps = times[:events].tolist()
         yield {"time": stamps, "data": data, "timestamps": dict.fromkeys(data, stamps)}
 
     # ---- what it knows ----

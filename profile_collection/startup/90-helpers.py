@@ -2,7 +2,7 @@
 
 import matplotlib.pyplot as plt
 
-from ophyd_eiger import open_run
+from ophyd_eiger import EigerError, open_run
 from ophyd_eiger.prompt import FileList, LiveView, said_of_image
 
 
@@ -13,8 +13,12 @@ def where(run=-1):
 
 def show_last(image=0, run=-1, **look):
     """Show an image of a run's last point; look as of Series.show: log=True, top=20, ..."""
-    taken = open_run(cat[run])
-    found = taken[-1].found
+    try:
+        taken = open_run(cat[run])
+        found = taken[-1].found
+    except (EigerError, LookupError) as error:
+        print(f"no image to show: {error}")
+        return
     print(said_of_image(taken, image=image))
     picture = found.series.show(found.numbers[image], **look)
     if drawn := screen.show(picture.figure, "last_image"):
@@ -34,7 +38,13 @@ def live(on=True):
     global live_view
     if live_view is not None:
         live_view.close()
-    live_view = LiveView(eiger, screen) if on else None
+        live_view = None
+    if not on:
+        return
+    try:
+        live_view = LiveView(eiger, screen)
+    except EigerError as error:
+        print(f"nothing is live: {error}")
 
 
 live_view = None

@@ -134,6 +134,13 @@ def test_an_estimate_never_says_that_all_is_done():
     count.count(10, "trigger reply")
     assert (count().current, count().evidence, count().remaining) == (10, "trigger reply", 0)
 
+    one = ImageCount(1, 30.0, clock=lambda: now[0])
+    one.begin()
+    now[0] += 12.5
+    assert str(one()) == "0.4 of 1 images, an estimate from time"
+    now[0] += 100.0
+    assert one().current == 0.9
+
     countdown = Countdown(17.0, clock=lambda: now[0])
     now[0] = 1000.0
     assert countdown().current < 17.0

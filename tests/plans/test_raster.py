@@ -68,8 +68,8 @@ def test_images_where_they_are_said_to_be(RE, documents, columns, at_work, x, y,
     back = 10.0 + STEP * np.arange(IMAGES, 0, -1)
     lines = np.array([back if snake and line % 2 else forth for line in range(LINES)])
     positions = columns("positions")
-    assert np.allclose(positions["x"], lines)
-    assert np.allclose(positions["y"], [1.0, 1.25])
+    assert np.allclose(positions["x"], lines.ravel())
+    assert np.allclose(positions["y"], np.repeat([1.0, 1.25], IMAGES))
     taken = [1] if one_series else [2, 3]
     places = np.concatenate([witness.positions(number, EXPOSURE)[0] for number in taken])
     directions = np.sign(lines[:, 1:2] - lines[:, :1])
@@ -79,7 +79,7 @@ def test_images_where_they_are_said_to_be(RE, documents, columns, at_work, x, y,
     if source is not None:
         assert [was_taken for _, was_taken in source.given] == [True] * LINES
     else:
-        assert np.abs(positions["x_readback"] - lines).max() < STEP / 2
+        assert np.abs(positions["x_readback"] - lines.ravel()).max() < STEP / 2
     masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
     found = [open_series(path) for path in sorted(masters)]
     if axis := how.get("axis"):
@@ -104,7 +104,8 @@ def test_images_where_they_are_said_to_be(RE, documents, columns, at_work, x, y,
     assert (start["plan_name"], start["motors"]) == ("raster", ["y", "x"])
     assert (start["shape"], start["snaking"]) == ((LINES, IMAGES), (False, snake))
     assert start["extents"] == ([1.0, 1.25], [10.0, 11.5])
-    assert stop["num_events"]["primary"] == stop["num_events"]["positions"] == LINES
+    assert stop["num_events"]["primary"] == LINES
+    assert stop["num_events"]["positions"] == LINES * IMAGES
     assert f"run {uid}" in capsys.readouterr().out
 
 
@@ -125,7 +126,8 @@ def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
         thread.join()
     stop = documents[-1][1]
     assert stop["exit_status"] == "abort"
-    assert stop["num_events"]["primary"] == stop["num_events"]["positions"] == 1
+    assert stop["num_events"]["primary"] == 1
+    assert stop["num_events"]["positions"] == IMAGES
     number = 1 if one_series else 2
     assert np.array_equal(
         open_series(eiger.views[0])[:], [dcu.image(number, n + 1) for n in range(IMAGES)]
@@ -141,7 +143,7 @@ def test_lines_too_short_for_the_detectors_state_to_show_them(RE, documents, dcu
     source = Pulses(dcu, x)
     grid = (y, 1.0, 0.25, LINES, x, 10.0, STEP, IMAGES)
     RE(raster(eiger, *grid, 0.01, period=0.02, one_series=True, source=source))
-    assert documents[-1][1]["num_events"] == {"primary": LINES, "positions": LINES}
+    assert documents[-1][1]["num_events"] == {"primary": LINES, "positions": LINES * IMAGES}
     (view,) = eiger.views
     expected = [dcu.image(1, number + 1) for number in range(LINES * IMAGES)]
     assert np.array_equal(open_series(view)[:], expected)
