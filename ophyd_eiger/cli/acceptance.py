@@ -67,7 +67,7 @@ def command(call: Call, reports: tuple[str, ...], directory: str | None, **asked
     It takes short series and puts the configuration back; it needs the detector for itself,
     initialized and idle, for some minutes. Files stay on the DCU.
     """
-    from eiger_plans.acceptance.plan import Conditions
+    from eiger_plans.acceptance.conditions import Conditions
     from eiger_plans.acceptance.reports import check_path, text, write
 
     try:

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import math
 from collections.abc import Callable, Generator, Iterator
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -14,6 +13,7 @@ from ophyd import Signal
 
 from eiger_plans.acceptance.arms import ARMS, arms
 from eiger_plans.acceptance.asking import Asking
+from eiger_plans.acceptance.conditions import Conditions
 from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
@@ -44,54 +44,6 @@ ONE_IMAGE = ("inte", "exte")
 MOST_FAILED = 2
 
 Plan = Generator[Any, Any, Any]
-
-
-@dataclass(frozen=True)
-class Conditions:
-    """What an acceptance test asks of a detector; parameters as of `acceptance_test`.
-
-    Raises
-    ------
-    ValueError
-        If a number makes no sense.
-    """
-
-    frame_rate: float = 10.0
-    seconds: float = 3.0
-    download_rate: float = 10.0
-    temperature: tuple[float, float] = (10.0, 40.0)
-    humidity: tuple[float, float] = (0.0, 35.0)
-    time_scale: float = 1.0
-
-    def __post_init__(self) -> None:
-        for name in ("frame_rate", "seconds", "download_rate"):
-            value = getattr(self, name)
-            if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} is {value!r}; it is above 0")
-        if not (math.isfinite(self.time_scale) and self.time_scale >= 0):
-            raise ValueError(f"time_scale is {self.time_scale!r}; it is at least 0")
-        for name in ("temperature", "humidity"):
-            low, high = getattr(self, name)
-            if not low < high:
-                raise ValueError(f"{name} is ({low}, {high}); the lower limit comes first")
-
-    def in_words(self) -> dict[str, str]:
-        """Return them with their units, for the report."""
-        units = {
-            "frame_rate": "Hz",
-            "seconds": "s",
-            "download_rate": "MB/s",
-            "temperature": "degree Celsius",
-            "humidity": "%",
-        }
-        return {
-            name: f"{_in_figures(value)} {units.get(name, '')}".rstrip()
-            for name, value in asdict(self).items()
-        }
-
-
-def _in_figures(value: Any) -> str:
-    return " to ".join(f"{one:g}" for one in (value if isinstance(value, tuple) else (value,)))
 
 
 def acceptance_test(
