@@ -99,15 +99,16 @@ def fit_s_curve(thresholds: np.ndarray, counts: np.ndarray) -> SCurve:
     _check(x, y)
     low, high = float(y.min()), float(y.max())
     middle = x[np.argmin(np.abs(y - (low + high) / 2))]
-    start = (middle, 0.05 * middle, 0.2, high - low, low)
-    bounds = (
-        (x[0], 1.0, 0.0, 0.0, 0.0),
-        (x[-1], x[-1] - x[0], 1.0, 10 * high, high),
-    )
+    lowest = np.array((x[0], min(1.0, 0.1 * (x[-1] - x[0])), 0.0, 0.0, 0.0))
+    highest = np.array((x[-1], x[-1] - x[0], 1.0, 10 * high, high))
+    # Of thresholds that are close together the usual noise is wider than all of them.
+    start = np.clip((middle, 0.05 * middle, 0.2, high - low, low), lowest, highest)
     errors = np.sqrt(np.maximum(y, 1.0))
     try:
-        found, covariance = curve_fit(s_curve, x, y, p0=start, sigma=errors, bounds=bounds)
-    except RuntimeError as error:
+        found, covariance = curve_fit(
+            s_curve, x, y, p0=start, sigma=errors, bounds=(lowest, highest)
+        )
+    except (RuntimeError, ValueError) as error:
         raise TooFewCountsError(
             f"no S-curve fits the counts of {len(x)} thresholds from {x[0]:g} to {x[-1]:g} eV: "
             f"{error}"

@@ -1,10 +1,11 @@
 """The energy of the beam, as the detector's threshold sees it: an S-curve."""
 
+import functools
 import math
-from collections.abc import Generator
+from collections.abc import Callable, Generator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -32,11 +33,14 @@ class ThresholdScan:
         The fit, with thresholds and counts.
     photon_energy : float
         What the detector was set to, in eV.
+    full : int
+        Good pixels that were full at a threshold, and are left out at all of them.
     """
 
     uid: str
     curve: SCurve
     photon_energy: float
+    full: int
 
     def __str__(self) -> str:
         """Return it in words."""
@@ -44,7 +48,8 @@ class ThresholdScan:
         return (
             f"run {self.uid}\n  {self.curve}\n  {abs(off):.0f} eV "
             f"({abs(off) / self.photon_energy:.1%}) {'above' if off > 0 else 'below'} the "
-            f"detector's photon_energy of {self.photon_energy:.1f} eV"
+            f"detector's photon_energy of {self.photon_energy:.1f} eV\n"
+            f"  {self.full} pixels were full at a threshold, and are left out at all of them"
         )
 
 
@@ -122,9 +127,9 @@ def threshold_scan(
         masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
         if energy is None or len(masters) != len(points):
             return None
-        counts = yield from aside(lambda: [_counts(master) for master in masters])
-        curve = fit_s_curve(np.array(points), np.array(counts))
-        return ThresholdScan(uid, curve, float(energy))
+        opened = [functools.partial(open_series, master) for master in masters]
+        counts, full = yield from aside(same_pixels, opened)
+        return ThresholdScan(uid, fit_s_curve(np.array(points), counts), float(energy), full)
 
     yield from first_threshold_alone(eiger)
     found = yield from flatfield_kept(eiger, place, kept(eiger, KEPT, scanned()))
@@ -147,12 +152,33 @@ def _checked(eiger: EigerDetector, thresholds: list[float]) -> list[float]:
     return points
 
 
-def _counts(master: Path) -> float:
-    """Return the counts of all good pixels in all images; full ones are left out."""
-    with open_series(master) as series:
-        good = series.mask == 0
-        most = np.iinfo(series.dtype).max
-        total = 0.0
-        for image in series:
-            total += float(image[good & (image != most)].sum(dtype=np.float64))
-    return total
+def same_pixels(series: list[Callable[[], AbstractContextManager[Any]]]) -> tuple[np.ndarray, int]:
+    """Return the counts of each series, over the same pixels; each is read twice.
+
+    A pixel that is full at one threshold would be missing from that sum alone, and bend the curve.
+
+    Parameters
+    ----------
+    series : list of callable
+        Each opens a `Series`.
+
+    Returns
+    -------
+    counts : numpy.ndarray of float64, shape (series,)
+        Of the pixels that are masked in none of them, and full in no image.
+    full : int
+        How many pixels that are not masked are left out of all sums.
+    """
+    unmasked, full = np.bool_(True), np.bool_(False)
+    for opened in series:
+        with opened() as images:
+            unmasked = unmasked & (images.mask == 0)
+            most = np.iinfo(images.dtype).max
+            for image in images:
+                full = full | (image == most)
+    used = unmasked & ~full
+    counts = np.zeros(len(series))
+    for number, opened in enumerate(series):
+        with opened() as images:
+            counts[number] = sum(float(image[used].sum(dtype=np.float64)) for image in images)
+    return counts, int(np.count_nonzero(unmasked & full))
