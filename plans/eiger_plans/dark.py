@@ -25,6 +25,10 @@ from ophyd_eiger import EigerDetector, Series
 MOST_SHOWN = 10
 
 
+# If a larger share of the pixels counts in the dark, there is light.
+LIGHT = 0.01
+
+
 @dataclass(frozen=True)
 class Dark:
     """What a detector counts in the dark.
@@ -53,13 +57,16 @@ class Dark:
         lines = [
             f"run {self.uid}",
             f"  {self.counts.images} images of {self.counts.exposure:g} s: {self.rate:.3g} counts "
-            f"a second and pixel; {steady} pixels count steadily, {noisy} are noisy",
+            f"a second and pixel that is quiet; {steady} pixels count steadily, {noisy} noisily",
         ]
+        if steady + noisy > LIGHT * self.loud.size:
+            middle = np.median(self.counts.rate[self.loud != 0])
+            lines.append(f"  {middle:.3g} counts a second in the middle of these: is it dark?")
         rates = np.where(self.loud != 0, self.counts.rate, 0)
         loudest = np.argsort(rates, axis=None)[::-1][: min(MOST_SHOWN, int(steady + noisy))]
         for y, x in zip(*np.unravel_index(loudest, rates.shape), strict=True):
             kind = "noisy" if self.loud[y, x] & NOISY else "steady"
-            lines.append(f"  pixel ({y}, {x}): {rates[y, x]:.3g} counts a second, {kind}")
+            lines.append(f"  pixel x = {x}, y = {y}: {rates[y, x]:.3g} counts a second, {kind}")
         return "\n".join(lines)
 
 

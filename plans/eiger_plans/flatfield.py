@@ -34,7 +34,7 @@ from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
 
 # Beyond these shares of the middle a pixel is bad rather than of another response: it keeps 1.
-LOW, HIGH = 0.5, 1.5
+LOW, HIGH = 0.7, 1.3
 KEPT = ("flatfield_correction_applied", *TIMES)
 
 

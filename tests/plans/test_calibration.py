@@ -16,7 +16,8 @@ from acceptance_runs import VERSIONS, detector, settings
 from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
 from eiger_plans import dark, energy_scan, flatfield, threshold_scan, update_pixel_mask
-from eiger_plans.counts import TooFewCountsError
+from eiger_plans.counts import PixelCounts, TooFewCountsError
+from eiger_plans.dark import Dark
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from PIL import Image
@@ -104,7 +105,16 @@ def test_dark_finds_the_pixels_that_count_without_light(
     printed = capsys.readouterr().out
     assert f"run {result.uid}" in printed
     y, x = np.argwhere(expected == 8)[0]
-    assert f"pixel ({y}, {x})" in printed
+    assert f"pixel x = {x}, y = {y}:" in printed
+
+
+def test_a_dark_that_is_not_is_doubted():
+    shape = (8, 8)
+    total = np.full(shape, 300.0)
+    struck, full = np.full(shape, 3), np.zeros(shape, bool)
+    counts = PixelCounts(3, 10.0, total, total**2, struck, full)
+    told = str(Dark("uid", counts, np.nan, np.full((8, 8), 8, np.uint32)))
+    assert "10 counts a second in the middle of these: is it dark?" in told
 
 
 def test_a_dark_that_can_tell_nothing_is_refused(tmp_path):
