@@ -33,6 +33,8 @@ class Setup:
         The motor's speed before and after.
     flies : bool
         Whether a fly scan was begun whose points are in no document yet.
+    pulses : bool
+        Whether the source was let go, and not all its images were seen yet.
     """
 
     eiger: EigerDetector
@@ -41,6 +43,7 @@ class Setup:
     source: TriggerSource | None
     usual_speed: float = 0.0
     flies: bool = False
+    pulses: bool = False
     declared: set[str] = field(default_factory=set)
 
     @property
@@ -77,7 +80,7 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
             yield from bps.mv(motor.velocity, setup.usual_speed)
 
     def source_stops() -> Plan:
-        if setup.flies and isinstance(setup.source, Stoppable):
+        if setup.pulses and isinstance(setup.source, Stoppable):
             yield from aside(setup.source.stop, success=True)
 
     def land() -> Plan:
@@ -173,6 +176,7 @@ def sweep_past(
     if source is not None:
         yield from bps.prepare(source, train, wait=True)
         yield from begin()
+        setup.pulses = True
         yield from bps.kickoff(source, wait=True)
     yield from bps.abs_set(motor, sweep.end, group="motor")
     if source is None:
@@ -209,6 +213,7 @@ def see_through(setup: Setup, sweep: Sweep) -> Plan:
             "images are missing still; did triggers come while an image was exposed, or not reach "
             "the detector's input?"
         )
+    setup.pulses = False
 
 
 def fly_past(setup: Setup, sweep: Sweep, info: TriggerInfo, train: PulseTrain | None) -> Plan:

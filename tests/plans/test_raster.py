@@ -10,7 +10,7 @@ from eiger_plans import SimulatedMotor, raster
 from pulses import Pulses
 from witness import Witness
 
-from ophyd_eiger import open_series
+from ophyd_eiger import EigerError, open_series
 
 # In s, s and mm or degree; see test_rotation for why so slow.
 EXPOSURE, PERIOD, STEP = 0.6, 0.8, 0.5
@@ -137,6 +137,23 @@ def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
     assert eiger.detector.state.get() == "idle"
     assert [eiger.detector.nimages.get(), eiger.detector.ntrigger.get()] == [1, 1]
     assert eiger.owed == {}
+
+
+def test_a_source_that_does_not_end_is_stopped(RE, at_work, x, y, monkeypatch):
+    dcu, eiger = at_work
+    monkeypatch.setattr("eiger_plans.flying.SEEN_WITHIN", 0.5)
+    source = Pulses(dcu, x, ends=False)
+    plan = raster(
+        *(eiger, y, 1.0, 0.25, LINES, x, 10.0, STEP, 1, EXPOSURE),
+        period=PERIOD,
+        one_series=True,
+        source=source,
+    )
+    with pytest.raises(EigerError, match=r"pulses did not give its last trigger"):
+        RE(plan)
+    assert source.stopped
+    assert x.velocity.get() == 40
+    assert eiger.detector.state.get() == "idle"
 
 
 def test_lines_too_short_for_the_detectors_state_to_show_them(RE, documents, dcu, eiger, x, y):
