@@ -171,6 +171,10 @@ class EigerSignal(Signal):
         """Ask the DCU anew; done when it answered, so that `bp.count` records a fresh value."""
         return self.link.reader.submit(self.ask, EigerStatus(f"{self.name}: read"))
 
+    def ask_in_turn(self) -> EigerStatus:
+        """Ask the DCU anew when all is done that was queued for the detector before."""
+        return self.link.worker.submit(self.ask, EigerStatus(f"{self.name}: read in turn"))
+
     def _take(self, reply: Any) -> dict[str, Any]:
         request = f"GET {self.source}"
         if not isinstance(reply, dict) or "value" not in reply:

@@ -18,9 +18,8 @@ import numpy as np
 from bluesky.protocols import Movable
 from bluesky.utils import RunEngineControlException
 
-from eiger_plans.steps import FAILURES, Plan, aside, ask, put_back, set_times
-from ophyd_eiger import EigerDetector, Series, open_series
-from ophyd_eiger.errors import NotServedError, StateError
+from eiger_plans.steps import FAILURES, Plan, PlanError, aside, ask, put_back, set_times
+from ophyd_eiger import EigerDetector, EigerError, Series, open_series
 
 logger = logging.getLogger(__name__)
 
@@ -61,7 +60,7 @@ def kept(eiger: EigerDetector, names: Iterable[str], plan: Plan) -> Plan:
         applied = getattr(eiger.detector, name)
         try:
             is_on = yield from ask(applied)
-        except NotServedError:
+        except EigerError:
             continue
         if is_on is False:
             logger.warning("%s is off, and stays off: is it meant to be?", applied.name)
@@ -220,7 +219,7 @@ def put_array(
 
     Raises
     ------
-    StateError
+    PlanError
         If it cannot be put, or the detector has another array than was put; the old one is put
         then, and the message says what the detector has.
     """
@@ -245,7 +244,7 @@ def put_array(
         raise
     except FAILURES as error:
         has = yield from _old_again(signal, old, new)
-        raise StateError(
+        raise PlanError(
             f"{signal.name}: the new one could not be put: {error}. The detector has {has}. The "
             f"old one is in {path}, which its set(numpy.load(...)) puts"
         ) from error

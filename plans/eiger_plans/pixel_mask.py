@@ -35,10 +35,9 @@ from eiger_plans.counts import (
 )
 from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
-from eiger_plans.steps import Plan, aside, tidied
+from eiger_plans.steps import Plan, PlanError, aside, tidied
 from eiger_plans.thresholds import first_threshold_alone
 from ophyd_eiger import EigerDetector, Series
-from ophyd_eiger.errors import StateError
 
 LOOKS = ("both", "dark", "flat")
 KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
@@ -262,7 +261,7 @@ def _check_complete(
         if look in ("both", light) and seen is None
     ]
     if missing:
-        raise StateError(
+        raise PlanError(
             f"{eiger.name}: look={look!r} was asked for, but there is no {missing[0]} series: was "
             "the plan disturbed? Nothing was put; measure again"
         )

@@ -12,8 +12,6 @@ from bluesky import Msg
 from bluesky.utils import FailedStatus
 
 from ophyd_eiger import EigerDetector, EigerError
-from ophyd_eiger.errors import StateError
-from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
 
@@ -24,6 +22,10 @@ Plan = Generator[Msg, Any, Any]
 SAME_ENERGY_EV = 0.05
 # What is raised where a detector fails, and not where somebody ends the plan.
 FAILURES = (EigerError, FailedStatus, OSError)
+
+
+class PlanError(EigerError, RuntimeError):
+    """A plan did not do what it is for, or could not leave things as they were."""
 
 
 def aside(function: Any, *args: Any, **kwargs: Any) -> Plan:
@@ -195,7 +197,7 @@ def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
 
     Raises
     ------
-    StateError
+    PlanError
         If some cannot be put; it names them, and the value that each is to have.
     """
     failed: list[str] = []
@@ -208,7 +210,7 @@ def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
             failed.append(f"{signal.name} to {value!r}")
             cause = cause or error
     if failed:
-        raise StateError(
+        raise PlanError(
             f"not put back: {', '.join(failed)}; put it by hand before the next scan ({cause})"
         ) from cause
 
@@ -220,8 +222,7 @@ def _is_still(signal: Any, value: Any) -> Plan:
     """
 
     def asked() -> bool:
-        status = EigerStatus(f"{signal.name}: ask")
-        signal.link.worker.submit(signal.ask, status).wait()
+        signal.ask_in_turn().wait()
         return bool(signal.last == value)
 
     try:

@@ -15,11 +15,10 @@ from bluesky.simulators import summarize_plan
 from bluesky.utils import RunEngineInterrupted
 from eiger_plans import update_pixel_mask
 from eiger_plans.calibrating import kept, put_array
-from eiger_plans.steps import aside, in_thread, put_back, tidied
+from eiger_plans.steps import PlanError, aside, in_thread, put_back, tidied
 from ophyd import Signal
 
 from ophyd_eiger.arrays import encode
-from ophyd_eiger.errors import StateError
 from ophyd_eiger.worker import EigerStatus
 from sim_dcu.beam import Beam
 
@@ -149,7 +148,7 @@ def test_no_mask_is_put_if_a_look_is_missing(engine, dcu, eiger, monkeypatch):
     dcu.set_beam(Beam("flat", 1000.0))
     shutter: Any = Signal(name="shutter", value="close")
     before = eiger.detector.pixel_mask.get().copy()
-    with pytest.raises(StateError, match="look='both' was asked for, but there is no dark series"):
+    with pytest.raises(PlanError, match="look='both' was asked for, but there is no dark series"):
         engine(update_pixel_mask(eiger, shutter=shutter, images=3, picture=False))
     assert np.array_equal(eiger.detector.pixel_mask.get(), before)
 
@@ -192,7 +191,7 @@ def test_each_setting_is_put_back_whatever_becomes_of_the_others(engine, dcu, ei
         yield from bps.mv(detector.trigger_mode, "exts", detector.nimages, 3, detector.ntrigger, 4)
         dcu.faults.set("refuse:path=PUT */config/nimages")
 
-    with pytest.raises(StateError, match=f"not put back: eiger_detector_nimages to {before[1]};"):
+    with pytest.raises(PlanError, match=f"not put back: eiger_detector_nimages to {before[1]};"):
         engine(put_back(changes(), *signals))
     assert [signal.get() for signal in signals] == [before[0], 3, before[2]]
 
@@ -203,7 +202,7 @@ def test_a_failure_from_before_keeps_nothing_from_being_put_back(engine, eiger):
 
     def changes():
         yield from bps.mv(images, 7)
-        eiger.link.worker.fail(EigerStatus("a verb"), StateError("from before"))
+        eiger.link.worker.fail(EigerStatus("a verb"), PlanError("from before"))
 
     engine(put_back(changes(), images))
     assert images.get() == before
@@ -237,7 +236,7 @@ def test_an_array_that_is_not_taken_is_followed_by_the_old_one(
 
     monkeypatch.setattr(eiger.link.client, "put_bytes", spoiled)
     has = "the old one" if fails == "once" else "neither the old one nor the new one"
-    with pytest.raises(StateError, match=f"The detector has {has}") as caught:
+    with pytest.raises(PlanError, match=f"The detector has {has}") as caught:
         engine(put_array(eiger, "pixel_mask", second, tmp_path / "kept"))
     assert len(sent) == 2
     (path,) = (tmp_path / "kept").iterdir()

@@ -14,8 +14,8 @@ from urllib.parse import urlsplit
 
 from eiger_plans.acceptance.findings import Check, Section
 from eiger_plans.acceptance.resources import RESOURCES, Row, generation_of, judged, table
+from eiger_plans.steps import PlanError
 from ophyd_eiger import DcuClient, EigerDetector, EigerError
-from ophyd_eiger.errors import StateError
 
 # In s: another client of EIGERs, fastcs-eiger, takes a DCU for gone after this.
 LONGEST_REPLY_S = 3.0
@@ -69,9 +69,9 @@ class Asking:
         self._is_stopped.clear()
 
     def check_going_on(self) -> None:
-        """Raise `StateError` once the test is being ended."""
+        """Raise `PlanError` once the test is being ended."""
         if self._is_stopped.is_set():
-            raise StateError("the acceptance test is being ended, and asks no more")
+            raise PlanError("the acceptance test is being ended, and asks no more")
 
     def close(self) -> None:
         """Close the connections."""
@@ -82,7 +82,7 @@ class Asking:
 
         Raises
         ------
-        StateError
+        PlanError
             Once the test is being ended.
         """
         self.check_going_on()
