@@ -237,7 +237,8 @@ def _check_light(counts: PixelCounts, found: list[Tile], margin: float) -> None:
             "there"
         )
     widest = max(found, key=lambda tile: tile.spread)
-    if SIGMA * widest.spread > margin:
+    # The counts alone explain what is little more than their square root.
+    if widest.spread > max(margin / SIGMA, 1.5 / math.sqrt(widest.level)):
         raise UnevenLightError(
             f"{widest}: good pixels of {widest.level:.3g} counts differ by {widest.spread:.1%} "
             f"(one sigma), where {SIGMA:g} sigma are to be less than {margin:.0%}: does the edge "

@@ -70,7 +70,7 @@ def energy_scan(
     ------
     ValueError
         If an argument makes no sense, before the first message.
-    StateError
+    OtherThresholdError
         If another threshold than the first counts.
     """
     above_0(exposure=exposure)

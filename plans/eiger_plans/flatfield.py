@@ -151,7 +151,7 @@ def flatfield(
         then.
     UnevenLightError
         If the light is not flat, with figures; nothing is put then.
-    StateError
+    OtherThresholdError
         If another threshold than the first counts.
     """
     above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)

@@ -184,7 +184,7 @@ def update_pixel_mask(
     UnevenLightError
         If something casts a shadow, or a chip is dead as a whole, with its place; nothing is put
         then. What is dead is masked by hand, and is in the way no more.
-    StateError
+    OtherThresholdError
         If another threshold than the first counts.
     """
     _check(look, shutter, low, high)

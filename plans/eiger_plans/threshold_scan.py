@@ -98,7 +98,7 @@ def threshold_scan(
     ------
     ValueError
         If an argument makes no sense, before the first message.
-    StateError
+    OtherThresholdError
         If another threshold than the first counts.
     TooFewCountsError
         If the counts hold no S-curve.

@@ -9,13 +9,16 @@ import numpy as np
 
 from eiger_plans.calibrating import new_file
 from eiger_plans.steps import Plan, aside, tidied
-from ophyd_eiger import EigerDetector
-from ophyd_eiger.errors import NotServedError, StateError
+from ophyd_eiger import EigerDetector, EigerError
 
 logger = logging.getLogger(__name__)
 
 # What may count beside or instead of threshold 1, of an EIGER2.
 OTHERS = ("threshold_2_mode", "threshold_difference_mode")
+
+
+class OtherThresholdError(EigerError, RuntimeError):
+    """The detector counts on another threshold than the one that would be calibrated."""
 
 
 def first_threshold_alone(eiger: EigerDetector) -> Plan:
@@ -25,7 +28,7 @@ def first_threshold_alone(eiger: EigerDetector) -> Plan:
 
     Raises
     ------
-    StateError
+    OtherThresholdError
         If an EIGER2 counts on another, or on several.
     """
 
@@ -35,12 +38,12 @@ def first_threshold_alone(eiger: EigerDetector) -> Plan:
         for name in ("threshold_1_mode", *OTHERS):
             try:
                 found[name] = getattr(detector, name).get()
-            except NotServedError:
+            except LookupError:  # what a DCU does not serve is no key of it
                 continue
         others = [name for name in OTHERS if found.get(name) == "enabled"]
         if others or found.get("threshold_1_mode", "enabled") != "enabled":
             modes = ", ".join(f"{name} is {mode}" for name, mode in found.items())
-            raise StateError(
+            raise OtherThresholdError(
                 f"{eiger.name}: {modes}. Flat field, pixel mask and threshold_energy are those of "
                 "threshold 1: enable it, disable the others, and begin again. Nothing was changed"
             )

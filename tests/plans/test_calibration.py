@@ -18,13 +18,13 @@ from bluesky.simulators import check_limits, summarize_plan
 from eiger_plans import dark, energy_scan, flatfield, threshold_scan, update_pixel_mask
 from eiger_plans.counts import PixelCounts, TooFewCountsError
 from eiger_plans.dark import Dark
+from eiger_plans.thresholds import OtherThresholdError
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from PIL import Image
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, open_series
-from ophyd_eiger.errors import StateError
 from sim_dcu.beam import Beam
 
 GENERATIONS_BY_TURNS = True
@@ -404,7 +404,9 @@ def test_another_threshold_than_the_first_is_refused(dcu, model, eiger, engine, 
     getattr(eiger.detector, f"threshold_{mode}_mode").set(value).wait()
     before = settings(dcu, model)
     for name in ("energy_scan", "flatfield", "threshold_scan", "update_pixel_mask"):
-        with pytest.raises(StateError, match="are those of threshold 1: enable it, disable the"):
+        with pytest.raises(
+            OtherThresholdError, match="are those of threshold 1: enable it, disable the"
+        ):
             engine(PLANS[name](eiger))
     assert settings(dcu, model) == before
 

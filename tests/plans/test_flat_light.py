@@ -46,6 +46,13 @@ def test_bad_pixels_are_found_and_no_good_one():
     assert np.array_equal(bad(mean), expected)
 
 
+def test_just_enough_flat_light_is_enough():
+    # 6 sigma of 30 % are 400 counts; tiles of few pixels scatter, which is no shadow's edge.
+    wide = np.full((512, 68), 415.0)
+    all_good = np.ones(wide.shape, bool)
+    assert not bad_in_flat_light(pixel_counts(wide), all_good, all_good, 0.7, 1.3).any()
+
+
 @pytest.mark.parametrize("shadow", [200.0, 300.0])
 def test_a_dim_tile_is_refused_and_named(shadow):
     # Good pixels of 200 counts differ by 7 % each: some of 4096 are below 70 %.
