@@ -20,7 +20,7 @@ def test_a_motor_with_a_clock_of_its_own(monkeypatch, caplog, behind):
     motor = SynAxis(name="omega")
     # 20 degree/s, reached after 0.2 s and 2 degree; 8 degree of run-up take 0.5 s.
     sweep = Sweep(0.0, 0.2, 50, 0.01, 0.2)
-    track = Track(motor, by_line=False, watches=True)
+    track = Track(motor, images_an_event=1, watches=True)
     track.stage()
     track.prepare(sweep)
     passed = track.trigger()
