@@ -196,6 +196,14 @@ def new_file(folder: Path, stem: str, ending: str) -> Iterator[IO[bytes]]:
         return
 
 
+def kept_in_file(signal: Any, folder: Path) -> tuple[Path, np.ndarray]:
+    """Ask for a flat field or mask and keep it in a new file; return the file and the array."""
+    found = signal.get()
+    with new_file(folder, signal.name, ".npy") as file:
+        np.save(file, found, allow_pickle=False)
+        return Path(file.name), found
+
+
 def put_array(
     eiger: EigerDetector, key: str, new: np.ndarray, folder: Path
 ) -> Generator[Any, Any, Path]:
@@ -225,13 +233,7 @@ def put_array(
     """
     signal: Any = getattr(eiger.detector, key)
 
-    def keep() -> tuple[Path, np.ndarray]:
-        old = signal.get()
-        with new_file(folder, f"{eiger.name}_{key}", ".npy") as file:
-            np.save(file, old, allow_pickle=False)
-            return Path(file.name), old
-
-    now_kept = yield from aside(keep)
+    now_kept = yield from aside(kept_in_file, signal, folder)
     if now_kept is None:
         yield from bps.mv(signal, new)
         return folder

@@ -36,6 +36,9 @@ from ophyd_eiger import EigerDetector, Series
 # Beyond these shares of the middle a pixel is bad rather than of another response: it keeps 1.
 LOW, HIGH = 0.7, 1.3
 KEPT = ("flatfield_correction_applied", *TIMES)
+# From so large a part of what the flat field of before leaves on, the counts' own spread, which the
+# new one has for good, is more than what was wrong with that: squares add up.
+NO_BETTER = 0.5**0.5
 
 
 @dataclass(frozen=True)
@@ -76,14 +79,20 @@ class Flatfield:
 
     def __str__(self) -> str:
         """Return it in words."""
+        lines = [
+            f"run {self.uid}",
+            f"  {_number(self.counts)} counts a pixel, so factors are good to "
+            f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before by {self.spread_before:.2%}",
+            f"  the light was flat to {self.unevenness:.2%}",
+            f"  {self.left_out} bad pixels that are not masked keep 1",
+        ]
+        if self.precision > NO_BETTER * self.spread_before:
+            lines.append(
+                "  that is mostly what counts differ by anyway: this one is no better than the one "
+                "of before, and a better one takes more counts"
+            )
         put = "not put" if self.old is None else f"put; the one of before is in {self.old}"
-        return (
-            f"run {self.uid}\n  {self.counts:.3g} counts a pixel, so factors are good to "
-            f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before by "
-            f"{self.spread_before:.2%}\n  the light was flat to {self.unevenness:.2%}\n"
-            f"  {self.left_out} bad pixels that are not masked keep 1\n"
-            f"  {put}"
-        )
+        return "\n".join([*lines, f"  {put}"])
 
 
 def flatfield(
@@ -237,11 +246,15 @@ def _unevenness(corrected: np.ndarray, usable: np.ndarray, most: float) -> float
 
 def _too_few(counts: PixelCounts, middle: float, needed: float, precision: float) -> str:
     seconds = counts.images * counts.exposure
-    found = f"{middle:.3g} counts a pixel in {seconds:.3g} s ({counts.images} images)"
+    found = f"{_number(middle)} counts a pixel in {seconds:.3g} s ({counts.images} images)"
     if middle == 0:
         return f"{found}: is there light, and is the shutter open?"
     times = needed / middle
     return (
-        f"{found}; factors good to {precision:.2%} take {needed:.3g} counts: {times:.1f} times as "
-        f"long, as {int(np.ceil(counts.images * times))} images, or brighter light"
+        f"{found}; factors good to {precision:.2%} take {_number(needed)} counts: {times:,.3g} "
+        f"times as long, as {int(np.ceil(counts.images * times))} images, or brighter light"
     )
+
+
+def _number(counts: float) -> str:
+    return f"{counts:,.0f}" if counts >= 10 else f"{counts:.2g}"

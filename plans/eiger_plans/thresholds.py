@@ -7,7 +7,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import numpy as np
 
-from eiger_plans.calibrating import new_file
+from eiger_plans.calibrating import kept_in_file
 from eiger_plans.steps import Plan, aside, tidied
 from ophyd_eiger import EigerDetector, EigerError
 
@@ -68,13 +68,7 @@ def flatfield_kept(eiger: EigerDetector, folder: Path, plan: Plan) -> Plan:
     """
     signal: Any = eiger.detector.flatfield
 
-    def keep() -> tuple[Path, np.ndarray]:
-        before = signal.get()
-        with new_file(folder, f"{eiger.name}_flatfield", ".npy") as file:
-            np.save(file, before, allow_pickle=False)
-            return Path(file.name), before
-
-    kept = yield from aside(keep)
+    kept = yield from aside(kept_in_file, signal, folder)
     if kept is None:
         return (yield from plan)
     path, before = kept

@@ -17,8 +17,8 @@ from eiger_plans.acceptance.conditions import Conditions
 from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
-from eiger_plans.acceptance.taking import FAILURES, SERIES, Taking, several, told
-from eiger_plans.steps import aside, in_thread
+from eiger_plans.acceptance.taking import SERIES, Taking, several, told
+from eiger_plans.steps import FAILURES, aside, in_thread
 from ophyd_eiger import EigerDetector, FilePolicy
 
 logger = logging.getLogger(__name__)
@@ -106,9 +106,10 @@ def acceptance_test(
     place = None if report is None else check_path(report)
     conditions = Conditions(frame_rate, seconds, download_rate, temperature, humidity, time_scale)
     found = yield from accepted(eiger, conditions, md=md, tell=print)
+    print(text(found))
     if place is not None and found.finished is not None:
         yield from aside(write, found, place)
-    print(text(found))
+        print(f"report: {place}")
     return found
 
 
@@ -137,7 +138,7 @@ def accepted(
     _md = {"plan_name": "acceptance_test", "plan_args": asdict(conditions), **(md or {})}
     test = _Test(eiger, asking, report, conditions, _md, tell)
     yield from bps.clear_checkpoint()
-    yield from bpp.finalize_wrapper(test.steps(), lambda: test.end())
+    yield from bpp.finalize_wrapper(test.steps(), test.end)
     return report
 
 

@@ -14,12 +14,10 @@ from bluesky.utils import FailedStatus
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.findings import Check, Report, Section, Verdict
 from eiger_plans.acceptance.integrity import ARMED_WITH, Taken, downloads, integrity, published
-from eiger_plans.steps import aside, in_thread
+from eiger_plans.steps import FAILURES, aside, in_thread
 from ophyd_eiger import EigerError, open_series
 
 SERIES = Section("series")
-# What is raised where a detector fails, and not where somebody ends the plan.
-FAILURES = (EigerError, FailedStatus, OSError)
 # A series may take so much longer than its settings say: the request, and the DCU's own work.
 LATEST_S, LATEST_SHARE = 1.0, 0.05
 # A rate is judged by what a series lasts longer than a short one, which has the same delays; by at
