@@ -82,7 +82,8 @@ class Flatfield:
         lines = [
             f"run {self.uid}",
             f"  {_number(self.counts)} counts a pixel, so factors are good to "
-            f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before by {self.spread_before:.2%}",
+            f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before "
+            f"by {self.spread_before:.2%}",
             f"  the light was flat to {self.unevenness:.2%}",
             f"  {self.left_out} bad pixels that are not masked keep 1",
         ]
