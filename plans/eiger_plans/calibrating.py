@@ -18,8 +18,10 @@ import numpy as np
 from bluesky.protocols import Movable
 from bluesky.utils import RunEngineControlException
 
-from eiger_plans.steps import FAILURES, Plan, PlanError, aside, ask, put_back, set_times
+from eiger_plans.steps import FAILURES, Plan, PlanError, aside, ask, in_thread, put_back, set_times
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
+from ophyd_eiger.errors import TransferError
+from ophyd_eiger.master import MASTER_ENDING
 
 logger = logging.getLogger(__name__)
 
@@ -98,10 +100,40 @@ class Taken:
 def one_series(eiger: EigerDetector, md: dict[str, Any]) -> Generator[Any, Any, Taken | None]:
     """Take one series in a run; return it, or None where messages are listed."""
     uid = yield from bp.count([eiger], num=1, md=md)
-    masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
-    if not uid or not masters:
+    if not uid:
         return None
+    masters = yield from masters_at_home(eiger, 1)
     return Taken(uid, masters[-1], float(eiger.detector.count_time.last))
+
+
+def masters_at_home(eiger: EigerDetector, series: int) -> Generator[Any, Any, list[Path]]:
+    """Wait for the files of the scan that is over; return its series' master files.
+
+    A device that waits for no file (`FilePolicy(wait=False)`) is waited for here.
+
+    Raises
+    ------
+    TransferError
+        If files of this scan are missing.
+    PlanError
+        If there are not so many series without anything missing.
+    """
+    problem = None
+    try:
+        yield from in_thread(eiger.wait_for_files, is_left=True)
+    except TransferError as error:
+        problem = error
+    masters = [file.path for file in eiger.fetched if file.path.name.endswith(MASTER_ENDING)]
+    owed = eiger.owed
+    home = [path for path in masters if path.name.removesuffix(MASTER_ENDING) not in owed]
+    if len(home) < series:
+        if problem is not None:
+            raise problem
+        raise PlanError(f"{eiger.name}: {len(home)} of {series} series came home; measure again")
+    if problem is not None:
+        # Of a scan before.
+        logger.warning("%s", problem)
+    return home
 
 
 def stepped(

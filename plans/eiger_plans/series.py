@@ -94,3 +94,5 @@ def say_where(eiger: EigerDetector, uid: str | None) -> None:
     print(f"run {uid}")
     for file in eiger.fetched:
         print(f"  {file.path}  {file.bytes / 1e6:.1f} MB")
+    if not eiger.file_policy.wait:
+        print(f"  and what is on its way still, for which {eiger.name}.wait_for_files() waits")

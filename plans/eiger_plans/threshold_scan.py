@@ -11,7 +11,16 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import numpy as np
 
-from eiger_plans.calibrating import TIMES, above_0, folder_of, kept, set_up, stepped, whole
+from eiger_plans.calibrating import (
+    TIMES,
+    above_0,
+    folder_of,
+    kept,
+    masters_at_home,
+    set_up,
+    stepped,
+    whole,
+)
 from eiger_plans.s_curve import LEAST_POINTS, SCurve, fit_s_curve
 from eiger_plans.steps import aside
 from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
@@ -124,9 +133,9 @@ def threshold_scan(
         energy = yield from aside(eiger.detector.photon_energy.get)
         yield from set_up(eiger, exposure, images)
         uid = yield from stepped(eiger, points, lambda point: bps.mv(signal, point), _md)
-        masters = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
-        if energy is None or len(masters) != len(points):
+        if energy is None or not uid:
             return None
+        masters = yield from masters_at_home(eiger, len(points))
         opened = [functools.partial(open_series, master) for master in masters]
         counts, full = yield from aside(same_pixels, opened)
         return ThresholdScan(uid, fit_s_curve(np.array(points), counts), float(energy), full)

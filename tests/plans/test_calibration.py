@@ -26,7 +26,8 @@ from ophyd.sim import SynAxis
 from PIL import Image
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts, open_series
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
+from ophyd_eiger.errors import TransferError
 from sim_dcu.beam import Beam
 
 GENERATIONS_BY_TURNS = True
@@ -108,6 +109,24 @@ def test_dark_finds_the_pixels_that_count_without_light(
     assert f"run {result.uid}" in printed
     y, x = np.argwhere(expected == 8)[0]
     assert f"pixel x = {x}, y = {y}:" in printed
+
+
+def test_a_dark_of_a_device_that_waits_for_no_files(dcu, model, eiger, engine):
+    eiger.file_policy = FilePolicy(wait=False)
+    # The first file comes late: the run is over before.
+    dcu.faults.set("file-late:seconds=1,times=1")
+    result = engine(dark(eiger, 5.0, 3)).plan_result
+    assert result.counts.images == 3
+
+
+@pytest.mark.parametrize(
+    ("number", "missing"), [(1, "data_000001"), pytest.param(0, "master", marks=pytest.mark.long)]
+)
+def test_a_dark_whose_files_do_not_come_says_which(dcu, model, eiger, engine, number, missing):
+    eiger.file_policy = FilePolicy(wait=False)
+    dcu.faults.set(f"file-missing:file={number}")
+    with pytest.raises(TransferError, match=f"eiger_.*_1_{missing}.h5"):
+        engine(dark(eiger, 5.0, 3))
 
 
 def test_a_dark_that_is_not_is_doubted():
