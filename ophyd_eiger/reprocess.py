@@ -8,7 +8,7 @@ Loads neither ophyd nor databroker.
 
 import hashlib
 import importlib.metadata
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -19,7 +19,7 @@ from ophyd_eiger.geometry import ScatteringGeometry
 from ophyd_eiger.regions import SATURATED
 from ophyd_eiger.run_documents import is_run
 from ophyd_eiger.run_reductions import PROFILE_UNITS, Numbers, Profile, Projections, Reduction
-from ophyd_eiger.runs import EigerRun, open_run
+from ophyd_eiger.runs import EigerRun, naming_run, open_run
 
 # What a number depends on; the versions go into the new run.
 _PACKAGES = ("ophyd-eiger", "numpy", "h5py", "hdf5plugin", "pyFAI")
@@ -171,6 +171,23 @@ def reduce_run(
         )
         uses.append(profile)
         axis = profile.axis
+    with naming_run(run.uid):
+        numbers = _numbers(run, uses, masked, factors, progress or (lambda: None))
+    pictures: dict[str, np.ndarray] = {}
+    for use in uses:
+        pictures |= use.result()
+    parameters = _parameters(run, recipe, factors)
+    return Reduced(run, numbers, pictures, mask, axis, parameters, _versions())
+
+
+def _numbers(
+    run: EigerRun,
+    uses: Sequence[Reduction],
+    masked: np.ndarray,
+    factors: np.ndarray | None,
+    progress: Callable[[], None],
+) -> dict[str, np.ndarray]:
+    """Give every image to each use; return its numbers by name, shape (events, images, ...)."""
     collected: dict[str, list[list[Any]]] = {}
     for event in run:
         if event.shape != run.shape[1:]:
@@ -189,16 +206,10 @@ def reduce_run(
             for use in uses:
                 for name, value in use.add(good).items():
                     of_event.setdefault(name, []).append(value)
-            if progress is not None:
-                progress()
+            progress()
         for name, values in of_event.items():
             collected.setdefault(name, []).append(values)
-    pictures: dict[str, np.ndarray] = {}
-    for use in uses:
-        pictures |= use.result()
-    numbers = {name: np.array(values) for name, values in collected.items()}
-    parameters = _parameters(run, recipe, factors)
-    return Reduced(run, numbers, pictures, mask, axis, parameters, _versions())
+    return {name: np.array(values) for name, values in collected.items()}
 
 
 def reprocess(

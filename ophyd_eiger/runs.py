@@ -7,6 +7,7 @@ import functools
 import math
 import os
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -272,14 +273,26 @@ def open_run(
     documents = gather(run, roots)
     found = _chosen(documents, stream, key)
     node = array_node(run, found[0].name, found[1]) if through_catalog else None
-    return EigerRun(
-        documents,
-        *found,
-        mask=mask,
-        detector_mask=detector_mask,
-        geometry=geometry,
-        node=node,
-    )
+    with naming_run(documents.start["uid"]):
+        return EigerRun(
+            documents,
+            *found,
+            mask=mask,
+            detector_mask=detector_mask,
+            geometry=geometry,
+            node=node,
+        )
+
+
+@contextmanager
+def naming_run(uid: str) -> Iterator[None]:
+    """Let an error of a file also say of which run it is: of a search, any may be meant."""
+    try:
+        yield
+    except FileError as error:
+        if uid in str(error):
+            raise
+        raise type(error)(f"run {uid}: {error}") from error
 
 
 def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple[Stream, str]:

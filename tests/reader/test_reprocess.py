@@ -395,6 +395,15 @@ def test_a_missing_file_in_the_middle(make, tmp_path):
         reprocess(made.documents)
 
 
+@pytest.mark.parametrize("file", [1, 2])
+def test_of_a_search_the_run_is_named_whose_file_is_gone(make, catalog, tmp_path, file):
+    made = make()
+    run = insert(catalog, made)
+    (tmp_path / f"x_7_data_00000{file}.h5").unlink()
+    with pytest.raises(MissingFileError, match=f"run {made.uid}: .*x_7_data_00000{file}.h5"):
+        reprocess([run])
+
+
 def test_events_of_differing_images(make):
     made = make()
     for name, document in made.documents:
