@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urljoin, urlsplit
 
 import requests
 from urllib3.exceptions import HTTPError
@@ -41,6 +41,9 @@ logger = logging.getLogger(__name__)
 KNOWN_APIS = ("1.0.0", "1.5.0", "1.6.0", "1.8.0")
 # In bytes: what is read of a large body at a time.
 PIECE = 2**20
+# Of one request; and the answers after which it is the same request (RFC 9110, 15.4).
+MOST_REDIRECTS = 3
+SAME_METHOD = (307, 308)
 
 
 @dataclass(frozen=True)
@@ -347,14 +350,38 @@ class DcuClient:
     ) -> requests.Response:
         """Send a request and return the reply, whole unless `stream`.
 
-        Without a `requests.Session`, whose proxies, .netrc, cookies and redirects no DCU needs and
-        which takes as long for a small request as the DCU does.
+        Without a `requests.Session`, whose proxies, .netrc and cookies no DCU needs and which takes
+        as long for a small request as the DCU does. Redirects within the DCU are followed, as
+        simulators of others give them, to the same address with a slash at its end.
         """
-        request = prepared(method, url, **parts)
-        response = self._connections.send(request, timeout=(self.timeouts.connect, timeout))
+        response = self._send_once(method, url, timeout, parts)
+        for _ in range(MOST_REDIRECTS):
+            target = self._redirected(method, url, response)
+            if target is None:
+                break
+            response.content  # noqa: B018 - the connection is free for the next request then
+            url = target
+            response = self._send_once(method, url, timeout, parts)
         if not stream:
             response.content  # noqa: B018 - it is kept
         return response
+
+    def _send_once(
+        self, method: str, url: str, timeout: float, parts: dict[str, Any]
+    ) -> requests.Response:
+        request = prepared(method, url, **parts)
+        return self._connections.send(request, timeout=(self.timeouts.connect, timeout))
+
+    def _redirected(self, method: str, url: str, response: requests.Response) -> str | None:
+        """Return where the DCU itself has what was asked for; None where that is here, or not it.
+
+        One that redirects has done nothing, so that a PUT is not done twice.
+        """
+        if not response.is_redirect:
+            return None
+        is_same_request = response.status_code in SAME_METHOD or method in ("GET", "HEAD")
+        target = urljoin(url, response.headers["location"])
+        return target if is_same_request and target.startswith(f"{self.url}/") else None
 
     def _get_json(self, url: str) -> Any:
         try:

@@ -366,6 +366,8 @@ class EigerDevice(Device):
         if command == "initialize":
             self.refresh()
             self.live.note_initialized()
+        if (subsystem, command) in (("detector", "initialize"), ("detector", "disarm")):
+            self._acquisition.states.note_idle()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
         if subsystem == "detector" and command in ("cancel", "abort"):

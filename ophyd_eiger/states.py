@@ -61,6 +61,14 @@ class States:
         self.filewriter = filewriter
         self.monitor = monitor
         self.link = link
+        self._idle_is_called_ready = False
+
+    def note_idle(self) -> None:
+        """Learn what this DCU calls a detector that was just initialized or disarmed.
+
+        ALBA's eiger-simulator 0.5.1 has API 1.6 and calls it "ready", as V1.3 does.
+        """
+        self._idle_is_called_ready = self.detector.state.get() == "ready"
 
     def require_idle(self) -> None:
         """See that the detector is initialized and disarmed.
@@ -91,7 +99,9 @@ class States:
 
     def is_idle(self, state: str) -> bool:
         """Return whether a detector in this state is initialized and disarmed."""
-        return state == "idle" or (state == "ready" and self._api() < FIRST_API_WITH_IDLE)
+        if state == "ready":
+            return self._idle_is_called_ready or self._api() < FIRST_API_WITH_IDLE
+        return state == "idle"
 
     def _api(self) -> tuple[int, ...]:
         numbers = [part for part in self.link.client.api_version.split(".")[:2] if part.isdigit()]

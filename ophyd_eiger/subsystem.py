@@ -201,11 +201,18 @@ def refresh(subsystems: Iterable[Subsystem]) -> None:
 def _report(
     unreadable: list[EigerSignal], errors: Mapping[EigerSignal, Exception], asked: int
 ) -> None:
-    """Tell of resources that the DCU has and does not give; raise if it gives none, or no state."""
+    """Tell of resources that the DCU has and does not give.
+
+    Raises
+    ------
+    DcuError
+        If it gives none, or not the detector's state, without which nothing can be done.
+    """
     if not unreadable:
         return
     for signal in unreadable:
-        if signal.resource == "status/state" or len(unreadable) == asked:
+        is_vital = (signal.subsystem, signal.resource) == ("detector", "status/state")
+        if is_vital or len(unreadable) == asked:
             raise errors[signal]
     names = ", ".join(signal.name for signal in unreadable[:5])
     more = f" and {len(unreadable) - 5} more" if unreadable[5:] else ""
@@ -233,7 +240,10 @@ def _error_of_asking(signal: EigerSignal) -> Exception | None:
 def _answers(ask: Callable[[], None], signal: EigerSignal) -> bool:
     try:
         ask()
-    except NotServedError:
+    except (RefusedError, ReplyError) as error:
+        # One that never answered is not missed, whatever the DCU says instead.
+        if signal.has_value and not isinstance(error, NotServedError):
+            raise
         signal.served = False
         return False
     return True

@@ -20,11 +20,10 @@ from bluesky.utils import RunEngineControlException
 
 from eiger_plans.steps import FAILURES, Plan, PlanError, aside, ask, in_thread, put_back, set_times
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
-from ophyd_eiger.errors import TransferError
-from ophyd_eiger.master import MASTER_ENDING
 
 logger = logging.getLogger(__name__)
 
+MASTER_ENDING = "_master.h5"
 # What a series of one point changes.
 TIMES = ("trigger_mode", "nimages", "ntrigger", "frame_time", "count_time")
 CORRECTIONS = (
@@ -121,7 +120,7 @@ def masters_at_home(eiger: EigerDetector, series: int) -> Generator[Any, Any, li
     problem = None
     try:
         yield from in_thread(eiger.wait_for_files, is_left=True)
-    except TransferError as error:
+    except EigerError as error:
         problem = error
     masters = [file.path for file in eiger.fetched if file.path.name.endswith(MASTER_ENDING)]
     owed = eiger.owed

@@ -6,13 +6,14 @@ import re
 import sys
 import threading
 import weakref
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.client import DcuClient, base_url
-from ophyd_eiger.errors import AddressError, EigerError, RefusedError
+from ophyd_eiger.errors import AddressError, EigerError, RefusedError, ReplyError
 from ophyd_eiger.worker import EigerStatus, Worker
 
 
@@ -83,6 +84,73 @@ def test_commands_and_state_changes_are_logged(eiger, caplog):
     lines = [record.getMessage() for record in caplog.records]
     assert any(re.match(r"eiger_detector_arm: arm done in .* s, sequence id 1", x) for x in lines)
     assert "eiger_detector_state: idle -> ready" in lines
+
+
+@pytest.fixture
+def redirecting():
+    """The address of a server with nothing but redirects, and the requests that it answered."""
+    seen = []
+    places = {"slash": "/there/", "loop": "", "out": "http://elsewhere.invalid/"}
+
+    class Handler(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.rfile.read(int(self.headers.get("Content-Length", 0)))
+            seen.append(f"{self.command} {self.path}")
+            status, _, kind = self.path.rpartition("/")[2].partition("-")
+            body = b"" if kind in places else b'{"value": 7}'
+            self.send_response(int(status) if kind in places else 200)
+            if kind in places:
+                self.send_header("Location", places[kind] or self.path)
+            self.send_header("Content-Length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        do_PUT = do_GET  # noqa: N815 - what its caller looks for
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    yield f"http://127.0.0.1:{server.server_address[1]}", seen
+    server.shutdown()
+    server.server_close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_redirect_within_the_dcu_is_followed(redirecting, status):
+    url, seen = redirecting
+    client = DcuClient(url, api_version="1.6.0")
+    assert client.get("detector", f"config/{status}-slash") == {"value": 7}
+    assert seen == [f"GET /detector/api/1.6.0/config/{status}-slash", "GET /there/"]
+    client.close()
+
+
+@pytest.mark.parametrize("status", [301, 302, 307, 308])
+def test_a_put_is_redirected_where_it_is_still_a_put(redirecting, status):
+    url, seen = redirecting
+    client = DcuClient(url, api_version="1.6.0")
+    put = f"PUT /detector/api/1.6.0/config/{status}-slash"
+    if status in (307, 308):
+        assert client.put("detector", f"config/{status}-slash", 1) == {"value": 7}
+        assert seen == [put, "PUT /there/"]
+    else:
+        with pytest.raises(ReplyError, match=f"the answer is {status}"):
+            client.put("detector", f"config/{status}-slash", 1)
+        assert seen == [put]
+    client.close()
+
+
+@pytest.mark.parametrize(("kind", "requests"), [("out", 1), ("loop", 4)])
+def test_a_redirect_that_leads_nowhere_is_told(redirecting, kind, requests):
+    url, seen = redirecting
+    client = DcuClient(url, api_version="1.6.0")
+    with pytest.raises(ReplyError, match=r"to ask at .*; give the address of the DCU itself"):
+        client.get("detector", f"config/307-{kind}")
+    assert len(seen) == requests
+    client.close()
 
 
 def test_a_connection_is_kept(dcu):

@@ -14,8 +14,6 @@ import logging
 import math
 import os
 import re
-import socket
-import subprocess
 import sys
 import time
 
@@ -25,6 +23,7 @@ import bluesky.preprocessors as bpp
 import pytest
 import requests
 from bluesky.utils import FailedStatus
+from foreign_process import free_ports, require, running
 
 from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
 from ophyd_eiger.errors import (
@@ -58,19 +57,8 @@ NO_FILES = (
 
 @pytest.fixture(scope="session")
 def python():
-    look = [PYTHON, "-c", "import importlib.metadata as m; print(m.version('tickit-devices'))"]
-    found = subprocess.run(look, capture_output=True, text=True, timeout=60, check=False)
-    if not found.stdout.startswith("0.4."):
-        pytest.skip(f"no tickit-devices 0.4: {INSTALL}; EIGER_TICKIT_PYTHON=tickit/bin/python")
-    return PYTHON
-
-
-def free_ports(count):
-    sockets = [socket.create_server(("127.0.0.1", 0)) for _ in range(count)]
-    ports = [each.getsockname()[1] for each in sockets]
-    for each in sockets:
-        each.close()
-    return ports
+    hint = f"no tickit-devices 0.4: {INSTALL}; EIGER_TICKIT_PYTHON=tickit/bin/python"
+    return require(PYTHON, "tickit-devices", "0.4.", hint)
 
 
 def state_of(url):
@@ -78,46 +66,28 @@ def state_of(url):
 
 
 @contextlib.contextmanager
-def running(python, tmp_path):
+def tickit_at_work(python, folder):
     """Give the address of a simulator that was just switched on."""
     ports = free_ports(3)
-    url = f"http://127.0.0.1:{ports[0]}"
-    configuration = tmp_path / "eiger.yaml"
+    configuration = folder / "eiger.yaml"
     configuration.write_text(CONFIGURATION.format(*ports))
-    with (tmp_path / "tickit.log").open("wb") as log:
-        process = subprocess.Popen(
-            [python, "-m", "tickit", "all", str(configuration)],
-            stdout=log,
-            stderr=subprocess.STDOUT,
-            cwd=tmp_path,
-        )
-        try:
-            deadline = time.monotonic() + 60
-            while True:
-                try:
-                    state_of(url)
-                    break
-                except requests.ConnectionError:
-                    assert process.poll() is None, (tmp_path / "tickit.log").read_text()[-2000:]
-                    assert time.monotonic() < deadline
-                    time.sleep(0.05)
-            yield url
-        finally:
-            process.terminate()
-            process.wait(10)
+    url = f"http://127.0.0.1:{ports[0]}"
+    command = [python, "-m", "tickit", "all", str(configuration)]
+    with running(command, folder, f"{url}/detector/api/1.8.0/status/state"):
+        yield url
 
 
 @pytest.fixture(scope="module")
 def tickit(python, tmp_path_factory):
     """The address of a simulator that others used before: it takes seconds to start."""
-    with running(python, tmp_path_factory.mktemp("tickit")) as url:
+    with tickit_at_work(python, tmp_path_factory.mktemp("tickit")) as url:
         yield url
 
 
 @pytest.fixture
 def new(python, tmp_path):
     """A device on a simulator that was just switched on."""
-    with running(python, tmp_path) as url:
+    with tickit_at_work(python, tmp_path) as url:
         device = EigerDetector(url, name="eiger", directory=tmp_path / "data", timeouts=TIMEOUTS)
         yield device
         device.destroy()
