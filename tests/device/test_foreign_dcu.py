@@ -193,6 +193,8 @@ def test_a_scan_without(gap, foreign, eiger, RE, assert_right):
         pytest.param(Reply(), id="nothing", marks=long),
         pytest.param(Reply.of({}), id="{}", marks=long),
         pytest.param(Reply.of(5), id="5", marks=long),
+        # As ANSTO's simulator answers.
+        pytest.param(Reply.of({"value": 7.5}), id="the value", marks=long),
     ],
 )
 def test_a_put_whose_reply_names_nothing_is_followed_up(reply, foreign, eiger, ask):
