@@ -111,6 +111,23 @@ def tiled(tmp_path_factory):
 
 
 @pytest.fixture
+def instant_puts(monkeypatch):
+    """Have simulated detectors in real time take none for a put: 0.3 s for each add up."""
+    from sim_dcu.models import Durations, Model
+
+    monkeypatch.setattr(Model, "durations", Durations(put=0, slow_put=0))
+
+
+@pytest.fixture
+def instant_settings(monkeypatch):
+    """Have simulated detectors in real time take it for exposures, none for puts and arming."""
+    from sim_dcu.models import Durations, Model
+
+    swift = Durations(arm=0.05, arm_again=0.05, put=0, slow_put=0)
+    monkeypatch.setattr(Model, "durations", swift)
+
+
+@pytest.fixture
 def catalog(session_catalog):
     """A databroker catalog; runs are found by their uid."""
     return session_catalog

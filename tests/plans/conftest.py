@@ -81,8 +81,8 @@ def columns(documents):
 
 
 @pytest.fixture
-def at_work(tmp_path, request):
-    """A detector in real time, and a device on it; model and documents by its parameter."""
+def at_work(tmp_path, request, instant_settings):
+    """A detector that exposes in real time, and a device on it; model, documents by parameter."""
     model, documents = getattr(request, "param", ("eiger-500k", "datum"))
     with sim_dcu.serve(model, time_scale=1, seed=5, initialized=True) as dcu:
         eiger = EigerDetector(
