@@ -65,7 +65,7 @@ INSTANT_PUTS = """
 from sim_dcu import models
 models.Model.durations = models.Durations(put=0, slow_put=0)
 from sim_dcu.__main__ import main
-main()
+raise SystemExit(main())
 """
 
 
