@@ -65,13 +65,13 @@ def planted(series: ArmedSeries) -> scene.sensor.Planted:
 
 
 def _scattered(key: scene.PoolKey, choice: tuple[int, ...]) -> np.ndarray:
-    """Return the counts, shape (y, x), of what only the chosen parts of the pool follow into."""
+    """Return the counts of an image, shape (y, x): of each block, from the chosen pool image."""
     return _counted(key, _photons(key, _random_numbers(key, choice))).reshape(key.shape)
 
 
-# Many small scans are checked against the same images: at most 128 MB of them.
-_KEPT_PIXELS = 2**19 + 2**15
-_kept = functools.lru_cache(maxsize=56)(_scattered)
+# Many small scans are checked against the same images. Of a 500K's, 2 MB each, these are kept.
+_KEPT_PIXELS = 600_000
+_kept = functools.lru_cache(maxsize=40)(_scattered)
 
 
 def _random_numbers(key: scene.PoolKey, choice: tuple[int, ...]) -> np.ndarray:
