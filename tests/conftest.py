@@ -1,6 +1,5 @@
 """What the tests share: the real files, a simulated DCU, a RunEngine and a catalog."""
 
-import gc
 import os
 import sys
 import warnings
@@ -43,12 +42,6 @@ def pytest_collection_modifyitems(items):
         # One worker of xdist takes all that need a tiled server, which takes 10 s to start.
         if "tiled" in getattr(item, "fixturenames", ()):
             item.add_marker(pytest.mark.xdist_group("tiled"))
-
-
-def pytest_collection_finish():
-    """Spare the garbage collector what lives until the end: half a million objects."""
-    gc.collect()
-    gc.freeze()
 
 
 def _thin_out(items):
