@@ -7,6 +7,8 @@ VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
 # Three workers, also on two cores: much of a test's time is waiting.
 PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadgroup
+# Workers and the many small programs of tests load the same modules: compiled once, and kept.
+test test-long: export PYTHONDONTWRITEBYTECODE :=
 
 .PHONY: demo test test-long shell
 

@@ -67,8 +67,11 @@ class Disturbance(Protocol):
         """Return why the series fails now, or nothing."""
         ...
 
-    def stalls(self, exposed: int) -> bool:
-        """Return whether no further image comes for now; `Acquisition.wake` has it asked again."""
+    def stalls(self, exposed: int, delivered: int) -> bool:
+        """Return whether no further image comes for now.
+
+        `Acquisition.wake` has it asked again, and so has each image that the sinks have.
+        """
         ...
 
 
@@ -353,7 +356,7 @@ class Acquisition:
         if disturbance is None or not disturbance.expected:
             return True
         with self._changed:
-            while disturbance.stalls(self.exposed) and self._ending in (
+            while disturbance.stalls(self.exposed, self.delivered) and self._ending in (
                 None,
                 Ending.AFTER_TRIGGER,
             ):

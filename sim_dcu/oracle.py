@@ -40,11 +40,14 @@ def image(series: ArmedSeries, number: int) -> np.ndarray:
     elif key.scene == "test-pattern":
         counts = _pattern(key, number)
     else:
-        u = _random_numbers(key, scene.block_choice(series, number, key.blocks))
-        photons = _photons(key, u)
+        choice = tuple(scene.block_choice(series, number, key.blocks))
         if key.scene == "crystal":
-            photons += _spot_photons(key, series, number)
-        counts = _counted(key, photons).reshape(key.shape)
+            photons = _photons(key, _random_numbers(key, choice))
+            counts = _counted(key, photons + _spot_photons(key, series, number)).reshape(key.shape)
+        elif series.shape[0] * series.shape[1] <= _KEPT_PIXELS:
+            counts = _kept(key, choice).copy()
+        else:
+            counts = _scattered(key, choice)
     if key.masked is not None:
         counts[key.masked] = key.masked_count
     return counts
@@ -61,7 +64,17 @@ def planted(series: ArmedSeries) -> scene.sensor.Planted:
     )
 
 
-def _random_numbers(key: scene.PoolKey, choice: list[int]) -> np.ndarray:
+def _scattered(key: scene.PoolKey, choice: tuple[int, ...]) -> np.ndarray:
+    """Return the counts of an image, shape (y, x): of each block, from the chosen pool image."""
+    return _counted(key, _photons(key, _random_numbers(key, choice))).reshape(key.shape)
+
+
+# Many small scans are checked against the same images. Of a 500K's, 2 MB each, these are kept.
+_KEPT_PIXELS = 600_000
+_kept = functools.lru_cache(maxsize=40)(_scattered)
+
+
+def _random_numbers(key: scene.PoolKey, choice: tuple[int, ...]) -> np.ndarray:
     """Return each pixel's number: every block's from the pool image that was chosen for it."""
     size = 2 * key.block_pixels
     blocks = [

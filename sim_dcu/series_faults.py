@@ -41,14 +41,21 @@ class SeriesFaults:
         fault = self._faults.in_series("error", self._series, exposed)
         return str(fault.arguments["text"]) if fault is not None else ""
 
-    def stalls(self, exposed: int) -> bool:
-        """Return whether no further image comes as things are; parameter as of `failure`."""
+    def stalls(self, exposed: int, delivered: int) -> bool:
+        """Return whether no further image comes as things are.
+
+        Parameters
+        ----------
+        exposed, delivered : int
+            How many of its images are exposed, and how many of them are written.
+        """
         if not self._faults.active:
             return False
         death = self._faults.in_series("die", self._series, exposed)
         if death is not None:
+            # Which files are whole does not hang on how fast this machine writes.
             # Asked again while it dies: once is enough.
-            if death.series_ended is not self._series:
+            if delivered >= exposed and death.series_ended is not self._series:
                 death.series_ended = self._series
                 self._faults.kill(death)
             return True

@@ -25,6 +25,7 @@ from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
 from sim_dcu.faults import Faults, SetFault
 from sim_dcu.filestore import CAPACITY
+from sim_dcu.prompt_server import PromptServer
 from sim_dcu.scene.sensor import Planted
 from sim_dcu.wire import protocol
 
@@ -110,7 +111,7 @@ class Server:
             timeout_keep_alive=math.ceil(idle_limit) + 1,
             timeout_graceful_shutdown=LAST_REPLIES,
         )
-        self._server = uvicorn.Server(self._config)
+        self._server = PromptServer(self._config)
         self._listening = threading.Event()
         self._thread = threading.Thread(target=self._run, name="sim-dcu-http", daemon=True)
 
@@ -201,7 +202,8 @@ class Server:
         self._loop.call_soon(self._loop.call_soon, then)
 
     def _exit(self) -> None:
-        self._server.should_exit = True
+        self._server.end()
+        self._woken.set()
 
     def _give_up(self) -> None:
         # A client that does not read its reply would keep the server for ever.
@@ -240,7 +242,7 @@ class Server:
         self._accept_no_more(self._go_down)
 
     def _go_down(self) -> None:
-        self._server.should_exit = self._server.force_exit = True
+        self._server.end(by_force=True)
         address, family = self._socket.getsockname(), self._socket.family
         for listener in self._server.servers:
             listener.close()
@@ -259,7 +261,7 @@ class Server:
         remaining = self._died_at + fault.arguments["back"] - self._loop.time()
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._woken.wait(), max(0.0, remaining))
-        self._server = uvicorn.Server(self._config)
+        self._server = PromptServer(self._config)
         self._death = None
 
 

@@ -111,18 +111,36 @@ def tiled(tmp_path_factory):
 
 
 @pytest.fixture
+def instant_puts(monkeypatch):
+    """Have simulated detectors in real time take none for a put: 0.3 s for each add up."""
+    from sim_dcu.models import Durations, Model
+
+    monkeypatch.setattr(Model, "durations", Durations(put=0, slow_put=0))
+
+
+@pytest.fixture
+def instant_settings(monkeypatch):
+    """Have simulated detectors in real time take it for exposures, none for puts and arming."""
+    from sim_dcu.models import Durations, Model
+
+    swift = Durations(arm=0.05, arm_again=0.05, put=0, slow_put=0)
+    monkeypatch.setattr(Model, "durations", swift)
+
+
+@pytest.fixture
 def catalog(session_catalog):
     """A databroker catalog; runs are found by their uid."""
     return session_catalog
 
 
 @pytest.fixture
-def RE(catalog):
-    """A RunEngine that saves to the catalog."""
+def RE(request):
+    """A RunEngine that saves to the catalog where the test has one, which costs 0.2 s a run."""
     from bluesky import RunEngine
 
     engine = RunEngine({})
-    engine.subscribe(catalog.v1.insert)
+    if "catalog" in request.fixturenames:
+        engine.subscribe(request.getfixturevalue("catalog").v1.insert)
     yield engine
     if engine.state != "idle":
         engine.halt()

@@ -343,7 +343,7 @@ def killed(dcu, folder, mode, delete, moment):
     [pytest.param(seed, marks=[] if seed < 3 else pytest.mark.long) for seed in range(21)],
 )
 @pytest.mark.timeout(180)
-def test_kill_9_at_any_moment(dcu, tmp_path, seed):
+def test_kill_9_at_any_moment(instant_puts, dcu, tmp_path, seed):
     """A new process completes every series; no half file has a name, nothing is lost."""
     mode, delete, data = MODES[seed % 3], ("delete", "keep")[seed % 2], tmp_path / "data"
     said = killed(dcu, data, mode, delete, random.Random(seed).uniform(0.0, 1.2))

@@ -60,6 +60,14 @@ SHORT = {
     "filewriter.nimages_per_file": 1,
 }
 
+# A simulated DCU whose puts take no time: 0.3 s for each are most of a short cell.
+INSTANT_PUTS = """
+from sim_dcu import models
+models.Model.durations = models.Durations(put=0, slow_put=0)
+from sim_dcu.__main__ import main
+raise SystemExit(main())
+"""
+
 
 class SimulatedDcu:
     """A simulated DCU in another process, over HTTP alone."""
@@ -93,9 +101,10 @@ class SimulatedDcu:
 
 
 @contextlib.contextmanager
-def process(model: str, folder: Path) -> Iterator[SimulatedDcu]:
-    """Start `python -m sim_dcu`, which keeps real time, and end it."""
-    command = [sys.executable, "-m", "sim_dcu", "--port", "0", "--model", model, "--initialized"]
+def process(model: str, folder: Path, *, instant_puts: bool = False) -> Iterator[SimulatedDcu]:
+    """Start `python -m sim_dcu`, which keeps real time, but for puts if so told; and end it."""
+    program = ["-c", INSTANT_PUTS] if instant_puts else ["-m", "sim_dcu"]
+    command = [sys.executable, *program, "--port", "0", "--model", model, "--initialized"]
     command += ["--seed", "3", "--time-scale", "1", "--data-dir", str(folder)]
     environment = {**os.environ, "PYTHONUNBUFFERED": "1"}
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, env=environment) as running:

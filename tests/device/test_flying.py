@@ -241,8 +241,8 @@ def test_numpys_numbers_are_numbers(dcu, eiger):
 
 
 @pytest.fixture
-def slow(tmp_path):
-    """A device on a DCU that takes its time."""
+def slow(tmp_path, instant_settings):
+    """A device on a DCU whose exposures take their time."""
     with sim_dcu.serve("eiger-500k", time_scale=1, seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
         eiger.configure({"frame_time": 0.1, "count_time": 0.09})

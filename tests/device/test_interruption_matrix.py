@@ -39,11 +39,12 @@ def processes(tmp_path_factory):
     running = {}
     with contextlib.ExitStack() as stack:
 
-        def of(model):
-            if model not in running:
+        def of(model, **how):
+            which = (model, *how)
+            if which not in running:
                 folder = tmp_path_factory.mktemp(model)
-                running[model] = stack.enter_context(process(model, folder))
-            return running[model]
+                running[which] = stack.enter_context(process(model, folder, **how))
+            return running[which]
 
         yield of
 
@@ -57,7 +58,8 @@ def test_interrupted(processes, tmp_path, command, mode, phase, model):
 
 @pytest.mark.parametrize(("command", "mode", "phase", "model"), SHORT_CELLS)
 def test_interrupted_in_short(processes, tmp_path, command, mode, phase, model):
-    interrupt(processes(model), tmp_path / "data", command, mode, phase, SHORT_EXPOSURE_S)
+    dcu = processes(model, instant_puts=True)
+    interrupt(dcu, tmp_path / "data", command, mode, phase, SHORT_EXPOSURE_S)
 
 
 def interrupt(dcu, folder, command, mode, phase, *exposure_s):

@@ -25,7 +25,7 @@ BETWEEN_KEYS_S = 0.15
 
 
 @pytest.fixture
-def dcu():
+def dcu(instant_puts):
     """A DCU whose arming, exposures and file writing take their time."""
     with sim_dcu.serve(model="eiger-500k", time_scale=1, seed=3, initialized=True) as server:
         yield server

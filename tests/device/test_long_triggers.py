@@ -14,7 +14,7 @@ EXPOSURE_S = 2.5
 
 
 @pytest.fixture(params=["eiger-500k", pytest.param("eiger2-500k", marks=pytest.mark.long)])
-def dcu(request):
+def dcu(request, instant_settings):
     with sim_dcu.serve(
         request.param, time_scale=1, seed=3, initialized=True, idle_limit=IDLE_LIMIT_S
     ) as server:

@@ -23,7 +23,7 @@ GATE_S = 0.004
 WAYS = ("series a point", "armed once", "inte", "exts", "exte", "fly", "fly exts", "fly exte")
 ALL = list(
     itertools.product(
-        ("eiger-500k", "eiger2-500k"), WAYS, (1, 7), (1, 3, 1000), ("datum", "stream")
+        ("eiger-500k", "eiger2-500k"), WAYS, (1, 4), (1, 3, 1000), ("datum", "stream")
     )
 )
 

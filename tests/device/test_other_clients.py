@@ -192,7 +192,7 @@ def test_a_refused_trigger_says_what_leads_out_of_an_error(dcu, eiger):
     eiger.unstage().wait(20)
 
 
-def test_an_exposure_that_somebody_ends_is_no_point(tmp_path):
+def test_an_exposure_that_somebody_ends_is_no_point(tmp_path, instant_settings):
     """The trigger's reply comes as of an exposure that was taken, but much too early."""
     with sim_dcu.serve("eiger-500k", time_scale=1, seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)

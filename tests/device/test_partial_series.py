@@ -28,7 +28,7 @@ ENDINGS = (
 )
 ALL = list(
     itertools.product(
-        ENDINGS, ("eiger-500k", "eiger2-500k"), (1, 7), (1, 3, 1000), ("datum", "stream")
+        ENDINGS, ("eiger-500k", "eiger2-500k"), (1, 4), (1, 3, 1000), ("datum", "stream")
     )
 )
 SHORT = every_pair_once(ALL)

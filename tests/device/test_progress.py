@@ -32,7 +32,7 @@ class Watcher:
 
 
 @pytest.fixture
-def slow(tmp_path):
+def slow(tmp_path, instant_puts):
     with sim_dcu.serve("eiger-500k", time_scale=1, seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
         eiger.connect()

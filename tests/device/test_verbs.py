@@ -21,7 +21,7 @@ from ophyd_eiger.errors import (
 
 
 @pytest.fixture
-def slow(tmp_path):
+def slow(tmp_path, instant_puts):
     """A detector whose exposures take a minute, and arming its own time."""
     with sim_dcu.serve(model="eiger-500k", time_scale=1, seed=5, initialized=True) as dcu:
         device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)

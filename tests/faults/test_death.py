@@ -8,6 +8,9 @@ import requests
 from dcu_process import Dcu, running, until_back, until_closed, until_refused
 from plain_client import until
 
+from sim_dcu.faults import Faults
+from sim_dcu.series_faults import SeriesFaults
+
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
 
@@ -63,6 +66,20 @@ def test_it_dies_in_mid_series_and_what_was_in_no_whole_file_is_lost(dcu: Dcu, f
     assert dcu.files() == ([] if files == "gone" else whole)
     hidden = [path.name for path in dcu.folder.rglob("*") if path.name.startswith(".")]
     assert hidden == []
+
+
+def test_what_was_exposed_is_written_before_it_dies() -> None:
+    faults, dead = Faults(), []
+    faults.kill = dead.append
+    death = faults.set("die:image=3")
+    series = SeriesFaults(faults, object())
+    assert not series.stalls(2, 2)
+    for written in (1, 2):
+        assert series.stalls(3, written)
+    assert dead == []
+    for _ in range(2):
+        assert series.stalls(3, 3)
+    assert dead == [death]
 
 
 def test_it_dies_of_a_request_which_is_not_carried_out(dcu: Dcu) -> None:

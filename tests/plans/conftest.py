@@ -30,6 +30,16 @@ def eiger(dcu, tmp_path):
     device.destroy()
 
 
+@pytest.fixture(scope="module")
+def quiet_eiger(tmp_path_factory):
+    """A device for all tests of a module that see it refused before the first message."""
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, seed=5, initialized=True) as server:
+        device = EigerDetector(server.url, name="eiger", directory=tmp_path_factory.mktemp("data"))
+        device.connect()
+        yield device
+        device.destroy()
+
+
 @pytest.fixture
 def commands(caplog):
     """The detector's commands that the simulator was sent, in order."""
@@ -81,8 +91,8 @@ def columns(documents):
 
 
 @pytest.fixture
-def at_work(tmp_path, request):
-    """A detector in real time, and a device on it; model and documents by its parameter."""
+def at_work(tmp_path, request, instant_settings):
+    """A detector that exposes in real time, and a device on it; model, documents by parameter."""
     model, documents = getattr(request, "param", ("eiger-500k", "datum"))
     with sim_dcu.serve(model, time_scale=1, seed=5, initialized=True) as dcu:
         eiger = EigerDetector(

@@ -23,6 +23,8 @@ from ophyd_eiger import EigerDetector, EigerError, Timeouts
 from ophyd_eiger.trial import simulator
 from sim_dcu.models import MODELS
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
 SHORT = ("eiger-500k", "eiger2-500k")
 
 

@@ -21,6 +21,8 @@ from eiger_plans.acceptance.taking import held, several, told
 import sim_dcu
 from ophyd_eiger import EigerError
 
+# The short run takes each test with one generation only, see conftest.
+GENERATIONS_BY_TURNS = True
 DETECTOR = "entry/instrument/detector"
 SPECIFIC = f"{DETECTOR}/detectorSpecific"
 

@@ -50,9 +50,9 @@ def test_each_event_has_its_exposure(
         ({"exposures": [0.1, -1]}, "no exposure"),
     ],
 )
-def test_what_is_refused_before_the_first_message(eiger, given, said):
+def test_what_is_refused_before_the_first_message(quiet_eiger, given, said):
     with pytest.raises(ValueError, match=said):
-        next(exposure_series(eiger, **given))
+        next(exposure_series(quiet_eiger, **given))
 
 
 def test_without_a_run_engine(RE, eiger, capsys):

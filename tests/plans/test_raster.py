@@ -194,9 +194,9 @@ GRID = {
         ({"exposure": 4000.0}, "outside"),
     ],
 )
-def test_what_is_refused_before_the_first_message(eiger, x, y, wrong, said):
+def test_what_is_refused_before_the_first_message(quiet_eiger, x, y, wrong, said):
     with pytest.raises(ValueError, match=said):
-        next(raster(eiger, slow=y, fast=x, **{**GRID, **wrong}))
+        next(raster(quiet_eiger, slow=y, fast=x, **{**GRID, **wrong}))
 
 
 def test_a_point_of_several_triggers_is_no_line(RE, documents, eiger, x, y):

@@ -208,9 +208,9 @@ GOOD = {"start": 0, "step": 1, "images": 10, "exposure": 0.1}
         ({"source": Pulses(None, None)}, "give period"),
     ],
 )
-def test_what_is_refused_before_the_first_message(eiger, omega, wrong, said):
+def test_what_is_refused_before_the_first_message(quiet_eiger, omega, wrong, said):
     with pytest.raises(ValueError, match=said):
-        next(rotation(eiger, omega, **{**GOOD, **wrong}))
+        next(rotation(quiet_eiger, omega, **{**GOOD, **wrong}))
 
 
 def test_what_the_detector_cannot_do_opens_no_run(RE, documents, eiger, omega):

@@ -70,6 +70,19 @@ def test_chunks_hold_what_the_oracle_says(modules, bits, seed, applied):
         np.testing.assert_array_equal(source.array(number), expected)
 
 
+def test_an_image_asked_for_again_is_the_same_and_anothers_changes_are_not_in_it():
+    series = armed_series(EIGER_500K, 3)
+    first = oracle.image(series, 1)
+    before = first.copy()
+    first[:] = 7
+    assert np.array_equal(oracle.image(series, 1), before)
+    # Equal but for the mask, which the kept counts do not know.
+    unmasked = oracle.image(armed_series(EIGER_500K, 3, pixel_mask_applied=False), 1)
+    assert not np.array_equal(unmasked, before)
+    good = before != np.iinfo(before.dtype).max
+    assert np.array_equal(unmasked[good], before[good])
+
+
 def test_a_chunk_begins_as_in_real_files():
     series = armed_series(EIGER_1M)
     # The first 12 bytes of a chunk of a real EIGER 1M data file: 1030 x 1065 pixels of two bytes,

@@ -37,6 +37,7 @@ ONLY = {
     "uvicorn": {
         "ophyd_eiger.catalog_server",
         "sim_dcu.heads",
+        "sim_dcu.prompt_server",
         "sim_dcu.server",
         "sim_dcu.wire",
     },
