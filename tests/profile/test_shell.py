@@ -48,6 +48,7 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     assert "eiger_live_full_sum vs time" in shell("show_plots()")
     assert (tmp_path / "data" / "plot_1.png").read_bytes().startswith(b"\x89PNG")
 
+    assert re.match(r"EigerDetector 'eiger' at http://\S+: \S+ Eiger 1M$", shell.value("eiger"))
     # bluesky's magics, of which none makes a run.
     where_all = shell("%wa")
     assert re.search(r"motor +0\.0 +-180\.0 +180\.0 +0\.0\s", where_all), where_all
