@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 
@@ -217,8 +218,25 @@ class Arming:
         except Exception:
             self.ending.disarm_after_failure()
             raise
-        stale = series_id in in_monitor
-        if stale:
+        stale = self._is_stale(series_id, in_monitor)
+        return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
+
+    def take_over(self, series: Series, scheme: Scheme) -> None:
+        """Have a series that waits for its first trigger be taken by another scheme of as many.
+
+        Raises
+        ------
+        PromiseError
+            If a run was told that a point has another number of images.
+        """
+        self.promise = self._keep(replace(series.promise, images=scheme.images))
+        series.promise, series.scheme = self.promise, scheme
+        in_monitor = self._listed_in_monitor() if self._monitor_is_on() else set()
+        series.monitor_is_stale = self._is_stale(series.series_id, in_monitor)
+
+    def _is_stale(self, series_id: int, in_monitor: set[int]) -> bool:
+        """Return, and say, whether the monitor shows images of another series of this id."""
+        if series_id in in_monitor:
             logger.warning(
                 "%s: the monitor still holds images of an older series %d, so that it does not "
                 "show which points are done; empty it: %s.monitor.clear.set(1)",
@@ -226,7 +244,7 @@ class Arming:
                 series_id,
                 self.name,
             )
-        return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
+        return series_id in in_monitor
 
     def _monitor_is_on(self) -> bool:
         return self.states.monitor.mode.last == "enabled"
@@ -271,7 +289,10 @@ class Arming:
             require_whole(detector.y_pixels_in_detector, 1),
             require_whole(detector.x_pixels_in_detector, 1),
         )
-        promise = Promise(images, shape, np.dtype(f"<u{bits // 8}"))
+        return self._keep(Promise(images, shape, np.dtype(f"<u{bits // 8}")))
+
+    def _keep(self, promise: Promise) -> Promise:
+        """Return a promise, if it is what the run was told."""
         if self.promise_given and promise != self.promise:
             raise PromiseError(
                 f"{self.name}: the next images would be {promise}, but the run was told "

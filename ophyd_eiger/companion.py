@@ -9,18 +9,32 @@ import signal
 import subprocess
 import sys
 import tempfile
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
 from ophyd_eiger.errors import EigerError
 
+# In s: so long a program may take to end once it is told to; then it is killed.
+GRACE_S = 5.0
+# In s: so long `end` waits, for the shell that does so, too.
 END_TIMEOUT_S = 10.0
 # In s: so long it may take until it says its URL.
 START_TIMEOUT_S = 120.0
 # The shell in between ends the program when its own input ends, which happens however this
 # process ends, by a crash or kill -9 too. It closes its output, so that only the program can
-# still write the line that is waited for.
-_UNTIL_INPUT_ENDS = '"$@" & exec >&-; read -r _; kill $! 2>/dev/null; wait $!'
+# still write the line that is waited for. At last it kills its group, which is of its own: a
+# program that would not end, what that has started, and itself.
+_UNTIL_INPUT_ENDS = """
+grace=$1; shift
+"$@" & program=$!
+exec >&-
+read -r _
+kill $program 2>/dev/null
+(sleep $grace; kill -9 0) &
+wait $program
+kill -9 0
+"""
 
 
 class Companion:
@@ -39,7 +53,7 @@ class Companion:
         self._complaints: Any = tempfile.TemporaryFile()  # noqa: SIM115 - closed by `end`
         self._url = ""
         self._process = subprocess.Popen(
-            ["sh", "-c", _UNTIL_INPUT_ENDS, "sh", *self._command],
+            ["sh", "-c", _UNTIL_INPUT_ENDS, "sh", str(GRACE_S), *self._command],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._complaints,
@@ -48,6 +62,9 @@ class Companion:
             # Ctrl-C at a prompt pauses the scan; it must not reach what serves it.
             start_new_session=True,
         )
+        # A child that is forked, as multiprocessing's are, would hold the input open.
+        holder = weakref.ref(self._process)
+        os.register_at_fork(after_in_child=lambda: _let_go(holder()))
 
     @property
     def url(self) -> str:
@@ -90,3 +107,9 @@ class Companion:
         with self._complaints as complaints:
             complaints.seek(0)
             return complaints.read().decode(errors="replace").strip()
+
+
+def _let_go(process: subprocess.Popen | None) -> None:
+    """Close this process' end of the input, if the program has not been ended yet."""
+    if process is not None and process.stdin is not None:
+        process.stdin.close()

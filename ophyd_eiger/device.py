@@ -338,6 +338,12 @@ class EigerDevice(Device):
 
     # ---- inside ----
 
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        """Say in a line what it is, where IPython shows it; its repr names some hundred signals."""
+        description = self.detector.description.last
+        which = f"{description}" if description else "nothing was asked of it yet"
+        printer.text(f"{type(self).__name__} {self.name!r} at {self.address}: {which}")
+
     def _triggers_a_point(self) -> int:
         """Return how many triggers a point takes.
 

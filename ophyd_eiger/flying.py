@@ -1,7 +1,8 @@
 """Fly scans: one series that records points by itself, begun by `kickoff`, awaited by `complete`.
 
-`prepare` sets the detector up for it and arms; what it changed is put back by `unstage`. Without
-`prepare` a fly scan is one series of the detector's own numbers.
+`prepare` sets the detector up for it and arms, unless `stage` has armed the very series; what it
+changed is put back by `unstage`. Without `prepare` a fly scan is one series of the detector's own
+numbers.
 """
 
 import logging
@@ -171,11 +172,17 @@ class Flying:
             if not _is_so(signal, value):
                 acquisition.change(staging, signal, value, before[signal])
         self._check_times(info)
-        acquisition.make_way()
-        staging.flown = info.scheme
+        # Whatever was put since `stage` has ended its series.
+        series, scheme = acquisition.series, info.scheme
+        if series is None or not series.is_armed_for(scheme):
+            acquisition.make_way()
+        staging.flown = scheme
         self._info = info
-        acquisition.clearance.require(info.scheme, staging.directory, staging.policy)
-        acquisition.arm(staging)
+        acquisition.clearance.require(scheme, staging.directory, staging.policy)
+        if acquisition.series is None:
+            acquisition.arm(staging)
+        else:
+            acquisition.arming.take_over(acquisition.series, scheme)
 
     def _settings(self, info: TriggerInfo) -> Iterator[tuple[EigerSignal, object]]:
         """Give what is put, in the order that the hardware needs."""

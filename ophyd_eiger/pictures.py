@@ -23,9 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 KINDS = ("image", "sum", "max", "sums", "overview")
-# Of the good pixels, what is at full brightness: few are brighter, as in Bragg peaks.
-BRIGHT_PERCENTILE = 99.8
-BACKGROUND, RING, BAD = "viridis", "#ffffff", "#c8553d"
+RING = "#ffffff"
 _RINGS = 4
 _DPI, _SMALL_DPI = 100, 60
 
@@ -98,14 +96,14 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """How images are shown.
+    """How images are shown: each point of the picture is the brightest of its good pixels.
 
     Attributes
     ----------
     log : bool
         Whether brightness is the logarithm of the counts.
     top : float or None
-        Counts at full brightness; None for those that 99.8 % of the good pixels do not reach.
+        Counts at full brightness; None for those that few points of the picture reach.
     mask : numpy.ndarray or None
         Not 0 where a pixel is left out besides the detector's mask, shape (y, x).
     rings : bool or iterable of float
@@ -242,28 +240,18 @@ class _Drawing:
         return Picture(figure)
 
     def _draw(self, ax: "Axes", image: np.ndarray, title: str) -> None:
-        from matplotlib import colormaps
-        from matplotlib.colors import LogNorm, Normalize
         from matplotlib.ticker import LogLocator, MaxNLocator
 
-        shown = np.ma.array(image.astype(np.float32), mask=self.masked)
-        top = self._top(image)
-        norm = LogNorm(_lowest(image, self.masked, top), top) if self._look.log else None
-        height, width = image.shape
-        picture = ax.imshow(
-            # Where nothing was counted there is no logarithm: the darkest.
-            np.ma.maximum(shown, norm.vmin) if norm is not None and norm.vmin else shown,
-            cmap=colormaps[BACKGROUND].with_extremes(bad=BAD),
-            norm=norm or Normalize(0, top),
-            # A pixel from its corner on, as beam centres are counted.
-            extent=(0, width, height, 0),
-            # Averaged over what falls into one pixel of the screen, so that nothing is lost there.
-            interpolation="auto",
-            interpolation_stage="data",
-        )
+        from ophyd_eiger.brightest import BrightestImage
+
+        log = self._look.log
+        picture = BrightestImage(ax, image, self.masked)
+        picture.scale(self._look.top, log=log)
+        if picture.factor > 1:
+            title += ": the brightest pixel of each point"
         ax.set(title=title, xlabel="x [pixel]", ylabel="y [pixel]")
         figure: Any = ax.figure
-        ticks = LogLocator(subs=(1, 2, 5)) if norm else MaxNLocator(6, integer=True, min_n_ticks=1)
+        ticks = LogLocator(subs=(1, 2, 5)) if log else MaxNLocator(6, integer=True, min_n_ticks=1)
         label = "photons a pixel"
         bar = figure.colorbar(
             picture, ax=ax, label=label, extend="max", ticks=ticks, format="%g", shrink=0.92
@@ -271,14 +259,6 @@ class _Drawing:
         bar.minorticks_off()
         for d, geometry in self._rings:
             _draw_ring(ax, d, geometry, image.shape)
-
-    def _top(self, image: np.ndarray) -> float:
-        """Return the counts at full brightness."""
-        if self._look.top is not None:
-            return self._look.top
-        good = image[~self.masked]
-        top = float(np.percentile(good, BRIGHT_PERCENTILE)) if good.size else 1.0
-        return max(top, 2.0 if self._look.log else 1.0)
 
     def _chosen_rings(self) -> Iterator[tuple[float, ScatteringGeometry]]:
         """Yield d-spacings in angstrom and where the beam is, of rings that can be drawn."""
@@ -334,13 +314,6 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str
             raise EigerError(f"a mask of shape {np.shape(mine)}, images of {shape}")
         masked = masked | (np.asarray(mine) != 0)
     return masked, kind
-
-
-def _lowest(image: np.ndarray, masked: np.ndarray, top: float) -> float:
-    """Return the counts that are darkest: half of the fewest, so that these are seen."""
-    good = image[~masked & (image > 0)]
-    lowest = max(float(good.min()), 1.0) if good.size else 1.0
-    return min(lowest, top) / 2
 
 
 def _figure(width: float, height: float) -> "Figure":

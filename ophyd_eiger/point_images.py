@@ -9,9 +9,12 @@ from collections.abc import Callable
 
 from ophyd_eiger.monitor_buffer import MonitorBuffer, MonitorImage
 
-# How long a point's last image may come after the trigger's reply, in s, and how often it is asked
-# for meanwhile. After so many points that waited in vain no more point of the staging waits.
+# How long after the trigger's reply a point's last image may come, in s: where the monitor has
+# others of the point, the newest of which will do, and where it has none, as a busy DCU before the
+# first. How often it is asked for meanwhile. After so many points that waited in vain no more point
+# of the staging waits.
 LAST_IMAGE_S = 0.25
+ANY_IMAGE_S = 2.0
 ASK_AGAIN_S = 0.02
 MOST_IN_VAIN = 2
 
@@ -76,19 +79,21 @@ class PointImages:
 
     def _image_of(self, series_id: int, last_image: int, *, keep: bool) -> MonitorImage | None:
         self.missing = ""
-        deadline = time.monotonic() + LAST_IMAGE_S
+        began, earlier = time.monotonic(), self._earlier(series_id)
         while True:
             image = self._buffer.fetch(series_id, last_image, keep=keep)
             if image is not None:
                 self._in_vain = 0
                 return image
             listed = self._buffer.listing().get(series_id, [])
-            late = time.monotonic() > deadline
+            has_others = any(earlier < number < last_image for number in listed)
+            patience = LAST_IMAGE_S if has_others else ANY_IMAGE_S
+            late = time.monotonic() > began + patience
             if last_image in listed and not late:
                 continue  # it has just come
             why = "newer ones took its place" if max(listed, default=0) > last_image else ""
             why = why or self._buffer.why_not()
-            if why or late or self._in_vain >= MOST_IN_VAIN:
+            if why or late or self._in_vain >= MOST_IN_VAIN or self._closed.is_set():
                 break
             self._closed.wait(ASK_AGAIN_S)
         self._in_vain += not why

@@ -54,6 +54,17 @@ class Series:
         """Whether every point was taken."""
         return self.points == self.scheme.points
 
+    def is_armed_for(self, scheme: Scheme) -> bool:
+        """Whether it waits for its first trigger, and then takes images as a scheme has them.
+
+        Not where signals from outside trigger it: some may have come since it was armed.
+        """
+        mine = self.scheme
+        is_over = self.ended or self.failed or self.failed_to_end
+        is_fresh = not (self.triggered or is_over or mine.mode.is_external)
+        alike = (mine.mode, mine.nimages, mine.ntrigger)
+        return is_fresh and alike == (scheme.mode, scheme.nimages, scheme.ntrigger)
+
     @property
     def images_taken(self) -> int:
         """Images of the points taken."""

@@ -14,9 +14,9 @@ import numpy as np
 from bluesky.callbacks.mpl_plotting import QtAwareCallback
 from matplotlib.figure import Figure
 
+from ophyd_eiger.brightest import BrightestImage
 from ophyd_eiger.detector import EigerDetector
 from ophyd_eiger.errors import NoImagesError
-from ophyd_eiger.pictures import BACKGROUND, BAD, BRIGHT_PERCENTILE
 from ophyd_eiger.run_documents import gather
 from ophyd_eiger.runs import EigerRun
 from ophyd_eiger.screen import Screen
@@ -150,16 +150,11 @@ class LiveView(QtAwareCallback):
         if not self._screen.windows:
             self._say(f"{title}: {_said(pixels, mask)}")
             return doc
-        shown = np.ma.array(pixels, mask=mask)
-        top = max(float(np.percentile(shown.compressed(), BRIGHT_PERCENTILE)), 1.0)
         if self._picture is None:
-            from matplotlib import colormaps
-
-            colours = colormaps[BACKGROUND].with_extremes(bad=BAD)
-            self._picture = self._axes.imshow(shown, cmap=colours)
+            self._picture = BrightestImage(self._axes, pixels, mask)
             self._axes.figure.colorbar(self._picture, ax=self._axes, label="photons a pixel")
-        self._picture.set_data(shown)
-        self._picture.set_clim(0, top)
+        self._picture.take(pixels, mask)
+        self._picture.scale()
         self._axes.set_title(title)
         self._axes.figure.canvas.draw_idle()
         return doc

@@ -27,7 +27,7 @@ _NO_RINGS = "none"
     "--top",
     type=click.FloatRange(0, min_open=True),
     metavar="COUNTS",
-    help="Counts at full brightness; else those that 99.8 % of the good pixels do not reach.",
+    help="Counts at full brightness; else those that few points of the picture reach.",
 )
 @click.option(
     "--mask",

@@ -7,7 +7,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Stoppable
 
-from eiger_plans.steps import Plan, aside, tidied
+from eiger_plans.steps import Plan, aside, put_back, tidied
 from eiger_plans.sweeps import Sweep
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, EigerError, TriggerInfo
@@ -56,6 +56,43 @@ class Setup:
         if stream not in self.declared:
             yield from bps.declare_stream(device, name=stream, collect=True)
             self.declared.add(stream)
+
+
+def armed_at_once(plan: Plan, setup: Setup, info: TriggerInfo) -> Plan:
+    """Run a plan that stages and sweeps, the detector set so that `stage` arms for the first sweep.
+
+    Else `stage` would arm a series of what was set before, which `prepare` ends without an image.
+    With a source of triggers it is left so: on the motor's way to its start a pulse may come, and
+    nothing that waits for pulses is to be armed before it is there.
+
+    Parameters
+    ----------
+    plan : generator
+        What stages, and sweeps.
+    setup : Setup
+        What sweeps.
+    info : TriggerInfo
+        What `prepare` will ask for.
+    """
+    eiger: Any = setup.eiger
+    if setup.source is not None:
+        return (yield from plan)
+    scheme, triggers = info.scheme, eiger.triggers_per_point
+    before = yield from bps.rd(triggers, default_value=1)
+    signals = (eiger.detector.trigger_mode, eiger.detector.nimages, eiger.detector.ntrigger)
+
+    def set_up() -> Plan:
+        for signal, value in zip(
+            signals, (scheme.mode.value, scheme.nimages, scheme.ntrigger), strict=True
+        ):
+            yield from bps.mv(signal, value)
+        yield from bps.mv(triggers, 1)
+        return (yield from plan)
+
+    def triggers_back() -> Plan:
+        yield from bps.mv(triggers, before)
+
+    return (yield from tidied(put_back(set_up(), *signals), triggers_back))
 
 
 def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:

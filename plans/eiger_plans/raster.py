@@ -10,6 +10,7 @@ from bluesky.protocols import Movable
 from eiger_plans.flying import (
     STREAM,
     Setup,
+    armed_at_once,
     at_its_speed,
     fly_past,
     see_through,
@@ -218,7 +219,12 @@ class _Grid:
                 yield from self._angles.put(sweep.start, sweep.step)
                 yield from fly_past(self._setup, sweep, info, self._train(sweep))
 
-        return (yield from put_back(self._run(all_lines, md), *self._angles.signals))
+        def set_up() -> Plan:
+            # Those of the first line, for which the detector is armed when it is staged.
+            yield from self._angles.put(self._first.start, self._first.step)
+            return (yield from armed_at_once(self._run(all_lines, md), self._setup, info))
+
+        return (yield from put_back(set_up(), *self._angles.signals))
 
     def as_one_series(self, md: dict[str, Any]) -> Plan:
         """Take each line as a point of a step scan, armed once for all."""

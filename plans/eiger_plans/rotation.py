@@ -6,7 +6,14 @@ from typing import Any
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable
 
-from eiger_plans.flying import Setup, at_its_speed, fly_past, set_out, with_motor_at_rest
+from eiger_plans.flying import (
+    Setup,
+    armed_at_once,
+    at_its_speed,
+    fly_past,
+    set_out,
+    with_motor_at_rest,
+)
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
 from eiger_plans.steps import Plan, check_known, put_back, set_times
@@ -144,7 +151,7 @@ def rotation(
 
     def with_angles() -> Plan:
         yield from angles.put(start, step)
-        return (yield from turned())
+        return (yield from armed_at_once(turned(), setup, info))
 
     uid = yield from put_back(with_angles(), *angles.signals)
     say_where(eiger, uid)

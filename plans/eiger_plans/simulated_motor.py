@@ -15,6 +15,8 @@ from ophyd.positioner import PositionerBase
 from ophyd.status import MoveStatus
 from ophyd.utils import LimitError, ReadOnlyError
 
+# Digits behind the point that its position is shown with.
+PRECISION = 4
 # How often subscribers are told where it is while it moves, in s.
 TOLD_EVERY = 0.02
 
@@ -96,7 +98,7 @@ class _Readback(Signal):
     def describe(self) -> dict:
         keys = super().describe()
         low, high = self._motor.limits
-        keys[self.name].update(source=f"PY:{self.name}", units=self._motor.egu, precision=4)
+        keys[self.name].update(source=f"PY:{self.name}", units=self._motor.egu, precision=PRECISION)
         if low < high:
             keys[self.name].update(lower_ctrl_limit=low, upper_ctrl_limit=high)
         return keys
@@ -124,6 +126,13 @@ class _Positive(Signal):
     def set(self, value: Any, **kwargs: Any) -> Any:
         self.check_value(value)
         return super().set(float(value), **kwargs)
+
+
+class _Offset(Signal):
+    """0: the motor has no other position, as that of a dial, from which its own would differ."""
+
+    def put(self, value: Any, **kwargs: Any) -> None:
+        raise ReadOnlyError(f"{self.name} is 0; a simulated motor has no dial that it could be of")
 
 
 class SimulatedMotor(Device, PositionerBase):
@@ -159,6 +168,8 @@ class SimulatedMotor(Device, PositionerBase):
     readback = Component(_Readback, value=0.0, kind="hinted")
     velocity = Component(_Positive, value=1.0, kind="config")
     acceleration = Component(_Positive, value=0.1, kind="config")
+    # For bluesky's %wa alone, and so in no document.
+    user_offset = Component(_Offset, value=0.0, kind="omitted")
 
     def __init__(
         self,
@@ -191,6 +202,11 @@ class SimulatedMotor(Device, PositionerBase):
     def egu(self) -> str:
         """Unit of the position."""
         return self._egu
+
+    @property
+    def precision(self) -> int:
+        """Digits behind the point that the position is shown with."""
+        return PRECISION
 
     @property
     def limits(self) -> tuple[float, float]:

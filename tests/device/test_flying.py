@@ -14,7 +14,7 @@ from catalogs import read_through_tiled, recorded
 from signals_at_the_input import signals
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
+from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo, open_series
 from ophyd_eiger.errors import NotStagedError, SignalTimeoutError, StateError, StoppedError
 
 # Of each test's cases the short run takes every 2nd, see conftest.
@@ -161,6 +161,26 @@ def test_no_signal_comes(RE, dcu, tmp_path):
         assert eiger.detector.state.get() == "idle"
     finally:
         eiger.destroy()
+
+
+def test_what_stage_has_armed_is_not_armed_again(RE, catalog, dcu, eiger):
+    eiger.detector.nimages.set(6).wait(10)
+    (uid,) = RE(fly_together([eiger], TriggerInfo(3, 2)))
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    assert np.array_equal(found, right(dcu, 1, [[1, 2], [3, 4], [5, 6]]))
+
+
+def test_what_was_put_since_stage_is_armed_anew(dcu, eiger):
+    eiger.detector.nimages.set(2).wait(10)
+    eiger.stage().wait(10)
+    eiger.detector.omega_start.set(7.5).wait(10)
+    eiger.prepare(TriggerInfo(2)).wait(10)
+    eiger.kickoff().wait(10)
+    eiger.complete().wait(20)
+    eiger.unstage().wait(20)
+    (master,) = [file.path for file in eiger.fetched if file.path.name.endswith("_master.h5")]
+    assert master.name.endswith("_2_master.h5")
+    assert open_series(master).metadata.omega[0] == 7.5
 
 
 def test_what_prepare_changed_is_put_back(dcu, eiger):

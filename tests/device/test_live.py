@@ -2,6 +2,7 @@
 
 import base64
 import gc
+import itertools
 import logging
 import math
 import threading
@@ -407,6 +408,24 @@ def test_the_last_image_is_dropped(RE, dcu, plain, eiger, events):
     RE(bp.count([eiger], 2))
     for event, number in zip(events, (2, 3), strict=True):
         assert_right(event, dcu, plain.mask(), number, {"full": None})
+
+
+def test_the_first_image_is_late(monkeypatch, RE, dcu, plain, eiger, events, caplog):
+    """As on a busy machine: it comes when it was asked for 20 times, every 0.02 s."""
+    monitor = dcu.dcu.monitor
+    put_image, held, late = monitor.put_image, monitor.held, []
+    asked = itertools.count(1)
+
+    def held_late(*name):
+        if next(asked) == 20:
+            put_image(*late)
+        return held(*name)
+
+    monkeypatch.setattr(monitor, "put_image", late.append)
+    monkeypatch.setattr(monitor, "held", held_late)
+    RE(bp.count([eiger], 1))
+    assert_right(events[0], dcu, plain.mask(), 1, {"full": None})
+    assert warnings_in(caplog) == []
 
 
 def test_never_the_numbers_of_another_point(RE, dcu, plain, eiger, events):

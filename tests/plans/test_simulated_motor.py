@@ -105,6 +105,8 @@ def test_what_it_does_not_take(RE, motor):
         motor.velocity.set(301)
     with pytest.raises(ReadOnlyError, match=r"omega.set\(\)"):
         motor.readback.put(1)
+    with pytest.raises(ReadOnlyError, match="no dial"):
+        motor.user_offset.put(1)
     with pytest.raises(LimitError, match="outside its limits"):
         check_limits(scan([], motor, 0, 401, 3))
     assert motor.position == 0.0

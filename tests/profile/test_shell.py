@@ -48,6 +48,19 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     assert "eiger_live_full_sum vs time" in shell("show_plots()")
     assert (tmp_path / "data" / "plot_1.png").read_bytes().startswith(b"\x89PNG")
 
+    assert re.match(r"EigerDetector 'eiger' at http://\S+: \S+ Eiger 1M$", shell.value("eiger"))
+    # bluesky's magics, of which none makes a run.
+    where_all = shell("%wa")
+    assert re.search(r"motor +0\.0 +-180\.0 +180\.0 +0\.0\s", where_all), where_all
+    assert re.search(r"detectors\s.*eiger +eiger\s", where_all, re.DOTALL), where_all
+    assert "Error" not in shell("%mov motor 0.5") + shell("%movr motor -0.2")
+    assert re.search(r"motor +0\.3 ", shell("%wa motors"))
+    counted = shell("%ct")
+    assert re.search(r"eiger_live_full_sum +[1-9]", counted), counted
+    (series,) = re.findall(r"eiger_files_series +(\S+)", counted)
+    assert (tmp_path / "data" / f"{series}_master.h5").exists()
+    assert shell.value("len(cat)") == "1"
+
     # Every file once more: nothing is subscribed twice, and the runs stay.
     for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):
         assert "Error" not in shell(f"%run -i {path}")

@@ -3,6 +3,7 @@
 import io
 import subprocess
 import sys
+from typing import Any
 
 import h5py
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from PIL import Image
 
 from ophyd_eiger import open_series
+from ophyd_eiger.brightest import BAD, in_blocks
 from ophyd_eiger.errors import EigerError, FileError
 from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
-from ophyd_eiger.pictures import BAD, Look, show
+from ophyd_eiger.pictures import Look, show
 
 SHAPE = (90, 120)
 GEOMETRY = ScatteringGeometry(
@@ -54,7 +56,7 @@ def taken(tmp_path, write_data, write_master):
 
 def shown_of(picture, panel=0):
     """Return the image of a panel, and its norm."""
-    (image,) = picture.figure.axes[panel].get_images()
+    image: Any = picture.figure.axes[panel].get_images()[0]
     return image.get_array(), image.norm
 
 
@@ -167,9 +169,84 @@ def test_a_data_file_alone_has_what_saturates_in_red(real_files):
     """Of a real EIGER X 1M: the gap, 37 rows, and 54 pixels beside it."""
     picture = open_series(real_files[0]).show()
     values, norm = shown_of(picture)
-    assert values.mask.sum() == 37 * 1030 + 54
+    # The screen has fewer points than the image pixels.
+    pixels_a_point = 1065 / len(values)
+    assert pixels_a_point > 1
+    assert values.mask.all(axis=1).sum() * pixels_a_point == pytest.approx(37, abs=3)
+    assert values.max() < 65535
     assert norm.vmax < 100
     assert "38164 masked or saturated pixels in red" in picture.figure.get_suptitle()
+
+
+@pytest.mark.parametrize("factor", [1, 2, 3, 7])
+def test_a_block_is_its_brightest_good_pixel(factor):
+    rng = np.random.default_rng(factor)
+    image = rng.poisson(3, (23, 31)).astype(np.uint16)
+    masked = rng.random(image.shape) < 0.3
+    masked[5:14] = True
+    image[masked] = 65535
+    blocks = in_blocks(image, masked, factor)
+    for y, x in np.ndindex(blocks.shape):
+        place = np.s_[factor * y : factor * (y + 1), factor * x : factor * (x + 1)]
+        good = image[place][~masked[place]]
+        hidden = 2 * good.size <= image[place].size
+        assert np.ma.getmaskarray(blocks)[y, x] == hidden
+        assert hidden or blocks[y, x] == good.max()
+
+
+@pytest.fixture
+def large(tmp_path, write_data, write_master):
+    """A series of one dark image, larger than a screen, with peaks and dead pixels beside them."""
+    rng = np.random.default_rng(9)
+    image = (rng.random((2167, 2070)) < 0.003).astype(np.uint16)
+    mask = np.zeros(image.shape, np.uint32)
+    mask[514:551] = 1
+    peaks = [(int(y), int(x)) for y, x in rng.integers(10, 2060, (40, 2)) if not 500 < y < 560]
+    for y, x in peaks:
+        image[y, x] = 30
+        mask[y, x + 1] = 2
+    image[mask != 0] = 65535
+    write_data(tmp_path / "l_1_data_000001.h5", image[np.newaxis])
+    files = ["l_1_data_000001.h5"]
+    return open_series(write_master(tmp_path / "l_1_master.h5", files, nimages=1, mask=mask)), peaks
+
+
+@pytest.mark.parametrize(("what", "dpi"), [(0, 60), ("overview", 100)])
+def test_a_peak_of_one_pixel_is_seen_in_a_large_image(large, what, dpi):
+    series, peaks = large
+    picture = series.show(what, rings=False)
+    with Image.open(io.BytesIO(picture.png(dpi))) as opened:
+        pixels = np.asarray(opened.convert("RGB")).astype(int)
+    # The figure stays as it was drawn, but for its resolution.
+    ax, scale = picture.figure.axes[0], dpi / picture.figure.dpi
+    brightest = np.array(ax.get_images()[0].cmap(1.0)[:3]) * 255
+    seen, red = 0, 0
+    for y, x in peaks:
+        across, up = ax.transData.transform((x + 0.5, y + 0.5)) * scale
+        row, column = int(len(pixels) - up), int(across)
+        around = pixels[row - 2 : row + 3, column - 2 : column + 3].reshape(-1, 3)
+        seen += (np.abs(around - brightest).sum(axis=1) < 10).any()
+        red += (np.abs(around - RED).sum(axis=1) < 10).any()
+    assert seen == len(peaks)
+    # A dead pixel is not more than it is; the gap is.
+    assert red == 0
+    across, up = ax.transData.transform((1000, 532)) * scale
+    assert np.abs(pixels[int(len(pixels) - up), int(across)] - RED).sum() < 10
+
+
+def test_where_one_zooms_in_each_pixel_is_seen(large):
+    series, peaks = large
+    picture = series.show()
+    image: Any = picture.figure.axes[0].get_images()[0]
+    assert "brightest pixel of each point" in picture.figure.axes[0].get_title()
+    y, x = peaks[0]
+    picture.figure.axes[0].set(xlim=(x - 8, x + 8), ylim=(y + 8, y - 8))
+    picture.png()
+    left, right, bottom, top = image.get_extent()
+    assert (right - left, bottom - top) == image.get_array().shape[::-1]
+    values = image.get_array()
+    assert values[y - int(top), x - int(left)] == 30
+    assert values.mask[y - int(top), x + 1 - int(left)]
 
 
 def test_a_png_has_the_mask_in_red(taken):

@@ -18,8 +18,8 @@ CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "ti
 ANALYSIS = (
     *("errors", "regions", "indexing", "parallel", "chunks", "codecs", "master", "images"),
     *("series_metadata", "geometry", "image_file", "check", "view", "virtual_master", "survey"),
-    *("source", "reductions", "run_reductions", "stack", "pictures", "reader", "handlers"),
-    *("archives", "run_documents", "runs"),
+    *("source", "reductions", "run_reductions", "stack", "brightest", "pictures", "reader"),
+    *("handlers", "archives", "run_documents", "runs"),
 )
 # The commands that run a plan, beside which nothing of the device knows the plans.
 RUNS_A_PLAN = {"ophyd_eiger.cli.acceptance"}
@@ -115,7 +115,7 @@ def test_analysis_modules_import_those_before_them(name: str) -> None:
     }
     assert own <= set(ANALYSIS[: ANALYSIS.index(name)])
     # Loaded when a picture is drawn; that it is not before, the test above sees.
-    drawn_with = {"matplotlib"} if name == "pictures" else set()
+    drawn_with = {"matplotlib"} if name in ("brightest", "pictures") else set()
     assert roots(MODULES[f"ophyd_eiger.{name}"]) & CONTROL == drawn_with
 
 
