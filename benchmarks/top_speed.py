@@ -5,10 +5,16 @@
 A series of 10 s at each model's top speed and time-scale 1, of images of a flat scene with 0.1
 counts a pixel, bslz4, to memory disk. This process asks for `config/count_time` all the while, over
 one kept-alive connection, and deletes files as they appear, as there is no room for all. Lost is
-what is missing in the files; late is the longest time from the end of an exposure until its image
-was in the file, in frame times, as the simulator itself keeps it. Cores is the processor time that
-the simulator's process took by the series' time, which other load bears on least. Then a file is
-downloaded from the simulated DCU and from nginx, by curl, in turns.
+what is missing in the files. As of a real DCU, whose files lag behind, an image is in time when it
+is in the buffer in time. It counts as exposed from the moment on when it is due, by the clock; late
+is the longest time from then until it was made, as the simulator itself keeps it: 0 where each was
+made ahead. `count off` is by how much the counts that this process saw depart from one even
+schedule beyond what the requests for them took. `file` is the longest time until an image was in
+its file. All three in frame times. Cores is the processor time that the simulator's process took by
+the series' time, which other load bears on least.
+
+Then a file is downloaded from the simulated DCU and from nginx, by curl, in turns, and by several
+clients at once while this process asks for `config/count_time`.
 """
 
 import argparse
@@ -16,6 +22,7 @@ import contextlib
 import http.client
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -45,6 +52,9 @@ BOUND = 0.010
 GETS = 100
 # Bytes of the downloaded file at least, and how often each server sends it.
 FILE_BYTES, RUNS = 400e6, 7
+# How many clients download at once while others ask, for how many s, and bytes a second of each
+# where they share a network.
+AT_ONCE, MEANWHILE, SHARE = 4, 4.0, 250e6
 
 
 @dataclass
@@ -94,6 +104,28 @@ class Images:
             self._dcu.ask("DELETE", f"/data/{path.name}")
 
 
+class Counts:
+    """Compares how many images are said to be exposed with an even schedule."""
+
+    def __init__(self, url: str, images: int, frame_time: float):
+        self._dcu, self._images, self._frame_time = Dcu(url), images, frame_time
+        # Between these the end of the exposure before the first lies, as every count has it.
+        self._earliest, self._latest = -math.inf, math.inf
+
+    def look(self) -> None:
+        before = time.monotonic()
+        exposed = self._dcu.state()["series"]["exposed"]
+        after = time.monotonic()
+        if 0 < exposed < self._images:
+            self._earliest = max(self._earliest, before - (exposed + 1) * self._frame_time)
+            self._latest = min(self._latest, after - exposed * self._frame_time)
+
+    @property
+    def off(self) -> float:
+        """In frame times."""
+        return max(0.0, self._earliest - self._latest) / self._frame_time
+
+
 def series(url: str, folder: Path, size: str) -> str:
     """Take a series at top speed; return its row of the table."""
     rate = RATES[size]
@@ -106,6 +138,7 @@ def series(url: str, folder: Path, size: str) -> str:
     control.put("detector/config/frame_time", frame_time)
     control.put("detector/config/nimages", images)
     control.put("detector/command/arm")
+    counts = Counts(url, images, frame_time)
     over = threading.Event()
     times: list[float] = []
     before = processor_time()
@@ -118,19 +151,22 @@ def series(url: str, folder: Path, size: str) -> str:
         gets.append(time.perf_counter() - began)
         if len(gets) % (GETS // 4) == 0:
             taken.take()
+            counts.look()
     end.join()
     cores = (processor_time() - before) / times[0]
     taken.take()
     state = control.state()
     if state["state"] == "error":
-        return f"| {size} | {rate} | {state['error']} | | | | | {cores:.1f} | no |"
+        return f"| {size} | {rate} | {state['error']} | | | | | | | {cores:.1f} | no |"
     p99 = sorted(gets)[len(gets) * 99 // 100]
-    late = state["series"]["latest"] / frame_time
+    late = state["series"]["latest_made"] / frame_time
+    in_file = state["series"]["latest"] / frame_time
     lost = images - taken.count
-    holds = "yes" if not lost and late <= 1 and p99 < BOUND else "no"
+    holds = "yes" if not lost and max(late, counts.off) <= 1 and p99 < BOUND else "no"
     return (
         f"| {size} | {rate} | {images} in {times[0]:.1f} s | {taken.bytes / images / 1e3:.0f} "
-        f"| {lost} | {late:.1f} | {p99 * 1e3:.1f} | {cores:.1f} | {holds} |"
+        f"| {lost} | {late:.1f} | {counts.off:.1f} | {in_file:.1f} | {p99 * 1e3:.1f} "
+        f"| {cores:.1f} | {holds} |"
     )
 
 
@@ -183,12 +219,36 @@ def nginx(folder: Path) -> Iterator[str]:
                 server.terminate()
 
 
-def download(url: str, name: str) -> float:
+def download(url: str, name: str, *options: str) -> float:
     """Return the seconds that curl takes for a file."""
-    command = ["curl", "--silent", "--show-error", "--fail", "-o", "/dev/null"]
+    command = ["curl", "--silent", "--show-error", "--fail", "-o", "/dev/null", *options]
     began = time.perf_counter()
     subprocess.run([*command, f"{url}/data/{name}"], check=True)
     return time.perf_counter() - began
+
+
+def answers_meanwhile(url: str, name: str, *options: str) -> float:
+    """Return the 99th percentile in ms of config GETs while `AT_ONCE` clients download a file."""
+    over = threading.Event()
+
+    def again_and_again() -> None:
+        while not over.is_set():
+            download(url, name, *options)
+
+    clients = [threading.Thread(target=again_and_again) for _ in range(AT_ONCE)]
+    asking, seconds = Dcu(url), []
+    for client in clients:
+        client.start()
+    end = time.monotonic() + MEANWHILE
+    while time.monotonic() < end:
+        time.sleep(1 / GETS)
+        began = time.perf_counter()
+        asking.ask("GET", "/detector/api/1.6.0/config/count_time")
+        seconds.append(time.perf_counter() - began)
+    over.set()
+    for client in clients:
+        client.join()
+    return 1e3 * sorted(seconds)[len(seconds) * 99 // 100]
 
 
 def downloads(url: str, folder: Path) -> str:
@@ -214,7 +274,16 @@ def downloads(url: str, folder: Path) -> str:
     text.write(f"A file of {size * 1e3:.0f} MB, by curl; medians of {RUNS} runs in turns.\n\n")
     text.write("| server | GB/s | by nginx |\n|---|--:|--:|\n")
     text.write(f"| sim-dcu `/data` | {size / ours:.2f} | {theirs / ours:.2f} |\n")
-    text.write(f"| nginx, sendfile | {size / theirs:.2f} | 1.00 |\n")
+    text.write(f"| nginx, sendfile | {size / theirs:.2f} | 1.00 |\n\n")
+    gentle, greedy = (
+        answers_meanwhile(url, path.name, *options)
+        for options in (("--limit-rate", f"{SHARE / 1e6:.0f}M"), ())
+    )
+    text.write(
+        f"The 99th percentile of config GETs while {AT_ONCE} clients download it from sim-dcu: "
+        f"{gentle:.1f} ms at {SHARE / 1e6:.0f} MB/s each, what a network of 10 Gb/s carries; "
+        f"{greedy:.1f} ms as fast as they can, when the clients alone take all cores.\n"
+    )
     return text.getvalue()
 
 
@@ -255,9 +324,9 @@ def main() -> None:
             f"Load of the {os.cpu_count()} cores at the end: {load:.1f}. "
             f"Series of {SECONDS:g} s at time-scale 1, scene `{chosen.scene}`, 16 bit, bslz4.",
             "",
-            "| EIGER | Hz | images | kB an image | lost | late, frames | GET p99, ms | cores "
-            "| holds |",
-            "|---|--:|---|--:|--:|--:|--:|--:|---|",
+            "| EIGER | Hz | images | kB an image | lost | late | count off | file | GET p99, ms "
+            "| cores | holds |",
+            "|---|--:|---|--:|--:|--:|--:|--:|--:|--:|---|",
             *rows,
             "",
             beside_nginx(chosen.folder),

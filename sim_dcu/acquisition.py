@@ -1,7 +1,8 @@
 """One armed series: exposes its images in time and has them delivered in order.
 
-Two threads. One keeps time and only counts images, so that slow files never delay an exposure; the
-other makes the counted images and hands them to the sinks (the file writer). Knows nothing of
+What is exposed follows from the clock, whoever asks, so that nothing slow ever delays an exposure.
+One thread ends what is over and looks for what may happen between images; another takes the exposed
+images, which a third makes ahead, and hands them to the sinks (the file writer). Knows nothing of
 states' names on the wire, parameters or HTTP.
 """
 
@@ -9,13 +10,13 @@ import enum
 import errno
 import logging
 import threading
-from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from sim_dcu.clock import Clock
+from sim_dcu.exposures import Exposures, Train
+from sim_dcu.made_ahead import MadeAhead
 from sim_dcu.series import ArmedSeries
 
 log = logging.getLogger(__name__)
@@ -25,14 +26,6 @@ log = logging.getLogger(__name__)
 LONGEST_CLOSING = 3.0
 # In s: images that come later than that after their exposure are told of.
 LATE = 2.0
-
-
-class Source(Protocol):
-    """Where the images of a series come from."""
-
-    def chunk(self, number: int) -> bytes:
-        """Return image `number` (from 1) as an HDF5 chunk."""
-        ...
 
 
 class Sink(Protocol):
@@ -98,36 +91,6 @@ class Ending(enum.Enum):
         return list(Ending).index(self)
 
 
-@dataclass(frozen=True)
-class Train:
-    """The exposures of one trigger.
-
-    Attributes
-    ----------
-    images : int
-        How many.
-    exposure : float
-        Of each, in s.
-    period : float
-        From the start of one to the start of the next, in s.
-    delay : float
-        From the trigger to the start of the first, in s.
-    done : Future
-        Resolved with None when the last is exposed or the series was ended; its exception is that
-        of a failed delivery.
-    """
-
-    images: int
-    exposure: float
-    period: float
-    delay: float = 0.0
-    done: "Future[None]" = field(default_factory=Future)
-
-    def __post_init__(self) -> None:
-        # A running future cannot be cancelled, so whoever waits cannot take the result away.
-        self.done.set_running_or_notify_cancel()
-
-
 def _log_failure(error: Exception, what: str) -> None:
     # A full buffer is asked for, or a disk's business: where it came from tells nobody anything.
     full = isinstance(error, OSError) and error.errno == errno.ENOSPC
@@ -141,7 +104,7 @@ class Acquisition:
     ----------
     images : int
         How many the series has; after the last one it ends by itself.
-    source : Source or None
+    made : MadeAhead or None
         Makes the images; None where no sink wants their chunks.
     sinks : sequence of Sink
         Take each image, in this order.
@@ -165,13 +128,14 @@ class Acquisition:
     ----------
     phase : Phase
         What it does now.
-    exposed, delivered : int
-        How many images are exposed, and how many of them the sinks have.
+    delivered : int
+        How many images the sinks have.
     failure : str
         Why delivery failed, or empty.
-    latest : float
+    latest_made, latest : float
         Of the images delivered so far, the longest time in s from the end of an exposure, as it
-        was due, until the sinks had it.
+        was due, until the image was made, which is when it is in the buffer (0 for one made ahead),
+        and until the sinks had it.
     closed : Future
         Resolved with None when nothing is exposed or delivered any more and the sinks are closed.
     settled : Future
@@ -182,7 +146,7 @@ class Acquisition:
     def __init__(
         self,
         images: int,
-        source: Source | None,
+        made: MadeAhead | None,
         sinks: Sequence[Sink],
         clock: Clock,
         lock: "threading.RLock",
@@ -194,30 +158,28 @@ class Acquisition:
         buffer: int | None = None,
     ):
         self.phase = Phase.WAITING
-        self.exposed = 0
         self.delivered = 0
         self.failure = ""
-        self.latest = 0.0
+        self.latest_made = self.latest = 0.0
         self.closed: Future[None] = Future()
         self.closed.set_running_or_notify_cancel()
         self.settled: Future[None] = Future()
         self.settled.set_running_or_notify_cancel()
         self._images = images
-        self._source = source
+        self._made = made
         self._sinks = tuple(sinks)
         self._clock = clock
         self._changed = threading.Condition(lock)
+        # Told of all but the images that are delivered.
+        self._interrupted = threading.Condition(lock)
         self._report = report
         self._disturbance = disturbance
         self._ends_itself = ends_itself
         self._is_ready = ready is None
-        self._train: Train | None = None
         self._ending: Ending | None = None
-        self._interrupt = threading.Event()
-        self._stalled = 0.0
         self._buffer = buffer
-        # When those that are exposed and not delivered were due, by the clock.
-        self._due: deque[float] = deque()
+        self._train: Train | None = None
+        self._exposures = Exposures(clock)
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
         if ready is not None:
@@ -229,6 +191,12 @@ class Acquisition:
             self._changed.notify_all()
 
     @property
+    def exposed(self) -> int:
+        """How many images are exposed: each from the moment on when it is due."""
+        with self._changed:
+            return self._exposures.count
+
+    @property
     def missing(self) -> int:
         """How many images are still to be exposed."""
         return self._images - self.exposed
@@ -237,13 +205,19 @@ class Acquisition:
         """Start the exposures of `train`; the caller has seen phase WAITING under the lock."""
         with self._changed:
             self._train = train
+            self._exposures.begin(train)
+            if self._is_cut:  # before the trigger came
+                self._exposures.cut(0)
+            if not self._disturbed:
+                self._exposures.let_pass()
+            if self._made is not None:
+                self._made.allow(self._exposures.last)
             self._enter(Phase.EXPOSING)
-            if self._takes_no_time():
+            if not self._clock.scale and not self._disturbed and self._ending is None:
                 # Here and now: waking the thread that keeps time would be all that takes any.
-                self.exposed += train.images
                 self._conclude(train)
             else:
-                self._changed.notify_all()
+                self._tell()
 
     def end(self, how: Ending) -> None:
         """End the series early; `closed` tells when that is done. Harmless when it has ended."""
@@ -251,25 +225,36 @@ class Acquisition:
             # A stricter ending overrules a milder one that is still under way.
             if self._ending is None or how.strictness > self._ending.strictness:
                 self._ending = how
-                if how in (Ending.AT_ONCE, Ending.DROP_ALL):
-                    self._interrupt.set()
-            self._changed.notify_all()
+                if self._is_cut:
+                    self._exposures.cut(1 if how is Ending.AFTER_IMAGE else 0)
+            self._tell()
 
     def wake(self) -> None:
-        """Have a series that stalls look whether it still does."""
+        """Have a series look whether anything happens to it between two images, or still does."""
         with self._changed:
-            self._changed.notify_all()
+            if self._disturbed:
+                # The thread that keeps time lets them pass one by one.
+                self._exposures.let_pass(0)
+            self._tell()
+
+    def _tell(self) -> None:
+        self._changed.notify_all()
+        self._interrupted.notify_all()
 
     def _enter(self, phase: Phase) -> None:
         if self.phase is not phase:
             self.phase = phase
             self._report(self)
 
+    @property
+    def _disturbed(self) -> bool:
+        return self._disturbance is not None and self._disturbance.expected
+
     # -- the thread that keeps time ---------------------------------------------------------------
 
     def _expose(self) -> None:
         while (train := self._next_train()) is not None:
-            self._run(train)
+            self._run()
             self._conclude(train)
         with self._changed:
             self._changed.wait_for(lambda: self._is_ready or self.closed.done())
@@ -279,26 +264,22 @@ class Acquisition:
     def _conclude(self, train: Train) -> None:
         """Note that a train is over, and let those know who wait for it."""
         with self._changed:
+            whole = self._exposures.count >= self._images and self._ends_itself
             self._train = None
-            whole = self.exposed >= self._images and self._ends_itself
+            self._exposures.end()
             over = self._ending is not None or whole
             if self.phase is not Phase.FAILED:
                 self._enter(Phase.ENDED if over else Phase.WAITING)
-            self._changed.notify_all()
+            self._tell()
             failure = self.failure
         if failure:
             train.done.set_exception(OSError(failure))
         else:
             train.done.set_result(None)
 
-    def _takes_no_time(self) -> bool:
-        """Return whether images are exposed without a wait, and nothing may happen in between."""
-        disturbed = self._disturbance is not None and self._disturbance.expected
-        return not self._clock.scale and not disturbed and self._ending is None
-
     def _next_train(self) -> Train | None:
         with self._changed:
-            self._changed.wait_for(
+            self._interrupted.wait_for(
                 lambda: (
                     self._train is not None
                     or self._ending is not None
@@ -311,62 +292,62 @@ class Acquisition:
                 self._changed.notify_all()
             return self._train
 
-    def _run(self, train: Train) -> None:
-        # Every image is due at its own distance from the start: lateness never adds up.
-        if not self._undisturbed():
-            return
-        start = self._clock.now()
-        for index in range(train.images):
-            due = train.delay + index * train.period + train.exposure
-            if not self._clock.wait_until(start, due, self._interrupt):
-                return
-            with self._changed:
-                self.exposed += 1
-                if self._clock.scale:
-                    self._due.append(start + due * self._clock.scale)
+    def _run(self) -> None:
+        """Wait until the train's last image is exposed, or it ends before."""
+        with self._changed:
+            while self._may_go_on() and self._exposures.count < self._exposures.last:
+                awaited = self._exposures.last - 1
+                if self._disturbed:
+                    awaited = self._exposures.count
+                    self._exposures.let_pass(1)
+                else:
+                    self._exposures.let_pass()
+                # The other thread waits for images, too.
                 self._changed.notify_all()
-                if self._ending not in (None, Ending.AFTER_TRIGGER) or self._overflown():
+                if self._buffer is not None:
+                    # The first one that would be lost.
+                    awaited = min(awaited, self.delivered + self._buffer)
+                self._interrupted.wait(self._exposures.until(awaited))
+                if self._overflown():
                     return
-            if not self._undisturbed():
-                return
-            start += self._stalled
 
     def _overflown(self) -> bool:
-        """Return whether the image just exposed found no room; then the series has failed."""
-        behind = self.exposed - self.delivered
-        if self._buffer is None or behind <= self._buffer:
+        """Return whether an image that is exposed found no room; then the series has failed."""
+        if self._buffer is None or self._exposures.count - self.delivered <= self._buffer:
             return False
-        lost = self.exposed
-        self.exposed -= 1
+        room = self.delivered + self._buffer
+        self._exposures.take_back(room)
         self._fail_when_delivered(
-            f"image {lost} is lost: the buffer is full of {self._buffer} images, which come faster "
-            "than they are made and written"
+            f"image {room + 1} is lost: the buffer is full of {self._buffer} images, which come "
+            "faster than they are made and written"
         )
         return True
 
     def _fail_when_delivered(self, reason: str) -> None:
         self._changed.wait_for(
-            lambda: self.delivered >= self.exposed or self._ending is Ending.DROP_ALL
+            lambda: self.delivered >= self._exposures.count or self._ending is Ending.DROP_ALL
         )
         self._fail(reason)
 
-    def _undisturbed(self) -> bool:
+    def _may_go_on(self) -> bool:
         """Wait while the series stalls; return whether another image may follow."""
-        disturbance, self._stalled = self._disturbance, 0.0
-        if disturbance is None or not disturbance.expected:
-            return True
-        with self._changed:
-            while disturbance.stalls(self.exposed, self.delivered) and self._ending in (
-                None,
-                Ending.AFTER_TRIGGER,
-            ):
+        disturbance = self._disturbance
+        if disturbance is not None and disturbance.expected and not self._is_cut:
+            self._exposures.let_pass(0)
+            while disturbance.stalls(self._exposures.count, self.delivered) and not self._is_cut:
                 # What follows a stall keeps its distance from it.
                 before = self._clock.now()
                 self._changed.wait()
-                self._stalled += self._clock.now() - before
-            if failure := disturbance.failure(self.exposed):
+                self._exposures.put_off(self._clock.now() - before)
+                if self._is_cut:
+                    self._exposures.cut(0)  # no image is running
+            if failure := disturbance.failure(self._exposures.count):
                 self._fail_when_delivered(failure)
-            return self._ending in (None, Ending.AFTER_TRIGGER)
+        return self._ending is not Ending.DROP_ALL
+
+    @property
+    def _is_cut(self) -> bool:
+        return self._ending not in (None, Ending.AFTER_TRIGGER)
 
     # -- the thread that delivers -----------------------------------------------------------------
 
@@ -376,18 +357,12 @@ class Acquisition:
             while (number := self._next_number()) is not None:
                 if not self._sinks:
                     number = self.exposed
-                chunk = b"" if self._source is None else self._source.chunk(number)
-                for sink in self._sinks:
-                    sink.add(number, chunk)
-                with self._changed:
-                    self.delivered = number
-                    if self._due and self._sinks:
-                        late = self._clock.now() - self._due.popleft()
-                        self.latest = max(self.latest, late)
-                    self._changed.notify_all()
+                self._deliver_one(number)
         except Exception as error:  # noqa: BLE001 - whatever went wrong ends the series, never unseen
             _log_failure(error, f"image {self.delivered + 1} could not be delivered")
             failure = str(error) or type(error).__name__
+        if self._made is not None:
+            self._made.close()
         unclosed = self._close_sinks()
         failure = failure or unclosed
         if failure:
@@ -400,22 +375,34 @@ class Acquisition:
             )
         with self._changed:
             self.closed.set_result(None)
+            self._tell()
+
+    def _deliver_one(self, number: int) -> None:
+        made = None if self._made is None else self._made.take(number)
+        chunk = b"" if made is None else made.chunk
+        for sink in self._sinks:
+            sink.add(number, chunk)
+        with self._changed:
+            self.delivered = number
+            if self._exposures.due and self._sinks:
+                due = self._exposures.due.popleft()
+                self.latest = max(self.latest, self._clock.now() - due)
+                if made is not None:
+                    self.latest_made = max(self.latest_made, made.at - due)
             self._changed.notify_all()
 
     def _next_number(self) -> int | None:
         """Wait for an image that is exposed and not delivered; None when there will be none."""
         with self._changed:
-            self._changed.wait_for(
-                lambda: (
-                    (self.delivered < self.exposed and self._is_ready)
-                    or (self.delivered == self.exposed and self.phase is Phase.ENDED)
-                    or self._ending is Ending.DROP_ALL
-                )
-            )
-            if self._ending is Ending.DROP_ALL:
-                self._changed.wait_for(lambda: self.phase in (Phase.ENDED, Phase.FAILED))
-                return None
-            return self.delivered + 1 if self.delivered < self.exposed else None
+            while self._ending is not Ending.DROP_ALL:
+                exposed = self._exposures.count
+                if self.delivered < exposed and self._is_ready:
+                    return self.delivered + 1
+                if self.delivered == exposed and self.phase is Phase.ENDED:
+                    return None
+                self._changed.wait(self._exposures.until(exposed) if self._is_ready else None)
+            self._changed.wait_for(lambda: self.phase in (Phase.ENDED, Phase.FAILED))
+            return None
 
     def _close_sinks(self) -> str:
         """Close every sink; return what was wrong with the first that could not be."""
@@ -432,6 +419,6 @@ class Acquisition:
         with self._changed:
             self.failure = self.failure or reason
             self._ending = Ending.DROP_ALL
-            self._interrupt.set()
+            self._exposures.cut(0)
             self._enter(Phase.FAILED)
-            self._changed.notify_all()
+            self._tell()

@@ -17,6 +17,8 @@ from starlette.types import Receive, Scope, Send
 
 # Larger pieces hold up other requests, smaller ones are slower.
 _PIECE = 2**20
+# ASGI's extension by which a server sends part of a file itself.
+_ZERO_COPY = "http.response.zerocopysend"
 _RANGE = re.compile(r"bytes\s*=\s*(\d{0,19})-(\d{0,19})\s*", re.ASCII | re.IGNORECASE)
 
 
@@ -51,7 +53,7 @@ def byte_range(header: str | None, size: int) -> tuple[int, int] | None:
 
 
 class FileReply(Response):
-    """A published file or a range of it, sent in pieces of 1 MB.
+    """A published file or a range of it, sent by the server itself or in pieces of 1 MB.
 
     The length is that of the file opened, so that one replaced meanwhile is still sent whole.
 
@@ -88,12 +90,23 @@ class FileReply(Response):
             whole = part == (0, size)
             if not whole:
                 self.headers["content-range"] = f"bytes {begin}-{end - 1}/{size}"
-            file.seek(begin)
             remaining = 0 if only_head else end - begin
+            by_server = remaining > _PIECE and _ZERO_COPY in scope.get("extensions", {})
+            file.seek(begin)
             # Read before the head is sent: the two of a small file must leave in one write.
-            piece = await self._read(file, remaining) if remaining else b""
+            piece = await self._read(file, remaining) if remaining and not by_server else b""
             await self._start(send, 200 if whole else 206, end - begin)
-            await self._send_all(file, piece, remaining, receive, send)
+            if not (by_server and await self._left_to_server(file, begin, remaining, send)):
+                await self._send_all(file, piece, remaining, receive, send)
+
+    @staticmethod
+    async def _left_to_server(file: io.FileIO, begin: int, count: int, send: Send) -> bool:
+        """Have the server send the bytes; return whether it could."""
+        try:
+            await send({"type": _ZERO_COPY, "file": file, "offset": begin, "count": count})
+        except io.UnsupportedOperation:
+            return False
+        return True
 
     async def _start(self, send: Send, status: int, length: int) -> None:
         self.headers["content-length"] = str(length)

@@ -45,7 +45,7 @@ def overview(dcu: Dcu) -> dict[str, Any]:
     dict
         `model`, `api_version`, `state` (of the detector, in words), `error` (why it is in state
         error), `series` (its id and how many images it has, of these exposed and delivered,
-        and by how many s the latest was delivered after its exposure), `beam`
+        and by how many s the latest was made, and delivered, after its exposure), `beam`
         (what shines on the detector), `image_rate` (how many images a second can be made, None
         before one was),
         `subsystems` (their states), `settings` (name, value, unit; none before initialize, as a
@@ -55,13 +55,15 @@ def overview(dcu: Dcu) -> dict[str, Any]:
     with dcu.lock:
         state = dcu.detector.state
         control = dcu.detector.series
-        series = {"id": control.series_id, "images": 0, "exposed": 0, "delivered": 0, "latest": 0.0}
+        series = {"id": control.series_id, "images": 0, "exposed": 0, "delivered": 0}
+        series |= {"latest_made": 0.0, "latest": 0.0}
         acquisition = control.acquisition
         if acquisition is not None:
             series |= {
                 "images": acquisition.exposed + acquisition.missing,
                 "exposed": acquisition.exposed,
                 "delivered": acquisition.delivered,
+                "latest_made": acquisition.latest_made,
                 "latest": acquisition.latest,
             }
         known = state.now not in (State.NA, State.INITIALIZE)

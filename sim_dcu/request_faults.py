@@ -77,7 +77,8 @@ def _drop(app: ASGIApp, fault: SetFault, _faults: Faults) -> ASGIApp:
             await _cut(scope, receive)
             return
         _connection(scope).cut_reply(when, has_body=scope["method"] != "HEAD")
-        await app(scope, receive, send)
+        # Only what passes through the connection can be cut: no file is left to the kernel.
+        await app({**scope, "extensions": {}}, receive, send)
 
     return answer
 

@@ -4,6 +4,7 @@ Between the commands and `acquisition`, which exposes. Knows nothing of HTTP or 
 """
 
 import logging
+import math
 import uuid
 from collections.abc import Sequence
 from concurrent.futures import Future, wait
@@ -21,12 +22,13 @@ from sim_dcu.acquisition import (
     Phase,
     Sink,
     Taker,
-    Train,
 )
 from sim_dcu.beam import DEFAULT_BEAM
 from sim_dcu.detector_config import DetectorConfig
+from sim_dcu.exposures import Train
 from sim_dcu.filestore import Filewriter
 from sim_dcu.images import ImageSource
+from sim_dcu.made_ahead import MadeAhead
 from sim_dcu.models import Durations
 from sim_dcu.parameters import RefusedError
 from sim_dcu.remembered import RememberedSeries
@@ -43,6 +45,8 @@ BUFFER_BYTES = 16 * 2**30
 # In s: how long a detector that keeps its time is arming at most until its images can be made;
 # an EIGER takes up to 17 s.
 LONGEST_BUILDING = 15.0
+# In s: longer than this machine's threads wait for each other, so that an image is made in time.
+AHEAD = 0.2
 # In s: how long closing waits for the image that is being written.
 LONGEST_CLOSE = 1.0
 
@@ -274,7 +278,7 @@ class SeriesControl:
             self._changed_since_arm = False
             self.acquisition = Acquisition(
                 series.images,
-                source,
+                None if source is None else self._made_ahead(series, source),
                 sinks,
                 self.machine.clock,
                 self.machine.lock,
@@ -289,6 +293,17 @@ class SeriesControl:
             self.unique_id = str(uuid.uuid4())
             self._state.enter(State.READY)
         return series.series_id
+
+    def _made_ahead(self, series: ArmedSeries, source: ImageSource) -> MadeAhead:
+        """Return the images of a series, those made ahead that are due within `AHEAD` s."""
+        clock = self.machine.clock
+        period = series.detector["frame_time"] * clock.scale
+        ahead = min(series.images, math.ceil(AHEAD / period)) if clock.scale else 0
+        made = MadeAhead(source, clock.now, series.images, ahead)
+        if series.detector["trigger_mode"] in ("ints", "exts"):
+            # No trigger brings an exposure of its own.
+            made.allow(series.images)
+        return made
 
     @property
     def _writes(self) -> bool:

@@ -2,14 +2,19 @@
 
 Header and body of a small reply leave in one write: a known client reads a reply with one call and
 takes what comes for the whole; with two writes it would see an empty body, and the rest in front
-of its next reply. A connection on which nothing moves is closed. Knows nothing of the replies.
+of its next reply. The bytes of a large file are left to the kernel. A connection on which nothing
+moves is closed. Knows nothing of the replies.
 """
 
 import asyncio
+import os
 import re
+from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
 from uvicorn.protocols.http.h11_impl import H11Protocol
+
+from sim_dcu.file_sending import FileSending
 
 try:
     from sim_dcu.heads import BoundedHeadsProtocol as _Protocol
@@ -18,9 +23,26 @@ except ImportError:  # httptools is uvicorn's option; h11 comes with it
 
 # Above this, waiting for more would only cost memory.
 _LARGEST_KEPT = 64 * 1024
+# ASGI's words for a request or a message, and for an application.
+_Words = MutableMapping[str, Any]
+_App = Callable[[_Words, Any, Any], Awaitable[None]]
+# ASGI's name for a part of a file that the server sends by itself.
+ZERO_COPY = "http.response.zerocopysend"
+# h11 wants to see the bytes.
+_SENDS_FILES = hasattr(os, "sendfile") and _Protocol is not H11Protocol
 # How many times within the idle limit a connection is looked at.
 _LOOKS = 10
 _REASONS = {400: "Bad Request", 414: "URI Too Long", 431: "Request Header Fields Too Large"}
+
+
+class _Sent:
+    """Stands for so many bytes of a body that the client has got."""
+
+    def __init__(self, count: int):
+        self._count = count
+
+    def __len__(self) -> int:
+        return self._count
 
 
 class OneWriteTransport(asyncio.Transport):
@@ -50,10 +72,11 @@ class OneWriteTransport(asyncio.Transport):
         self._cut: str = ""
         self._has_body = True
         self._remaining: int | None = None
+        self._sending: FileSending | None = None
 
     def write(self, data: Any) -> None:
         """Keep `data`, or send it with all that was kept if it is large."""
-        if not data:
+        if not data or isinstance(data, _Sent):
             return
         if self._cut:
             self._write_until_cut(bytes(data))
@@ -69,6 +92,41 @@ class OneWriteTransport(asyncio.Transport):
         self._size += len(data)
         if self._size > _LARGEST_KEPT:
             self._flush()
+
+    async def send_file(self, file: Any, offset: int, count: int) -> None:
+        """Send part of a file after all that was written, and return when it has left.
+
+        Raises
+        ------
+        OSError
+            io.UnsupportedOperation where the kernel cannot, before anything is sent; a
+            ConnectionError where the client is gone.
+        """
+        self._flush()
+        if self._inner.is_closing():
+            raise ConnectionAbortedError("the connection is closed")
+        self._sending = sending = FileSending(
+            self._loop,
+            self._inner.get_extra_info("socket").fileno(),
+            file,
+            offset,
+            count,
+            waits=lambda: self._inner.get_write_buffer_size() > 0,
+            moved=self._note_moved,
+        )
+        try:
+            await sending.done
+        finally:
+            sending.stop()
+            self._sending = None
+
+    def _note_moved(self) -> None:
+        self.last_write = self._loop.time()
+
+    def stop_sending(self) -> None:
+        """Send no more of a file: the connection ends."""
+        if self._sending is not None:
+            self._sending.stop(ConnectionAbortedError("the connection was closed"))
 
     def cut_reply(self, where: str, *, has_body: bool) -> None:
         """Cut the connection in the reply that comes.
@@ -173,11 +231,16 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
         self._look = self.loop.call_later(self.idle_limit / _LOOKS, self._look_after)
         # ASGI's place for what a server tells its application of a connection.
         self.app_state = {**self.app_state, "connection": self._outgoing}
+        self._lost = asyncio.Event()
+        if _SENDS_FILES:
+            self.app = self._sending_files(self.app)
         super().connection_made(self._outgoing)  # type: ignore[arg-type]
 
     def connection_lost(self, exc: Exception | None) -> None:
         """End with one client."""
         self._look.cancel()
+        self._outgoing.stop_sending()
+        self._lost.set()
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
@@ -204,6 +267,31 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
             f"content-length: {len(reason)}\r\nconnection: close\r\n\r\n{reason}".encode()
         )
         self._outgoing.close()
+
+    def _sending_files(self, app: _App) -> _App:
+        """Return `app` with ASGI's extension for files, which uvicorn does not have."""
+
+        async def answer(scope: _Words, receive: Any, send: Any) -> None:
+            async def send_files(message: _Words) -> None:
+                if message["type"] != ZERO_COPY:
+                    await send(message)
+                    return
+                count = message["count"]
+                try:
+                    await self._outgoing.send_file(message["file"], message["offset"], count)
+                except ConnectionError:
+                    # To a client that went away nothing is sent, and nothing is said.
+                    self._outgoing.abort()
+                    await self._lost.wait()
+                    return
+                # uvicorn counts what is sent.
+                more = message.get("more_body", False)
+                await send({"type": "http.response.body", "body": _Sent(count), "more_body": more})
+
+            extensions = {**scope.get("extensions", {}), ZERO_COPY: {}}
+            await app({**scope, "extensions": extensions}, receive, send_files)
+
+        return answer
 
     def _look_after(self) -> None:
         now = self.loop.time()

@@ -15,7 +15,6 @@ import requests
 from plain_client import TIMED, Client, until
 
 import sim_dcu
-from sim_dcu.acquisition import Acquisition, Train
 from sim_dcu.clock import Clock
 from sim_dcu.filewriter import SeriesWriter
 
@@ -646,32 +645,6 @@ def test_two_clients_at_once_corrupt_nothing(dcu: sim_dcu.Server, pool: ThreadPo
     times = {key: values[key]["value"] for key in ("count_time", "frame_time")}
     assert times["count_time"] < times["frame_time"]
     assert {f"series_{series}_master.h5" for series in ids} <= names
-
-
-def test_lateness_does_not_add_up() -> None:
-    """Each image is due at its own distance from the trigger, whatever the ones before took."""
-
-    class Noting(Clock):
-        def __init__(self) -> None:
-            super().__init__(1)
-            self.due: list[tuple[float, float]] = []
-            self.time = 100.0
-
-        def now(self) -> float:
-            self.time += 7.0
-            return self.time
-
-        def wait_until(self, start: float, seconds: float, interrupt: threading.Event) -> bool:
-            self.due.append((start, seconds))
-            return True
-
-    clock = Noting()
-    acquisition = Acquisition(4, None, (), clock, threading.RLock(), lambda _: None)
-    train = Train(4, exposure=0.5, period=2.0)
-    acquisition.trigger(train)
-    train.done.result(timeout=5)
-    acquisition.closed.result(timeout=5)
-    assert clock.due == [(107.0, 0.5), (107.0, 2.5), (107.0, 4.5), (107.0, 6.5)]
 
 
 def test_clock_waits_scaled_and_is_interrupted() -> None:

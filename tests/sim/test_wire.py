@@ -137,7 +137,13 @@ import sim_dcu
 from sim_dcu.wire import OneWriteProtocol
 from uvicorn.protocols.http.h11_impl import H11Protocol
 assert issubclass(OneWriteProtocol, H11Protocol)
+from urllib.request import urlopen
 with sim_dcu.serve("eiger-500k", initialized=True) as dcu:
+    # A file that httptools' protocol would leave to the kernel.
+    content = bytes(range(250)) * 10_000
+    (dcu.dcu.store.folder / "large.h5").write_bytes(content)
+    with urlopen(f"{dcu.url}/data/large.h5", timeout=10) as reply:
+        assert reply.read() == content
     address = urlsplit(dcu.url)
     with socket.create_connection((address.hostname, address.port)) as connection:
         for _ in range(3):
@@ -150,4 +156,4 @@ with sim_dcu.serve("eiger-500k", initialized=True) as dcu:
     run = subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=False
     )
-    assert run.stdout == '{"sequence id": 0}\n' * 3, run.stderr
+    assert (run.stdout, run.stderr) == ('{"sequence id": 0}\n' * 3, "")
