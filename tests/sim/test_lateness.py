@@ -159,7 +159,7 @@ class Weather:
     def failure(self, exposed: int) -> str:
         return ""
 
-    def stalls(self, exposed: int) -> bool:
+    def stalls(self, exposed: int, delivered: int) -> bool:
         return self.expected
 
 
