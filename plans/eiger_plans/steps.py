@@ -94,6 +94,28 @@ def check_known(signal: Any, value: Any) -> None:
         signal.check_value(value)
 
 
+def check_settings(eiger: EigerDetector, **settings: float | None) -> Plan:
+    """Refuse values that the detector does not take before any of them is put.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector; asked for the limits that are not known yet.
+    **settings : float
+        By the names of its signals; None is not looked at.
+
+    Raises
+    ------
+    LimitError
+    """
+    for name, value in settings.items():
+        signal = getattr(eiger.detector, name)
+        if value is not None:
+            if not signal.has_value:
+                yield from ask(signal)
+            check_known(signal, value)
+
+
 def set_energy(eiger: EigerDetector, energy: float | None) -> Plan:
     """Put a photon energy in eV, unless it is None or so already."""
     if energy is None:
@@ -119,9 +141,11 @@ def set_times(eiger: EigerDetector, exposure: float, period: float | None) -> Pl
     Raises
     ------
     ValueError
-        If the detector does not allow a value, or images cannot follow each other so fast.
+        If the detector does not allow a value, before any is put; or if images cannot follow each
+        other so fast.
     """
     detector = eiger.detector
+    yield from check_settings(eiger, count_time=exposure, frame_time=period)
     # In this order the detector itself finds the shortest frame time: a frame time that is too
     # short shortens the count time, and the count time that is then put lengthens the frame time.
     yield from ask(detector.frame_time)

@@ -5,11 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import requests
 from bluesky.simulators import RunEngineSimulator
 from bluesky.utils import FailedStatus
 from eiger_plans import series
 
 from ophyd_eiger import EigerDetector
+from ophyd_eiger.link import LimitError
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
@@ -90,6 +92,35 @@ def test_what_the_detector_cannot_do_opens_no_run(RE, eiger, arguments, message)
         RE(series(eiger, **arguments))
     assert documents == []
     assert eiger.detector.state.get() == "idle"
+
+
+@pytest.mark.parametrize("is_known", [True, False])
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"exposure": 5000, "images": 2},
+        {"exposure": -1},
+        {"exposure": 0.1, "period": 1e-9},
+        {"exposure": 0.1, "images": 0},
+        {"exposure": 0.1, "images": 2, "energy": 1e9},
+    ],
+)
+def test_what_the_detector_does_not_take_changes_nothing(RE, dcu, eiger, arguments, is_known):
+    if is_known:
+        eiger.connect()
+    before = config_of(dcu)
+    with pytest.raises((LimitError, FailedStatus)):
+        RE(series(eiger, **arguments))
+    assert config_of(dcu) == before
+
+
+def config_of(dcu):
+    """Return what the DCU has, asked by plain HTTP."""
+    keys = ("photon_energy", "threshold_energy", "trigger_mode", "count_time", "frame_time")
+    return {
+        key: requests.get(f"{dcu.url}/detector/api/1.6.0/config/{key}", timeout=10).json()["value"]
+        for key in (*keys, "nimages", "ntrigger")
+    }
 
 
 def test_a_dcu_that_is_off_opens_no_run(RE, dcu, eiger):
