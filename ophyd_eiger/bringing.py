@@ -80,7 +80,9 @@ class Bringer:
         )
         fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
-        if delivery.policy.delete_on_dcu:
+        if delivery.policy.delete_on_dcu and download.was_here:
+            logger.warning("%s: %s", self.name, stays_on_dcu(fetched.path))
+        elif delivery.policy.delete_on_dcu:
             self._delete(fetched.path)
         return fetched
 
@@ -189,6 +191,14 @@ def _images_shown(view: Path) -> int:
             return images_of(file, view).shape[0]
     except FileError:
         return 0
+
+
+def stays_on_dcu(path: Path) -> str:
+    """Return what to tell of a file that is not deleted on the DCU, because it was here before."""
+    return (
+        f"{path.name} stays on the DCU: {path} was here before it was fetched, and may be the "
+        "DCU's own file, seen over a mount"
+    )
 
 
 def keep_names(directory: Path) -> None:

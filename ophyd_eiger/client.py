@@ -4,7 +4,6 @@ Knows nothing of ophyd, of detector states or of files. A PUT is never sent twic
 is lost the caller is told so (`LostReplyError`) and asks the DCU what became of it.
 """
 
-import ipaddress
 import json
 import logging
 import math
@@ -13,15 +12,15 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, NoReturn
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urljoin
 
 import requests
 from urllib3.exceptions import HTTPError
 
+from ophyd_eiger.addresses import base_url
 from ophyd_eiger.bodies import Body, Gatherer, body_of
 from ophyd_eiger.connections import Connections, prepared
 from ophyd_eiger.errors import (
-    AddressError,
     DcuTimeoutError,
     DcuUnreachableError,
     EigerError,
@@ -67,45 +66,6 @@ class Timeouts:
     """How long a point may wait for signals at the trigger input without news of any."""
     files: float = 30.0
     """How long a finished series may go without a new byte of a file that it still owes."""
-
-
-def base_url(address: str) -> str:
-    """Return the address of a DCU as a URL without a trailing slash.
-
-    Parameters
-    ----------
-    address : str
-        "dcu", "dcu:8080", "http://dcu/", "10.42.42.20", "::1", "[::1]:8080", ...
-
-    Raises
-    ------
-    AddressError
-        If it has no host, a port that is none, or a scheme other than http and https.
-    """
-    text = address.strip()
-    if "://" not in text:
-        text = f"http://[{text}]" if _is_bare_ipv6(text) else f"http://{text}"
-    try:
-        parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        raise AddressError(f"{address!r} is not the address of a DCU: {error}") from error
-    if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in host):
-        raise AddressError(
-            f"{address!r} is not the address of a DCU; give a host ('dcu', '10.42.42.20', '::1'), "
-            "a host with a port ('dcu:8080') or a URL ('http://dcu/')"
-        )
-    if ":" in host:
-        host = f"[{host}]"
-    netloc = host if port is None else f"{host}:{port}"
-    return f"{parts.scheme}://{netloc}{parts.path.rstrip('/')}"
-
-
-def _is_bare_ipv6(text: str) -> bool:
-    try:
-        return ipaddress.ip_address(text).version == 6
-    except ValueError:
-        return False
 
 
 class DcuClient:

@@ -14,6 +14,7 @@ from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination
+from ophyd_eiger.errors import TransferError
 from ophyd_eiger.home import FilesHome
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
@@ -188,7 +189,7 @@ class EigerDevice(Device):
         Raises
         ------
         TransferError
-            Naming what is missing and why; it is still owed.
+            Naming what is missing and why, or what is not over yet; it is still owed.
         DcuError
             If the DCU cannot be asked.
         """
@@ -205,6 +206,8 @@ class EigerDevice(Device):
             logger.warning("%s: not fetched: %s", self.name, reason)
         awaited = [*again, *taken.deliveries]
         transfer.wait(patience, awaited)
+        if taken.not_over:
+            raise TransferError(f"{self.name}: not fetched yet: {'; '.join(taken.not_over)}")
         return [file for delivery in awaited for file in delivery.came()]
 
     def _folders_of_files(self) -> list[Path]:

@@ -71,9 +71,16 @@ class Download:
         The file's name on the DCU.
     final : Path
         The file's place at home.
+
+    Attributes
+    ----------
+    was_here : bool
+        Whether the file had its name already when it was fetched. It may then be the DCU's own,
+        where that folder is the DCU's: nothing proves that it is a copy.
     """
 
     def __init__(self, client: DcuClient, name: str, final: Path) -> None:
+        self.was_here = False
         self.client = client
         self.name = name
         self.final = final
@@ -96,7 +103,8 @@ class Download:
         DcuError, FileError
         """
         began = time.perf_counter()
-        if os.path.lexists(self.final):
+        self.was_here = os.path.lexists(self.final)
+        if self.was_here:
             size, images = self._found(handling)
         else:
             with self._locked() as file:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ophyd_eiger import journal
+from ophyd_eiger.addresses import same_dcu
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError, NotServedError
@@ -29,7 +30,9 @@ class Taken:
     busy : list of Path
         Journals of series that a living process takes, or brings home.
     passed_over : list of str
-        Why others were not taken on, in sentences.
+        Which are on another DCU, in sentences.
+    not_over : list of str
+        Which this DCU is still exposing or writing, in sentences; they stay owed.
     unreadable : list of str
         Of which journals nobody can tell what is owed, and why.
     """
@@ -37,6 +40,7 @@ class Taken:
     deliveries: list[Delivery] = field(default_factory=list)
     busy: list[Path] = field(default_factory=list)
     passed_over: list[str] = field(default_factory=list)
+    not_over: list[str] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -77,7 +81,7 @@ def take_on(
             continue
         try:
             found = journal.read(path)
-            if found.dcu != transfer.client.url:
+            if not same_dcu(found.dcu, transfer.client.url):
                 taken.passed_over.append(f"{path}: it is on another DCU, {found.dcu}")
                 continue
             had = journal.take(path, by_force=by_force)
@@ -99,7 +103,7 @@ def take_on(
             raise
         if why_not:
             mine.leave()
-            taken.passed_over.append(f"{path}: {why_not}")
+            taken.not_over.append(f"{path}: {why_not}")
             continue
         if delete and owed.delivery.policy.mount is None:
             owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)

@@ -20,6 +20,22 @@ def require_value(signal: EigerSignal) -> Any:
     return signal.last
 
 
+def require_known(signal: EigerSignal) -> Any:
+    """Return the DCU's last answer, if it can be put again.
+
+    Raises
+    ------
+    StateError
+        If it never answered.
+    ReplyError
+        If it answered null.
+    """
+    value = require_value(signal)
+    if value is None:
+        raise _no_number(signal, value, "a value")
+    return value
+
+
 def require_number(signal: EigerSignal) -> float:
     """Return the DCU's last answer as a number.
 

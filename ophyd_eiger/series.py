@@ -55,7 +55,7 @@ from ophyd_eiger.live import Live
 from ophyd_eiger.points import Exposure, Point, Series, Staging
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.progress import Countdown
-from ophyd_eiger.required import require_value
+from ophyd_eiger.required import require_known
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.states import States
 from ophyd_eiger.transfer import Transfer
@@ -472,8 +472,13 @@ class Acquisition:
             The value.
         before : object, optional
             What is put back; what the signal has if not given.
+
+        Raises
+        ------
+        ReplyError
+            If the DCU has told nothing that could be put back.
         """
-        before = require_value(signal) if before is None else before
+        before = require_known(signal) if before is None else before
         ours, original = self._not_put_back.get(signal, (None, None))
         if ours is not None and before == ours:
             before = original

@@ -130,6 +130,7 @@ class Transfer:
                 delivery.reached.clear()
                 delivery.known = set(delivery.home)
                 delivery.final = delivery.may_be_empty = True
+                _make_again(delivery)
                 self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -560,6 +561,15 @@ class Transfer:
         self._progress += 1
         self._progressed = time.monotonic()
         self._state.notify_all()
+
+
+def _make_again(delivery: Delivery) -> None:
+    """Make the folder of a series again that somebody removed."""
+    try:
+        delivery.directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # What is then not written there tells it.
+        logger.warning("%s cannot be made: %s", delivery.directory, error)
 
 
 def _some(names: list[str]) -> str:

@@ -26,7 +26,7 @@ import numpy as np
 
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, images_of
-from ophyd_eiger.master import HDF5_ERRORS, object_of
+from ophyd_eiger.master import HDF5_ERRORS, object_of, open_hdf5
 
 VIEW_ENDING = "_view.h5"
 
@@ -143,14 +143,15 @@ def write_view(
     FileExistsError
         If there is a file of this name and it is not to be replaced; it stays as it is.
     FileError
-        If the view cannot be written, if a name cannot be put into one, or if no event has an
-        image.
+        If the view cannot be written, if a name cannot be put into one, if no event has an image,
+        or if the images in the first file that is there are of another shape or type.
     """
     named = _joined(events)
     total = sum(images for _, images in named)
     if not total:
         raise FileError(f"{path}: no event has an image to show")
     parts, missing = _map(named, files)
+    _require_images_of(files, shape, np.dtype(dtype))
     aside = path.with_name(f".{path.name}.part")
     try:
         # In memory: HDF5 crashes some time after it could not write a file to the end.
@@ -236,6 +237,22 @@ def check_sum(path: Path) -> None:
         raise
     except OSError:
         return  # HDF5 says it, as of any other file.
+
+
+def _require_images_of(files: Sequence[Part], shape: tuple[int, int], dtype: np.dtype) -> None:
+    for part in files:
+        try:
+            with open_hdf5(part.path) as file:
+                dataset = images_of(file, part.path)
+                found, kind = dataset.shape[-2:], dataset.dtype
+        except FileError:
+            continue  # Not there yet, or told of where its images are read.
+        if (found, kind) != (shape, dtype):
+            raise FileError(
+                f"{part.path}: images of {found[0]} x {found[1]} {kind}, and not of "
+                f"{shape[0]} x {shape[1]} {dtype}, as the DCU said when it was armed"
+            )
+        return
 
 
 def _joined(events: Iterable[tuple[int, int]]) -> list[tuple[int, int]]:

@@ -76,13 +76,13 @@ class Interrupted(Failed):
 
 
 class Address(click.ParamType):
-    """The address of a DCU, as `ophyd_eiger.client.base_url` takes it."""
+    """The address of a DCU, as `ophyd_eiger.addresses.base_url` takes it."""
 
     name = "url"
 
     def convert(self, value: Any, param: Any, ctx: Any) -> str:
         """Return the URL; wrong usage where it is none."""
-        from ophyd_eiger.client import base_url
+        from ophyd_eiger.addresses import base_url
 
         try:
             return base_url(value)

@@ -12,7 +12,8 @@ import pytest
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
-from ophyd_eiger.client import DcuClient, base_url
+from ophyd_eiger.addresses import base_url, same_dcu
+from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import AddressError, EigerError, RefusedError, ReplyError
 from ophyd_eiger.worker import EigerStatus, Worker
 
@@ -45,6 +46,23 @@ def test_addresses_that_are_none(address):
         base_url(address)
     assert isinstance(caught.value, ValueError)
     assert isinstance(caught.value, EigerError)
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "are_one"),
+    [
+        ("http://localhost:8000", "http://127.0.0.1:8000", True),
+        ("http://127.0.0.1", "http://localhost:80", True),
+        ("http://127.0.0.1:8000", "http://127.0.0.1:8001", False),
+        ("http://127.0.0.1:8000/a", "http://127.0.0.1:8000/b", False),
+        ("http://127.0.0.1:8000", "https://127.0.0.1:8000", False),
+        ("http://dcu.invalid", "http://127.0.0.1", False),
+        ("http://dcu.invalid", "http://dcu.invalid:80", True),
+    ],
+)
+def test_which_addresses_are_one_dcu(one, other, are_one):
+    assert same_dcu(one, other) is are_one
+    assert same_dcu(other, one) is are_one
 
 
 def test_ipv6_dcu(tmp_path):

@@ -400,6 +400,16 @@ FAILING = {
         "^eiger: the DCU says that its images have 12 bits a pixel, and files have one of 8, 16, "
         "32; other times may",
     ),
+    "name pattern null": (
+        with_value("GET filewriter config/name_pattern", None),
+        ReplyError,
+        "^eiger_filewriter_name_pattern: .* is None, where a value was expected",
+    ),
+    "another width than the files'": (
+        with_value("GET detector config/x_pixels_in_detector", 100),
+        TransferError,
+        "no view file could be written .*images of 514 x 1030 uint32, and not of 514 x 100 uint32",
+    ),
     "no depth": (
         missing("GET detector config/bit_depth_image"),
         NotServedError,
@@ -435,10 +445,10 @@ FAILING = {
 }
 SHORT = {
     *("no list of files", "state's reply null", "frame_time an object"),
-    "trigger hangs, nothing taken",
+    *("trigger hangs, nothing taken", "name pattern null", "another width than the files'"),
 }
 # What shows when the detector is armed only, or later; all else is said before.
-SHOWS_LATE = re.compile("list of files|/data|arm|trigger hangs|no trigger$|depth|bits")
+SHOWS_LATE = re.compile("width|list of files|/data|arm|trigger hangs|no trigger$|depth|bits")
 
 
 def check_one_message(RE, eiger, foreign, ask, gap: Gap, error: type[EigerError], text: str):

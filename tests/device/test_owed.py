@@ -217,6 +217,26 @@ def test_a_copy_that_is_not_proven_good_deletes_nothing(RE, dcu, device, tmp_pat
     assert bad not in named(tmp_path / "data")
 
 
+def test_what_may_be_the_dcus_own_file_is_not_deleted_there(RE, tmp_path, caplog):
+    """The folder of the scan is where the DCU's disk is mounted, and nobody said so."""
+    with sim_dcu.serve(
+        "eiger-500k", time_scale=0, initialized=True, data_dir=tmp_path / "dcu"
+    ) as dcu:
+        eiger = EigerDetector(
+            dcu.url,
+            name="eiger",
+            directory=tmp_path / "dcu",
+            timeouts=SHORT,
+            file_policy=FilePolicy(delete_on_dcu=True),
+        )
+        RE(bp.count([eiger], 2))
+        assert len(eiger.fetched) == 4
+        assert all(file.path.is_file() for file in eiger.fetched)
+        assert {file.path.name for file in eiger.fetched} <= set(eiger.link.client.files())
+        assert "was here before it was fetched, and may be the DCU's own file" in caplog.text
+        eiger.destroy()
+
+
 def test_files_are_whose_they_are_to_be(RE, eiger):
     eiger.file_policy = FilePolicy(mode=0o440, owner="nobody:" if os.geteuid() == 0 else None)
     RE(bp.count([eiger]))
