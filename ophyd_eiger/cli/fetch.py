@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ophyd_eiger.cli.common import FAILED, Call, dcu_command
+from ophyd_eiger.cli.common import FAILED, Call, Failed, dcu_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
 from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
@@ -45,9 +45,10 @@ class Progress:
 @click.argument("files", nargs=-1)
 @click.option(
     "--directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Look only here for series that owe files, at any depth; and where FILES go. Without it "
-    "this user's series are found wherever they are, and those below the current folder.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where FILES go; it is made if need be. Without FILES: look only here for series that owe "
+    "files, at any depth. Without it this user's series are found wherever they are, and those "
+    "below the current folder.",
 )
 @click.option("--all", "everything", is_flag=True, help="Fetch every file that the DCU lists.")
 @click.option("--delete", is_flag=True, help="Delete on the DCU what is proven good here.")
@@ -85,8 +86,12 @@ def command(
     where the scan would have put them, are checked as the scan would have, and get their views. A
     detector that still waits for triggers of such a series is disarmed. Nothing is overwritten.
     """
-    dcu, _ = call.reach()
     folder = (directory or Path()).absolute()
+    if not (files or everything or folder.is_dir()):
+        raise click.BadParameter(
+            f"{folder} is not there, and so no series in it", param_hint="--directory"
+        )
+    dcu, _ = call.reach()
     result = _Result()
     if files or everything:
         patterns = ("*",) if everything else files
@@ -231,6 +236,13 @@ def _by_name(
     ]
     came: list[FetchedFile] = []
     here: dict[str, int] = {}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(
+            f"{directory}: this folder cannot be made ({error.strerror}); give another --directory",
+            type(error).__name__,
+        ) from error
 
     with _telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
         for name in wanted:

@@ -282,6 +282,18 @@ def test_a_detector_that_others_armed_since_is_left_alone(dcu, tmp_path):
     device.destroy()
 
 
+def test_a_folder_that_is_not_there_is_made_for_files_and_has_no_series(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    new = tmp_path / "not" / "yet"
+    said = call(dcu.url, "--directory", new, status=2)
+    assert f"{new} is not there, and so no series in it" in said.stderr
+    assert not new.parent.exists()
+    assert len(answer(dcu.url, "*", "--directory", new)["fetched"]) == 2
+    assert contents(new) == on_the_dcu(dcu)
+    said = call(dcu.url, "*", "--directory", next(new.iterdir()) / "below", status=1)
+    assert "this folder cannot be made" in said.stderr
+
+
 def test_files_by_name(dcu, tmp_path):
     left_behind(dcu, tmp_path / "data")
     there = on_the_dcu(dcu)
