@@ -199,6 +199,8 @@ class EigerDevice(Device):
         taken = take_on(transfer, folders, patience)
         for path in taken.busy:
             logger.info("%s: left to the process that takes it: %s", self.name, path)
+        for dcu, paths in taken.elsewhere.items():
+            logger.info("%s: left: %d series of another DCU, %s", self.name, len(paths), dcu)
         for reason in taken.passed_over:
             logger.info("%s: not fetched: %s", self.name, reason)
         for reason in taken.unreadable:

@@ -134,6 +134,32 @@ def test_what_the_dcu_has_lost_is_named_until_it_is_given_up(dcu, tmp_path):
     assert call(dcu.url, *looked).stdout == "nothing is owed\n"
 
 
+def test_series_of_a_dcu_that_is_no_more_are_a_line_until_they_are_given_up(dcu, tmp_path):
+    with sim_dcu.serve("eiger-500k", time_scale=0, initialized=True) as old:
+        for _ in range(2):
+            left_behind(old, tmp_path / "data", files=0.1)
+        looked = ("--directory", tmp_path)
+        assert (
+            f"{old.url} is not gone: a DCU answers there"
+            in call(old.url, *looked, "--gone", status=1).stderr
+        )
+        names = sorted(on_the_dcu(old))
+    said = call(dcu.url, *looked)
+    assert said.stdout == "nothing is owed\n"
+    assert said.stderr == (
+        f"passed over: 2 series of other DCUs, {old.url} (2); --verbose lists them; of a DCU that "
+        f"is no more: ophyd-eiger fetch {old.url} --gone\n"
+    )
+    journals = sorted(map(str, (tmp_path / "data").glob(".*.owed")))
+    listed = call(dcu.url, *looked, "--verbose").stderr.splitlines()[1:]
+    assert sorted(listed) == [f"  {old.url}: {path}" for path in journals]
+    assert call(dcu.url, *looked, "--gone", status=1).stdout == ""
+    given_up = answer(old.url, *looked, "--gone")["given_up"]
+    assert sorted(name for lost in given_up.values() for name in lost) == names
+    assert call(dcu.url, *looked).stderr == ""
+    assert list((tmp_path / "data").glob(".*")) == []
+
+
 def test_what_the_dcu_has_is_not_given_up(dcu, tmp_path):
     left_behind(dcu, tmp_path)
     dcu.faults.set("refuse", status=503, path="GET data/*")
