@@ -243,7 +243,8 @@ class EigerDevice(Device):
         -------
         before, after : dict
             The readings of the configuration. `last_configuration` tells what was put, skipped
-            and changed by itself. A RunEngine gets what `configuration.Configuring` says.
+            and changed by itself, and is what IPython shows of them. A RunEngine gets what
+            `configuration.Configuring` says.
 
         Raises
         ------
