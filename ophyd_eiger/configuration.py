@@ -22,7 +22,7 @@ from ophyd_eiger.errors import (
     ValueRefusedError,
 )
 from ophyd_eiger.event_loop import Configuring, Readings, in_event_loop, read_after
-from ophyd_eiger.settings import Difference, Differences, Report, Setting
+from ophyd_eiger.settings import Configured, Difference, Differences, Report, Setting
 from ophyd_eiger.signals import EigerSignal, Link
 from ophyd_eiger.subsystems import Subsystem
 from ophyd_eiger.worker import EigerStatus
@@ -120,6 +120,7 @@ class Configuration:
     def configure(self, values: Mapping[Any, Any]) -> Any:
         """Do what `set` does and return the configuration's readings (before, after).
 
+        IPython shows in their place what was done: `Configured.report`, `last` here.
         In a RunEngine's event loop it returns something to be awaited or taken apart, see
         `Configuring`; elsewhere it waits.
         """
@@ -131,7 +132,9 @@ class Configuration:
                 status, before, after, self._leave_pending if self._is_staged() else None
             )
         status.wait()
-        return before, after
+        configured = Configured((before, after))
+        configured.report = self.last
+        return configured
 
     def when_done(self, read: Callable[[], Any]) -> Any:
         """Return readings; in the event loop, while settings are put, a promise of them."""

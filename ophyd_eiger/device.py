@@ -200,8 +200,8 @@ class EigerDevice(Device):
         taken = take_on(transfer, folders, patience)
         for path in taken.busy:
             logger.info("%s: left to the process that takes it: %s", self.name, path)
-        for reason in taken.passed_over:
-            logger.info("%s: not fetched: %s", self.name, reason)
+        for dcu, paths in taken.elsewhere.items():
+            logger.info("%s: left: %d series of another DCU, %s", self.name, len(paths), dcu)
         for reason in taken.unreadable:
             logger.warning("%s: not fetched: %s", self.name, reason)
         awaited = [*again, *taken.deliveries]
@@ -244,7 +244,8 @@ class EigerDevice(Device):
         -------
         before, after : dict
             The readings of the configuration. `last_configuration` tells what was put, skipped
-            and changed by itself. A RunEngine gets what `configuration.Configuring` says.
+            and changed by itself, and is what IPython shows of them. A RunEngine gets what
+            `configuration.Configuring` says.
 
         Raises
         ------

@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -11,6 +11,7 @@ from ophyd_eiger.addresses import same_dcu
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError, NotServedError
+from ophyd_eiger.journal import Journal, Journals, Owed
 from ophyd_eiger.transfer import Transfer
 
 logger = logging.getLogger(__name__)
@@ -29,18 +30,18 @@ class Taken:
         The series that were taken on.
     busy : list of Path
         Journals of series that a living process takes, or brings home.
-    passed_over : list of str
-        Which are on another DCU, in sentences.
     not_over : list of str
         Which this DCU is still exposing or writing, in sentences; they stay owed.
+    elsewhere : dict of str to list of Path
+        Journals of series of other DCUs, by the DCU's URL.
     unreadable : list of str
         Of which journals nobody can tell what is owed, and why.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
     busy: list[Path] = field(default_factory=list)
-    passed_over: list[str] = field(default_factory=list)
     not_over: list[str] = field(default_factory=list)
+    elsewhere: dict[str, list[Path]] = field(default_factory=dict)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -76,13 +77,61 @@ def take_on(
         If the DCU cannot be asked whether one of them is still armed.
     """
     taken = Taken()
-    for path in journal.find(directories, linked=linked):
-        if path in transfer.journals:
+    found = journal.find(directories, linked=linked)
+    paths = [path for path in found if path not in transfer.journals]
+    for mine, owed in _taken_in_hand(paths, transfer.client.url, taken, by_force=by_force):
+        try:
+            why_not = end_if_left_armed(transfer.client, owed.delivery, patience)
+        except Exception:
+            mine.leave()
+            raise
+        if why_not:
+            mine.leave()
+            taken.not_over.append(f"{owed.path}: {why_not}")
             continue
+        if delete and owed.delivery.policy.mount is None:
+            owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)
+        transfer.adopt(owed.delivery, mine)
+        taken.deliveries.append(owed.delivery)
+    return taken
+
+
+def give_up(
+    dcu: str, directories: Iterable[Path], *, by_force: bool = False, linked: bool = True
+) -> Taken:
+    """Owe no more what series of a DCU owe that is no more; nothing but their journals is removed.
+
+    Parameters
+    ----------
+    dcu : str
+        The DCU's URL, which is not asked.
+    directories, by_force, linked
+        As of `take_on`.
+
+    Returns
+    -------
+    Taken
+        `deliveries` are those that were given up.
+    """
+    taken = Taken()
+    journals = Journals(dcu)
+    paths = journal.find(directories, linked=linked)
+    for mine, owed in _taken_in_hand(paths, dcu, taken, by_force=by_force):
+        journals.keep(owed.delivery, mine)
+        journals.end(owed.delivery)
+        taken.deliveries.append(owed.delivery)
+    return taken
+
+
+def _taken_in_hand(
+    paths: Iterable[Path], dcu: str, taken: Taken, *, by_force: bool
+) -> Iterator[tuple[Journal, Owed]]:
+    """Take journals of a DCU's series in hand whose process has ended; note the others."""
+    for path in paths:
         try:
             found = journal.read(path)
-            if not same_dcu(found.dcu, transfer.client.url):
-                taken.passed_over.append(f"{path}: it is on another DCU, {found.dcu}")
+            if not same_dcu(found.dcu, dcu):
+                taken.elsewhere.setdefault(found.dcu, []).append(path)
                 continue
             had = journal.take(path, by_force=by_force)
         except FileNotFoundError:
@@ -94,22 +143,8 @@ def take_on(
             continue
         if had is None:
             taken.busy.append(path)
-            continue
-        mine, owed = had
-        try:
-            why_not = end_if_left_armed(transfer.client, owed.delivery, patience)
-        except Exception:
-            mine.leave()
-            raise
-        if why_not:
-            mine.leave()
-            taken.not_over.append(f"{path}: {why_not}")
-            continue
-        if delete and owed.delivery.policy.mount is None:
-            owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)
-        transfer.adopt(owed.delivery, mine)
-        taken.deliveries.append(owed.delivery)
-    return taken
+        else:
+            yield had
 
 
 def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) -> str:

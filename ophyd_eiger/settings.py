@@ -221,6 +221,21 @@ class Report:
         return f"{self.device}: configured{remark}\n{table(head, rows)}"
 
 
+class Configured(tuple[dict[str, Any], dict[str, Any]]):
+    """The configuration's readings (before, after), which IPython shows as what was done.
+
+    Attributes
+    ----------
+    report : Report or None
+        What was done.
+    """
+
+    report: Report | None = None
+
+    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
+        printer.text(repr(self.report))
+
+
 @dataclass(frozen=True)
 class Difference:
     """A setting that differs: its name, its value here and there, and its unit."""

@@ -174,7 +174,10 @@ def survey_files(
 def _nothing(path: Path, missing: Sequence[Path]) -> MissingFileError:
     names = ", ".join(file.name for file in missing[:3])
     more = f" and {len(missing) - 3} more" if len(missing) > 3 else ""
-    return MissingFileError(f"{path}: no image found; {names}{more} missing")
+    return MissingFileError(
+        f"{path}: no image found; {names}{more} missing. Of a series that was armed and ended "
+        "without an image there is just the master"
+    )
 
 
 def _common(looked: Mapping[int, ImageFile]) -> Geometry:

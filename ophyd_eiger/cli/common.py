@@ -54,13 +54,18 @@ class Failed(click.ClickException):
         For people.
     kind : str
         The name of the error's class, for programs.
+    found : dict, optional
+        What was found all the same, for programs: beside the error in the JSON document.
     """
 
     exit_code = FAILED
 
-    def __init__(self, message: str, kind: str = "Failed") -> None:
+    def __init__(
+        self, message: str, kind: str = "Failed", found: dict[str, Any] | None = None
+    ) -> None:
         super().__init__(message)
         self.kind = kind
+        self.found = found or {}
 
 
 class NoDcu(Failed):
@@ -238,7 +243,7 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
     if as_json:
         error = {"kind": failed.kind, "message": failed.message, "exit_status": failed.exit_code}
         # In one line: `watch` gives a line for each poll.
-        click.echo(json.dumps({"error": error}, ensure_ascii=False))
+        click.echo(json.dumps(plain({**failed.found, "error": error}), ensure_ascii=False))
     raise failed
 
 

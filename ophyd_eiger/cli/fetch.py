@@ -1,53 +1,36 @@
 """`ophyd-eiger fetch`: brings home what series owe, or files by their names."""
 
 import fnmatch
-import threading
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+import functools
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
-from ophyd_eiger.cli.common import FAILED, Call, dcu_command
+from ophyd_eiger.cli.arriving import Progress, telling
+from ophyd_eiger.cli.common import FAILED, Call, Failed, dcu_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
-from ophyd_eiger.errors import DcuError, EigerError, FileError, TransferError
+from ophyd_eiger.errors import DcuError, DcuUnreachableError, EigerError, FileError, TransferError
 
 if TYPE_CHECKING:
     from ophyd_eiger.client import DcuClient
     from ophyd_eiger.deliveries import Delivery, FetchedFile
+    from ophyd_eiger.owed import Taken
 
-PERIOD_S = 0.1
-
-
-@dataclass(frozen=True)
-class Progress:
-    """How far it is.
-
-    Attributes
-    ----------
-    here : dict of str to int
-        Bytes that are here, by name.
-    names : tuple of str
-        The files that are to be here in the end.
-    home : int
-        How many of them are home.
-    """
-
-    here: dict[str, int]
-    names: tuple[str, ...]
-    home: int
+# Of other DCUs so many are named in a line.
+_NAMED_DCUS = 3
 
 
 @dcu_command("fetch")
 @click.argument("files", nargs=-1)
 @click.option(
     "--directory",
-    type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Look only here for series that owe files, at any depth; and where FILES go. Without it "
-    "this user's series are found wherever they are, and those below the current folder.",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Where FILES go; it is made if need be. Without FILES: look only here for series that owe "
+    "files, at any depth. Without it this user's series are found wherever they are, and those "
+    "below the current folder.",
 )
 @click.option("--all", "everything", is_flag=True, help="Fetch every file that the DCU lists.")
 @click.option("--delete", is_flag=True, help="Delete on the DCU what is proven good here.")
@@ -61,6 +44,12 @@ class Progress:
     is_flag=True,
     help="Owe no more what the DCU has not any more, so that it is not waited for again.",
 )
+@click.option(
+    "--gone",
+    is_flag=True,
+    help="The DCU of URL is no more: owe nothing that it had. Only journals are removed.",
+)
+@click.option("--verbose", is_flag=True, help="Name the series of other DCUs, too.")
 @click.option(
     "--patience",
     type=click.FloatRange(0, min_open=True),
@@ -77,6 +66,8 @@ def command(
     delete: bool,
     take_over: bool,
     give_up: bool,
+    gone: bool,
+    verbose: bool,
     patience: float,
 ) -> None:
     """Bring home what series owe whose process has ended; or FILES, by name or pattern.
@@ -85,17 +76,27 @@ def command(
     where the scan would have put them, are checked as the scan would have, and get their views. A
     detector that still waits for triggers of such a series is disarmed. Nothing is overwritten.
     """
-    dcu, _ = call.reach()
     folder = (directory or Path()).absolute()
+    if not (files or everything or folder.is_dir()):
+        raise click.BadParameter(
+            f"{folder} is not there, and so no series in it", param_hint="--directory"
+        )
+    search = _Search(folder, directory is None, delete, take_over, give_up, patience)
     result = _Result()
-    if files or everything:
+    if gone:
+        if files or everything:
+            raise click.UsageError("--gone is for what series owe; leave FILES and --all out")
+        result = _given_up(search, call)
+    elif files or everything:
         patterns = ("*",) if everything else files
-        result.came, result.failed = _by_name(dcu.client, patterns, folder, delete, call)
+        client = call.reach()[0].client
+        result.came, result.failed = _by_name(client, patterns, folder, delete, call)
     else:
-        search = _Search(folder, directory is None, delete, take_over, give_up, patience)
-        result = _owed(dcu.client, search, call)
+        result = _owed(call.reach()[0].client, search, call)
+    if result.elsewhere and not call.as_json:
+        _tell_of_others(result.elsewhere, verbose, call)
     document = {
-        "url": dcu.url,
+        "url": call.url,
         "fetched": [
             {"file": str(f.path), "bytes": f.bytes, "images": f.images, "seconds": f.seconds}
             for f in result.came
@@ -104,6 +105,7 @@ def command(
         "empty": result.empty,
         "given_up": result.given_up,
         "busy": result.busy,
+        "elsewhere": result.elsewhere,
         "errors": result.failed,
     }
     call.give(document, _shown(result))
@@ -132,7 +134,30 @@ class _Result:
     empty: list[str] = field(default_factory=list)
     given_up: dict[str, list[str]] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
+    elsewhere: dict[str, list[str]] = field(default_factory=dict)
     failed: list[str] = field(default_factory=list)
+
+    def note(self, taken: "Taken") -> None:
+        """Note what was not taken on of the journals that were found."""
+        self.failed += [*taken.unreadable, *taken.not_over]
+        self.busy = [str(path) for path in taken.busy]
+        self.elsewhere = {dcu: list(map(str, paths)) for dcu, paths in taken.elsewhere.items()}
+
+
+def _tell_of_others(elsewhere: dict[str, list[str]], verbose: bool, call: Call) -> None:
+    count = sum(map(len, elsewhere.values()))
+    dcus = [f"{dcu} ({len(paths)})" for dcu, paths in elsewhere.items()]
+    named = ", ".join(dcus[:_NAMED_DCUS])
+    if len(dcus) > _NAMED_DCUS:
+        named += f" and {len(dcus) - _NAMED_DCUS} more"
+    call.say(
+        f"passed over: {count} series of other DCUs, {named}; --verbose lists them; of a DCU that "
+        f"is no more: ophyd-eiger fetch {next(iter(elsewhere))} --gone"
+    )
+    if verbose:
+        for dcu, paths in elsewhere.items():
+            for path in paths:
+                call.say(f"  {dcu}: {path}")
 
 
 def _shown(result: _Result) -> str:
@@ -146,7 +171,10 @@ def _shown(result: _Result) -> str:
         f"{each}: no file of it is on the DCU, and no event names an image of it; done with it"
         for each in result.empty
     ]
-    lines += [f"{each}: given up: {', '.join(names)}" for each, names in given_up.items()]
+    lines += [
+        f"{each}: given up: {', '.join(names) or 'whatever it has'}"
+        for each, names in given_up.items()
+    ]
     lines += [f"left to the process that takes it: {each}" for each in result.busy]
     lines += result.failed
     return "\n".join(lines)
@@ -171,12 +199,9 @@ def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
                 by_force=search.take_over,
                 linked=search.linked,
             )
-        for reason in taken.passed_over:
-            call.say(f"passed over: {reason}")
-        result.failed += taken.unreadable
-        result.busy = [str(path) for path in taken.busy]
+        result.note(taken)
         why = ""
-        with _telling(client, lambda: _progress_of(taken.deliveries), call):
+        with telling(client, lambda: _progress_of(taken.deliveries), call):
             try:
                 transfer.wait(search.patience, taken.deliveries)
             except TransferError as error:
@@ -203,6 +228,31 @@ def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
     return result
 
 
+def _given_up(search: _Search, call: Call) -> _Result:
+    """Give up what series of a DCU owe that is no more.
+
+    Raises
+    ------
+    Failed
+        If something may be at its address.
+    """
+    from ophyd_eiger.owed import give_up
+
+    why = "a DCU answers there"
+    try:
+        call.dcu().state()
+    except DcuUnreachableError:
+        why = ""
+    except DcuError as error:
+        why = str(error)
+    if why:
+        raise Failed(f"{call.url} is not gone: {why}; what a DCU has lost is given up by --give-up")
+    taken = give_up(call.url, [search.directory], by_force=search.take_over, linked=search.linked)
+    result = _Result(given_up={each.basename: each.owes() for each in taken.deliveries})
+    result.note(taken)
+    return result
+
+
 def _progress_of(deliveries: "list[Delivery]") -> Progress:
     here: dict[str, int] = {}
     names: dict[str, None] = {}
@@ -219,7 +269,7 @@ def _progress_of(deliveries: "list[Delivery]") -> Progress:
 def _by_name(
     client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
 ) -> "tuple[list[FetchedFile], list[str]]":
-    from ophyd_eiger.bringing import keep_names
+    from ophyd_eiger.bringing import keep_names, stays_on_dcu
     from ophyd_eiger.fetching import Download, Handling
 
     listed = sorted(client.files())
@@ -231,20 +281,32 @@ def _by_name(
     ]
     came: list[FetchedFile] = []
     here: dict[str, int] = {}
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise Failed(
+            f"{directory}: this folder cannot be made ({error.strerror}); give another --directory",
+            type(error).__name__,
+        ) from error
 
-    with _telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
+    with telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
         for name in wanted:
             if not (directory / name).resolve().is_relative_to(directory.resolve()):
                 failed.append(f"{name!r}: not fetched: it leads out of {directory}")
                 continue
             handling = Handling(
-                _check, lambda _: None, lambda so_far, name=name: here.update({name: so_far})
+                functools.partial(_check, name, closely=delete),
+                lambda _: None,
+                lambda so_far, name=name: here.update({name: so_far}),
             )
             download = Download(client, name, directory / name)
             try:
                 came.append(download.fetch(handling))
                 # Of another kind of file nothing proves that its copy is whole.
                 if delete and name.endswith(".h5"):
+                    if download.was_here:
+                        failed.append(f"{stays_on_dcu(directory / name)}; move it, and fetch again")
+                        continue
                     keep_names(directory)
                     client.delete_file(name)
             except (EigerError, OSError) as error:
@@ -253,78 +315,24 @@ def _by_name(
     return came, failed
 
 
-def _check(path: Path) -> int:
-    """Return how many images a file has, under whatever hidden name; 0 for a master."""
-    from ophyd_eiger.check import check_data_file, check_master_file
+def _check(name: str, path: Path, *, closely: bool) -> int:
+    """Return how many images a file of this name has, wherever it is; 0 for a master.
 
-    name = path.name.removesuffix(".part")
+    Closely, where the copy will be the only one: each image is decompressed.
+    """
+    from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
+
     if not name.endswith(".h5"):
         return 0
-    if not name.endswith("_master.h5"):
-        return check_data_file(path, images=None)
-    check_master_file(path, images=None)
+    is_master = name.endswith("_master.h5")
+    if is_master:
+        check_master_file(path, images=None)
     try:
-        return check_data_file(path, images=None)
+        images = check_data_file(path, images=None)
     except FileError:
+        if not is_master:
+            raise
         return 0  # The images are in data files.
-
-
-# ---- progress ----
-
-
-@contextmanager
-def _telling(client: "DcuClient", progress: Callable[[], Progress], call: Call) -> Iterator[None]:
-    """Show bytes, rate, files and time left at a terminal until the end of the block."""
-    if not call.err.is_terminal:
-        yield
-        return
-    from rich import progress as bars
-
-    bar = bars.Progress(
-        bars.TextColumn("{task.description}"),
-        bars.BarColumn(),
-        bars.DownloadColumn(),
-        bars.TransferSpeedColumn(),
-        bars.TimeElapsedColumn(),
-        bars.TimeRemainingColumn(),
-        console=call.err,
-        transient=True,
-    )
-    over = threading.Event()
-    sizes: dict[str, int | None] = {}
-
-    def update(task: bars.TaskID) -> None:
-        now = progress()
-        for name in now.names:
-            if name not in sizes:
-                sizes[name] = _size(client, name)
-        known = [size for name in now.names if (size := sizes[name]) is not None]
-        of = len(now.names)
-        bar.update(
-            task,
-            description=f"file {min(now.home + 1, of)} of {of}",
-            completed=sum(now.here.values()),
-            total=sum(known) if known and len(known) == of else None,
-        )
-
-    with bar:
-        task = bar.add_task("", total=None)
-
-        def keep_telling() -> None:
-            while not over.wait(PERIOD_S):
-                update(task)
-
-        teller = threading.Thread(target=keep_telling, daemon=True)
-        teller.start()
-        try:
-            yield
-        finally:
-            over.set()
-            teller.join()
-
-
-def _size(client: "DcuClient", name: str) -> int | None:
-    try:
-        return client.file_size(name)
-    except DcuError:
-        return None  # Then nobody knows how long it takes.
+    if closely:
+        check_pixels(path)
+    return images

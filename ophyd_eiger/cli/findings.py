@@ -187,6 +187,8 @@ def _sensor(replies: Replies, resource: str, key: str, alarm: tuple[int, str] | 
     answer = replies.answers[resource]
     low, high = answer.metadata.critical_limits
     shown = measured(answer.value, answer.metadata.unit, resource)
+    if key.endswith("buffer_free"):
+        shown += " free"
     subject = _sensor_name(key)
     age = replies.age(answer)
     text = shown if age is None or age < 60 else f"{shown}, {duration(age)} ago"

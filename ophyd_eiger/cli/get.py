@@ -8,9 +8,10 @@ import click
 from ophyd_eiger.cli import names
 from ophyd_eiger.cli.common import Call, Failed, dcu_command
 from ophyd_eiger.cli.words import number, text_of, with_unit
+from ophyd_eiger.errors import EigerError, RefusedError, ReplyError, StateError, UnknownSettingError
 
 if TYPE_CHECKING:
-    from ophyd_eiger.cli.asking import Answer
+    from ophyd_eiger.cli.asking import Answer, Dcu
 
 
 @dcu_command("get")
@@ -26,23 +27,48 @@ def command(call: Call, wanted: tuple[str, ...], everything: bool, output: Path 
     """Show resources by name, from the DCU's answer.
 
     NAME is a key of the detector ("count_time"), one of another subsystem
-    ("filewriter.mode"), or the whole name ("detector/status/state").
+    ("filewriter.mode"), or the whole name ("detector/status/state"). Where one of several
+    is none, the others are shown all the same.
     """
     if output is not None and len(wanted) != 1:
         raise click.UsageError("--output takes one NAME")
     dcu, _ = call.reach()
-    found = [dcu.find(name) for name in wanted]
-    if output is not None:
+    found, errors = _sought(dcu, wanted)
+    if output is not None and found:
         _write(found[0][1].value, output)
         call.say(f"{found[0][0]}: written to {output}")
     document = {resource: _document(answer) for resource, answer in found}
-    if call.as_json:
+    if not call.as_json:
+        # One value alone is what scripts want.
+        _show(found, alone=len(wanted) == 1 and not everything, everything=everything)
+    elif not errors:
         call.give(document)
-        return
+    if errors:
+        raise Failed("\n".join(map(str, errors)), type(errors[0]).__name__, document)
+
+
+def _sought(
+    dcu: "Dcu", wanted: tuple[str, ...]
+) -> "tuple[list[tuple[str, Answer]], list[EigerError]]":
+    """Return what the names mean, and what is wrong with those that mean nothing.
+
+    Raises
+    ------
+    DcuError
+        If the DCU cannot be asked, for whatever name.
+    """
+    found, errors = [], []
+    for name in wanted:
+        try:
+            found.append(dcu.find(name))
+        except (UnknownSettingError, StateError, RefusedError, ReplyError) as error:
+            errors.append(error)
+    return found, errors
+
+
+def _show(found: "list[tuple[str, Answer]]", *, alone: bool, everything: bool) -> None:
     for resource, answer in found:
         shown = with_unit(answer.value, answer.metadata.unit, resource)
-        # One value alone is what scripts want.
-        alone = len(found) == 1 and not everything
         click.echo(shown if alone else f"{_label(resource, found)}  {shown}")
         if everything:
             for word, told in _facts(answer):

@@ -10,7 +10,7 @@ from ophyd_eiger.cli.common import Call, Failed, file_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.errors import FileError
 
-_NO_RINGS = "none"
+_NO_RINGS, _RINGS_THAT_FIT = "none", "fitting"
 
 
 @file_command("show")
@@ -36,8 +36,11 @@ _NO_RINGS = "none"
 )
 @click.option(
     "--rings",
-    metavar="D,D,...|none",
-    help="d-spacings of rings, in angstrom; else some that fit, where the beam centre is known.",
+    is_flag=False,
+    flag_value=_RINGS_THAT_FIT,
+    metavar="[D,D,...|none]",
+    help="d-spacings of rings, in angstrom; --rings alone demands some that fit. Without it these "
+    "are drawn where the beam centre is known.",
 )
 @click.option(
     "--output",
@@ -71,7 +74,7 @@ def command(
         rings=_rings(rings),
     )
     series = open_series(file)
-    if isinstance(look.rings, list):
+    if rings not in (None, _NO_RINGS):
         _require_geometry(series.master_path)
     stem = file.resolve().name if file.is_dir() else file.stem
     path = output or Path(f"{stem}_{what or image or 1}.png")
@@ -109,7 +112,7 @@ def _require_geometry(master: Path) -> None:
 
 
 def _rings(given: str | None) -> bool | list[float]:
-    if given is None:
+    if given is None or given == _RINGS_THAT_FIT:
         return True
     if given == _NO_RINGS:
         return False

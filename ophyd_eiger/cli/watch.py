@@ -174,10 +174,13 @@ class Display:
         self._answered: Snapshot | None = None
         self._changes: list[tuple[float, str]] = []
         self._since = 0.0
+        # Whether the last state was seen to begin; the first one began nobody knows when.
+        self._began_here = False
 
     def add(self, snapshot: "Snapshot") -> None:
         """Take a new snapshot."""
         if self._last is None or _what(self._last) != _what(snapshot):
+            self._began_here = self._last is not None
             self._changes = [*self._changes, (snapshot.at, _what(snapshot))][-_KEPT_CHANGES:]
             self._since = snapshot.at
         self._last = snapshot
@@ -196,11 +199,12 @@ class Display:
         table = Table.grid(padding=(0, 2))
         table.add_column(style="dim", min_width=11)
         lasts = self._last.at - self._since
+        for_so_long = "for" if self._began_here else "for at least"
         for label, words in self._rows():
             style = ""
             if label == "state":
                 style = COLOURS.get(str(self._last.state), "bold red")
-                words += f"  (for {duration(round(lasts))})" if lasts >= 1 else ""
+                words += f"  ({for_so_long} {duration(round(lasts))})" if lasts >= 1 else ""
             elif "CRITICAL" in words:
                 style = "bold red"
             table.add_row(label, Text(words, style))

@@ -51,6 +51,8 @@ def test_one_in_order(either, run):
     assert found(said, "state")[0] == "ok"
     assert found(said, "clock")[0] == "ok"
     assert "up" in found(said, "links")[1]
+    if "eiger2" not in either.model:
+        assert found(said, "image buffer")[1].startswith("100.0 % free; ")
     # An EIGER2 serves each of the two under two names.
     for sensor in ("temperature", "humidity"):
         assert len([one for one in document["findings"] if sensor in one["subject"]]) == 1

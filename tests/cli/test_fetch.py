@@ -134,6 +134,32 @@ def test_what_the_dcu_has_lost_is_named_until_it_is_given_up(dcu, tmp_path):
     assert call(dcu.url, *looked).stdout == "nothing is owed\n"
 
 
+def test_series_of_a_dcu_that_is_no_more_are_a_line_until_they_are_given_up(dcu, tmp_path):
+    with sim_dcu.serve("eiger-500k", time_scale=0, initialized=True) as old:
+        for _ in range(2):
+            left_behind(old, tmp_path / "data", files=0.1)
+        looked = ("--directory", tmp_path)
+        assert (
+            f"{old.url} is not gone: a DCU answers there"
+            in call(old.url, *looked, "--gone", status=1).stderr
+        )
+        names = sorted(on_the_dcu(old))
+    said = call(dcu.url, *looked)
+    assert said.stdout == "nothing is owed\n"
+    assert said.stderr == (
+        f"passed over: 2 series of other DCUs, {old.url} (2); --verbose lists them; of a DCU that "
+        f"is no more: ophyd-eiger fetch {old.url} --gone\n"
+    )
+    journals = sorted(map(str, (tmp_path / "data").glob(".*.owed")))
+    listed = call(dcu.url, *looked, "--verbose").stderr.splitlines()[1:]
+    assert sorted(listed) == [f"  {old.url}: {path}" for path in journals]
+    assert call(dcu.url, *looked, "--gone", status=1).stdout == ""
+    given_up = answer(old.url, *looked, "--gone")["given_up"]
+    assert sorted(name for lost in given_up.values() for name in lost) == names
+    assert call(dcu.url, *looked).stderr == ""
+    assert list((tmp_path / "data").glob(".*")) == []
+
+
 def test_what_the_dcu_has_is_not_given_up(dcu, tmp_path):
     left_behind(dcu, tmp_path)
     dcu.faults.set("refuse", status=503, path="GET data/*")
@@ -282,14 +308,59 @@ def test_a_detector_that_others_armed_since_is_left_alone(dcu, tmp_path):
     device.destroy()
 
 
+def test_a_folder_that_is_not_there_is_made_for_files_and_has_no_series(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    new = tmp_path / "not" / "yet"
+    said = call(dcu.url, "--directory", new, status=2)
+    assert f"{new} is not there, and so no series in it" in said.stderr
+    assert not new.parent.exists()
+    assert len(answer(dcu.url, "*", "--directory", new)["fetched"]) == 2
+    assert contents(new) == on_the_dcu(dcu)
+    said = call(dcu.url, "*", "--directory", next(new.iterdir()) / "below", status=1)
+    assert "this folder cannot be made" in said.stderr
+
+
 def test_files_by_name(dcu, tmp_path):
     left_behind(dcu, tmp_path / "data")
     there = on_the_dcu(dcu)
     document = answer(dcu.url, "*_master.h5", "no such", "--directory", tmp_path, status=1)
     assert [Path(each["file"]).parent for each in document["fetched"]] == [tmp_path]
     assert document["errors"] == ["no such: the DCU lists no such file"]
-    assert len(answer(dcu.url, "--all", "--directory", tmp_path)["fetched"]) == 2
+    fetched = answer(dcu.url, "--all", "--directory", tmp_path)["fetched"]
+    assert [each["images"] for each in fetched] == [1, 0]
     assert {name: (tmp_path / name).read_bytes() for name in there} == there
+
+
+def test_what_cannot_be_decompressed_is_not_deleted_on_the_dcu(dcu, tmp_path):
+    # Its blocks are as long as they say.
+    dcu.faults.set("file-corrupt:file=1,image=1")
+    left_behind(dcu, tmp_path / "data")
+    document = answer(dcu.url, "--all", "--delete", "--directory", tmp_path, status=1)
+    (name,) = on_the_dcu(dcu)
+    assert name.endswith("_data_000001.h5")
+    assert [Path(each["file"]).name[-9:] for each in document["fetched"]] == ["master.h5"]
+    assert document["errors"][0].startswith(f"{name}: ")
+    assert not (tmp_path / name).exists()
+
+
+def test_what_was_here_before_is_not_deleted_on_the_dcu(dcu, tmp_path):
+    left_behind(dcu, tmp_path / "data")
+    there = on_the_dcu(dcu)
+    # It may be the DCU's own folder.
+    document = answer(dcu.url, "--all", "--delete", "--directory", tmp_path / "dcu", status=1)
+    assert on_the_dcu(dcu) == there
+    assert len(document["errors"]) == 2
+    assert "was here before it was fetched" in document["errors"][0]
+
+
+def test_what_is_still_exposed_is_owed(dcu, tmp_path, monkeypatch):
+    left_behind(dcu, tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setattr("ophyd_eiger.owed.end_if_left_armed", lambda *_: "it is still being exposed")
+        said = call(dcu.url, "--directory", tmp_path, status=1).output
+    assert "it is still being exposed" in said
+    assert "nothing is owed" not in said
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
 
 
 def test_a_file_of_the_name_is_not_overwritten(dcu, tmp_path):

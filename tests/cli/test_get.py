@@ -101,6 +101,16 @@ def test_a_name_that_is_none_is_told_what_is_near(read_only, run, name, suggeste
     assert f"{suggested}" in said.err.partition("did you mean")[2]
 
 
+def test_a_bad_name_among_several_hides_none_of_the_others(read_only, run):
+    said = run("get", read_only.url, "nimages", "frame_tim", "state")
+    assert (said.status, said.out) == (1, "nimages  1\nstate    idle\n")
+    assert "'frame_tim'" in said.err
+    assert "frame_time" in said.err.partition("did you mean")[2]
+    document = run("get", read_only.url, "nimages", "frame_tim", "--json").json
+    assert document["detector/config/nimages"]["value"] == 1
+    assert "'frame_tim'" in document["error"]["message"]
+
+
 def test_a_name_that_may_be_several(read_only, run):
     said = run("get", read_only.url, "mode")
     assert said.status == 1

@@ -72,6 +72,24 @@ def test_options_that_do_not_fit(run, master, tmp_path):
     assert list((tmp_path / "here").iterdir()) == []
 
 
+def test_rings_alone_are_those_that_fit(run, master, tmp_path):
+    drawn = tmp_path / "rings.png"
+    said = run("show", master, "--of", "sum", "--log", "--rings", "--output", drawn)
+    assert said.status == 1
+    assert "x_7_master.h5: it does not say beam_center_x" in said.err
+    with h5py.File(master, "r+") as file:
+        detector = file["entry/instrument/detector"]
+        detector["beam_center_x"] = 26.0
+        detector["beam_center_y"] = 18.0
+        detector["detector_distance"] = 0.02
+        detector["x_pixel_size"] = detector["y_pixel_size"] = 75e-6
+        file["entry/instrument/beam/incident_wavelength"] = 1.0
+    assert run("show", master, "--of", "sum", "--log", "--rings", "--output", drawn).status == 0
+    plain = tmp_path / "plain.png"
+    assert run("show", master, "--of", "sum", "--log", "--rings", "none", "--output", plain)
+    assert drawn.read_bytes() != plain.read_bytes()
+
+
 def test_a_file_that_is_no_series(run, tmp_path):
     (tmp_path / "x.h5").write_bytes(b"no HDF5")
     said = run("show", tmp_path / "x.h5")

@@ -11,6 +11,7 @@ import pexpect
 import pytest
 import requests
 from plain_client import until
+from rich.console import Console
 
 from ophyd_eiger.cli import polling, watch
 from ophyd_eiger.cli.polling import Snapshot
@@ -178,3 +179,19 @@ def test_in_a_terminal_that_can_only_scroll(dcu):
     child.close()
     assert re.match(r"\d\d:\d\d:\d\d  idle .*\r\n$", child.before)
     assert child.exitstatus == 0
+
+
+def test_how_long_a_state_lasts_is_known_only_where_it_was_seen_to_begin():
+    display = watch.Display("http://dcu")
+
+    def shown(at, state):
+        display.add(Snapshot(at=at, state=state))
+        console = Console(width=100)
+        with console.capture() as captured:
+            console.print(display.renderable())
+        return captured.get()
+
+    shown(100.0, "idle")
+    assert "idle  (for at least 6 s)" in shown(106.0, "idle")
+    shown(107.0, "ready")
+    assert "ready  (for 2 s)" in shown(109.0, "ready")

@@ -152,6 +152,17 @@ A pause or an end while the last files are fetched changes nothing of the run: i
 files come home. bluesky does not wait again for an `unstage` that a pause cut short;
 `eiger.wait_for_files()` does.
 
+## What is left in the folder
+
+An interrupted point may leave files that no event names:
+
+* A master file alone, of some MB: its series was armed and ended without an image. `open_series`
+  says that its data file is missing; there never was one.
+* A master and data files without a view: an exposure that was over before it was taken again.
+
+Both may be deleted, once `eiger.owed` and `ophyd-eiger fetch` do not name the series: then nothing
+of it is still to come. A series with a finished point has its view beside it; keep all its files.
+
 ## Phase by phase
 
 Exit status and number of events of a scan of {POINTS} points that is interrupted while the

@@ -11,6 +11,7 @@ import pytest
 import requests
 from bluesky import RunEngine
 from bluesky.utils import FailedStatus
+from IPython.lib import pretty
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
@@ -114,6 +115,22 @@ def test_the_order_does_not_depend_on_how_it_was_asked(eiger, requests_sent):
         assert after[signal.name]["value"] == pytest.approx(value, rel=EPSILON)
     assert before["eiger_detector_nimages"]["value"] == 1
     assert before["eiger_detector_photon_energy"]["value"] == pytest.approx(8047.78, abs=0.01)
+
+
+def test_a_prompt_shows_what_was_done_and_two_readings_are_returned(eiger):
+    result = eiger.configure({"nimages": 4})
+    assert pretty.pretty(result).splitlines() == [
+        "eiger: configured",
+        "setting           before  asked  after  unit  outcome",
+        "----------------  ------  -----  -----  ----  -------",
+        "detector.nimages  1       4      4            put",
+    ]
+    before, after = result
+    assert isinstance(result, tuple)
+    assert repr(result) == repr((before, after)) != pretty.pretty(result)
+    was, now = (readings["eiger_detector_nimages"]["value"] for readings in result)
+    assert (was, now) == (1, 4)
+    assert type(before) is type(after) is dict
 
 
 # (count_time, frame_time) before, and what is asked for: longer, shorter, crossing over.

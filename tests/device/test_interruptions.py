@@ -14,8 +14,8 @@ from bluesky.utils import RunEngineInterrupted
 from ophyd import Component, Device
 
 import sim_dcu
-from ophyd_eiger import EigerDetector
-from ophyd_eiger.errors import NotStagedError, StateError
+from ophyd_eiger import EigerDetector, open_series
+from ophyd_eiger.errors import MissingFileError, NotStagedError, StateError
 
 # Of each test's cases the short run takes every 3rd, see conftest.
 SHORT_RUN_EVERY = 3
@@ -137,6 +137,10 @@ def test_pause_in_an_exposure_then_end(RE, catalog, dcu, eiger, end):
     # After a halt nobody waits for unstage; it is idempotent.
     eiger.unstage().wait(30)
     assert eiger.detector.state.get() == "idle"
+    # What a series leaves that had no image, as docs/interruptions.md says.
+    (left,) = eiger.directory.iterdir()
+    with pytest.raises(MissingFileError, match="ended without an image there is just the master"):
+        open_series(left)
     eiger.detector.count_time.set(0.1).wait(10)
     eiger.detector.frame_time.set(0.2).wait(10)
     (uid,) = RE(bp.count([eiger], 2))
