@@ -254,8 +254,8 @@ def _too_few(
     seconds = counts.images * counts.exposure
     found = (
         f"a good pixel's median is {_number(middle)} counts in {seconds:.3g} s "
-        f"({counts.images} images), the mean {_number(mean)}; factors good to {precision:.2%} "
-        f"take a median of {_number(needed)} counts"
+        f"({counts.images} x {counts.exposure:g} s), the mean {_number(mean)}; factors good to "
+        f"{precision:.2%} take a median of {_number(needed)} counts"
     )
     if middle == 0:
         return f"{found}: is there light, is it flat, and is the shutter open?"

@@ -59,7 +59,7 @@ def draw(
     )
     # As high as the image, whose height follows from its width.
     bar = axes.inset_axes((1.02, 0, 0.035, 1))
-    figure.colorbar(shown, cax=bar, label="counts in all images")
+    figure.colorbar(shown, cax=bar, label="counts in all images", format="%.7g")
     for bit, word, colour, marker in LOOKS:
         rows, columns = np.nonzero(added & bit)
         axes.scatter(

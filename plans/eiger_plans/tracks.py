@@ -299,14 +299,18 @@ def _away(sweep: Sweep, found: np.ndarray) -> str:
     else:
         others = f"all images are about as {'late' if late[worst] > 0 else 'early'}"
     return (
-        f"image {worst + 1} began {_when(late[worst], sweep)} ({abs(late[worst]):.2g} images), at "
-        f"{found[worst]:g} instead of {sweep.positions[worst]:g}; {others}"
+        f"image {worst + 1} began {_when(late[worst], sweep)} ({_short(abs(late[worst]))} images), "
+        f"at {found[worst]:g} instead of {sweep.positions[worst]:g}; {others}"
     )
 
 
 def _when(late: float, sweep: Sweep) -> str:
     """Return so many images' time in words."""
-    return f"{1000 * abs(late) * sweep.period:.2g} ms {'late' if late > 0 else 'early'}"
+    return f"{_short(1000 * abs(late) * sweep.period)} ms {'late' if late > 0 else 'early'}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _done() -> Status:

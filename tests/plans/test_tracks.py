@@ -60,6 +60,11 @@ def test_a_motor_with_a_clock_of_its_own(monkeypatch, caplog, behind):
             "late",
         ),
         (
+            [36.2, 36.0, 36.1, 36.4],
+            "image 4 began 364 ms late (36 images), at -2.88 instead of 4.4; all images are about "
+            "as late",
+        ),
+        (
             [0, -2, 1, 0],
             "image 2 began 20 ms early (2 images), at 5.2 instead of 4.8; the images are between "
             "20 ms early and 10 ms late",
