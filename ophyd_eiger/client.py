@@ -474,8 +474,6 @@ def _check_status(method: str, url: str, response: requests.Response) -> None:
     text = " ".join(response.text.split())[:300]
     kind = NotServedError if response.status_code == 404 else RefusedError
     said = f": {text}" if text else ""
-    if kind is NotServedError and "/config/" in url:
-        said += "; before it is initialized a DCU has no configuration"
     raise kind(
         f"{method} {url}: the DCU answered {response.status_code} {response.reason}{said}",
         request=f"{method} {url}",

@@ -83,6 +83,12 @@ class Companion:
             self._url = line.split()[-1]
         return self._url
 
+    def __repr__(self) -> str:
+        # Without what follows the address, which may be a key.
+        serves = f" at {self._url.partition('?')[0]}" if self._url else ""
+        ended = ", ended" if self._complaints.closed else ""
+        return f"<{type(self).__name__} {self._command[2]}{serves}{ended}>"
+
     def _first_line(self) -> str:
         """Return the line that has the URL; nothing if it does not come in time."""
         output = self._process.stdout

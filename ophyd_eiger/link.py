@@ -11,6 +11,9 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import NotServedError, RefusedError, ValueRefusedError
 from ophyd_eiger.worker import Worker
 
+# The detector's state where it has no configuration, or may have none.
+WITHOUT_CONFIGURATION = (None, "na", "initialize")
+
 
 class LimitError(ValueRefusedError, OphydLimitError):
     """A value is outside what the detector itself allows; it was not sent."""
@@ -43,6 +46,8 @@ class Link:
         Called with (subsystem, command) after a user's command was carried out.
     changed : callable
         Called with (subsystem, config keys) after a put: what the DCU's reply names.
+    state : callable
+        Returns the detector's state as it was last, None if it never answered.
     scanned : list of EigerSignal
         What was set since the detector was staged: a scan over it wants its values in the events.
     reader : Worker
@@ -60,14 +65,18 @@ class Link:
     )
     after_command: Callable[[str, str], None] = field(default=lambda subsystem, command: None)
     changed: Callable[[str, Iterable[str]], None] = field(default=lambda subsystem, keys: None)
+    state: Callable[[], str | None] = field(default=lambda: None)
     scanned: list[Any] = field(default_factory=list)
     reader: Worker = field(default_factory=lambda: Worker("eiger reader"))
     teller: Worker = field(default_factory=lambda: Worker("eiger teller"))
 
     def not_served(self, name: str, what: str, error: RefusedError) -> NotServedError:
         """Return what to tell of a signal or command of this name that the DCU does not have."""
+        why = ""
+        if "/config/" in error.request and self.state() in WITHOUT_CONFIGURATION:
+            why = "; before it is initialized a DCU has no configuration"
         return NotServedError(
-            f"{name}: this DCU (API {self.client.api_version}) {what} ({error})",
+            f"{name}: this DCU (API {self.client.api_version}) {what} ({error}){why}",
             request=error.request,
             status=error.status,
             text=error.text,

@@ -96,7 +96,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Look:
-    """How images are shown: each point of the picture is the brightest of its good pixels.
+    """How images are shown: each dot of the picture is the brightest of its good pixels.
 
     Attributes
     ----------
@@ -248,7 +248,8 @@ class _Drawing:
         picture = BrightestImage(ax, image, self.masked)
         picture.scale(self._look.top, log=log)
         if picture.factor > 1:
-            title += ": the brightest pixel of each point"
+            side = picture.factor
+            title += f"\neach dot the brightest of {side} x {side} pixels"
         ax.set(title=title, xlabel="x [pixel]", ylabel="y [pixel]")
         figure: Any = ax.figure
         ticks = LogLocator(subs=(1, 2, 5)) if log else MaxNLocator(6, integer=True, min_n_ticks=1)
@@ -324,8 +325,8 @@ def _figure(width: float, height: float) -> "Figure":
 
 
 def _panel_height(width: float, shape: tuple[int, ...]) -> float:
-    """Return how high the picture of an image is, in inches, with its labels and its title."""
-    return max(2.5, 0.75 * width * shape[0] / shape[1] + 1.2)
+    """Return how high the picture of an image is, in inches, with labels and two lines of title."""
+    return max(2.5, 0.75 * width * shape[0] / shape[1] + 1.4)
 
 
 def _draw_sums(ax: "Axes", sums: list[float]) -> None:

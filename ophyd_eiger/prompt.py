@@ -66,8 +66,8 @@ class FileList(list[Path]):
     def __repr__(self) -> str:
         total = sum(path.stat().st_size for path in self)
         folders = ", ".join(str(folder) for folder in sorted({path.parent for path in self}))
-        lines = [f"{self._title}: {len(self)} files, {total / 1e6:.1f} MB, in {folders}"]
-        lines += [f"  {path.name}  {path.stat().st_size / 1e6:.1f} MB" for path in self[:LISTED]]
+        lines = [f"{self._title}: {len(self)} files, {_size(total)}, in {folders}"]
+        lines += [f"  {path.name}  {_size(path.stat().st_size)}" for path in self[:LISTED]]
         if len(self) > LISTED:
             lines.append(f"  and {len(self) - LISTED} more")
         lines += [f"  not there: {path}" for path in self._missing[:LISTED]]
@@ -83,12 +83,26 @@ def said_of_image(run: EigerRun, event: int = -1, image: int = 0) -> str:
         The run.
     event, image : int
         Which event, and which of its images; counted from 0, or from the end if below it.
+
+    Raises
+    ------
+    NoImagesError
+        If the event has no such image.
     """
     of = run[event]
     start = run.metadata["start"]
-    number = range(len(of))[image] + 1
-    which = f"run {start.get('scan_id', run.uid[:8])}, point {of.seq_num}, image {number}"
-    return f"{which} of {len(of)}: {_said(of[number - 1], run.mask)}"
+    point = f"run {start.get('scan_id', run.uid[:8])}, point {of.seq_num}"
+    try:
+        number = range(len(of))[image]
+    except IndexError:
+        there = f"images 0 to {len(of) - 1}" if len(of) > 1 else "image 0 alone"
+        raise NoImagesError(f"{point} has no image {image}, but {there}") from None
+    return f"{point}, image {number + 1} of {len(of)}: {_said(of[number], run.mask)}"
+
+
+def _size(count: int) -> str:
+    """Return a number of bytes; a view has some kB."""
+    return f"{count / 1e6:.1f} MB" if count >= 1e6 else f"{count / 1e3:.1f} kB"
 
 
 def _said(image: np.ndarray, mask: np.ndarray) -> str:

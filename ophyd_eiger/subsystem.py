@@ -1,6 +1,7 @@
 """What the subsystems of the SIMPLON API have in common: their signals, asked and asked again."""
 
 import contextvars
+import difflib
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
@@ -60,6 +61,13 @@ class Subsystem(Device):
         self.owner = parent
         self._undeclared: dict[str, EigerSignal] = {}
         super().__init__(prefix, parent=parent, **kwargs)
+
+    def __getattr__(self, name: str) -> Any:
+        if "." in name or name.startswith("_"):
+            return super().__getattr__(name)
+        near = difflib.get_close_matches(name, self.component_names)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        raise AttributeError(f"{self.name} has nothing named {name!r}{hint}")
 
     @property
     def link(self) -> Link:

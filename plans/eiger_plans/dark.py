@@ -19,6 +19,7 @@ from eiger_plans.calibrating import (
     whole,
 )
 from eiger_plans.counts import GAP, NOISY, OVER, PixelCounts, bad_in_the_dark, check_dark, counted
+from eiger_plans.steps import check_detector
 from ophyd_eiger import EigerDetector, Series
 
 # Of the loudest pixels so many are printed.
@@ -116,6 +117,7 @@ def dark(
     TooFewCountsError
         If images and exposure cannot tell pixels of `least_rate`, before the first message.
     """
+    check_detector(eiger, "dark")
     above_0(exposure=exposure, least_rate=least_rate)
     whole(images=images)
     check_dark(images, exposure, least_rate)

@@ -29,6 +29,7 @@ from eiger_plans.counts import (
     check_share,
     counted,
 )
+from eiger_plans.steps import check_detector
 from eiger_plans.thresholds import first_threshold_alone
 from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
@@ -85,7 +86,7 @@ class Flatfield:
             f"{self.precision:.2%}; pixels differ by {self.spread:.2%}, corrected as before "
             f"by {self.spread_before:.2%}",
             f"  the light was flat to {self.unevenness:.2%}",
-            f"  {self.left_out} bad pixels that are not masked keep 1",
+            f"  {self.left_out} bad pixels that are not masked keep the factor 1",
         ]
         if self.precision > NO_BETTER * self.spread_before:
             lines.append(
@@ -164,6 +165,7 @@ def flatfield(
     OtherThresholdError
         If another threshold than the first counts.
     """
+    check_detector(eiger, "flatfield")
     above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)
     whole(images=images)
     place = folder_of(eiger, folder)
@@ -209,7 +211,8 @@ def _made(
     middle = float(np.median(counts.total[unmasked])) if unmasked.any() else 0.0
     needed = 1 / precision**2
     if middle < needed:
-        raise TooFewCountsError(_too_few(counts, middle, needed, precision))
+        mean = float(counts.total[unmasked].mean()) if unmasked.any() else 0.0
+        raise TooFewCountsError(_too_few(counts, middle, mean, needed, precision))
     unevenness = _unevenness(counts.total * series.flatfield, unmasked, uneven)
     good = unmasked & (counts.total > LOW * middle) & (counts.total < HIGH * middle)
     outside = int(np.count_nonzero(series.mask == 0) - np.count_nonzero(good))
@@ -245,15 +248,21 @@ def _unevenness(corrected: np.ndarray, usable: np.ndarray, most: float) -> float
     return share
 
 
-def _too_few(counts: PixelCounts, middle: float, needed: float, precision: float) -> str:
+def _too_few(
+    counts: PixelCounts, middle: float, mean: float, needed: float, precision: float
+) -> str:
     seconds = counts.images * counts.exposure
-    found = f"{_number(middle)} counts a pixel in {seconds:.3g} s ({counts.images} images)"
+    found = (
+        f"a good pixel's median is {_number(middle)} counts in {seconds:.3g} s "
+        f"({counts.images} x {counts.exposure:g} s), the mean {_number(mean)}; factors good to "
+        f"{precision:.2%} take a median of {_number(needed)} counts"
+    )
     if middle == 0:
-        return f"{found}: is there light, and is the shutter open?"
+        return f"{found}: is there light, is it flat, and is the shutter open?"
     times = needed / middle
     return (
-        f"{found}; factors good to {precision:.2%} take {_number(needed)} counts: {times:,.3g} "
-        f"times as long, as {int(np.ceil(counts.images * times))} images, or brighter light"
+        f"{found}: {times:,.3g} times as long, as {int(np.ceil(counts.images * times))} images, "
+        "or brighter light"
     )
 
 

@@ -18,6 +18,8 @@ LOOKS = (
     (OVER, "over-responding", "tab:red", "o"),
     (NOISY, "noisy", "tab:orange", "s"),
 )
+# As in all pictures of a series; no count is drawn in it.
+MASKED = "#c8553d"
 
 
 def draw(
@@ -32,7 +34,7 @@ def draw(
     counts : numpy.ndarray, shape (y, x)
         In all images.
     before : numpy.ndarray of uint32, shape (y, x)
-        The mask of before, shown in grey.
+        The mask of before, in the colour that masked pixels have in all pictures.
     added : numpy.ndarray of uint32, shape (y, x)
         Bits of the pixels that are new.
     folder : Path
@@ -45,17 +47,19 @@ def draw(
         logger.warning("no picture of the mask: pip install matplotlib")
         return None
     height, width = counts.shape
-    figure = Figure(figsize=(8, 1.5 + 7 * height / width), dpi=150, layout="constrained")
+    figure = Figure(figsize=(8, 1.5 + 6.2 * height / width), dpi=150, layout="constrained")
     FigureCanvasAgg(figure)
     axes: Any = figure.add_subplot()
     unmasked = np.ma.masked_where((before != 0) | (added != 0), counts)
     known = unmasked.compressed()
     low, high = np.percentile(known, (1, 99)) if known.size else (0, 1)
-    axes.set_facecolor("0.6")
+    axes.set_facecolor(MASKED)
     shown = axes.imshow(
         unmasked, cmap="gray", vmin=low, vmax=max(high, low + 1), interpolation="nearest"
     )
-    figure.colorbar(shown, ax=axes, label="counts in all images", shrink=0.6)
+    # As high as the image, whose height follows from its width.
+    bar = axes.inset_axes((1.02, 0, 0.035, 1))
+    figure.colorbar(shown, cax=bar, label="counts in all images", format="%.7g")
     for bit, word, colour, marker in LOOKS:
         rows, columns = np.nonzero(added & bit)
         axes.scatter(
@@ -71,7 +75,7 @@ def draw(
     axes.set_title(f"{name}: {np.count_nonzero(added)} bad pixels that were not masked")
     axes.set_xlabel("x [pixel]")
     axes.set_ylabel("y [pixel]")
-    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.12), ncols=4, frameon=False)
+    figure.legend(loc="outside lower center", ncols=4, frameon=False)
     with new_file(folder, f"{name}_bad_pixels", ".png") as file:
-        figure.savefig(file, format="png")
+        figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.15)
         return Path(file.name)

@@ -20,7 +20,7 @@ from eiger_plans.flying import (
 )
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_known, put_back, set_times
+from eiger_plans.steps import Plan, check_detector, check_known, put_back, set_times
 from eiger_plans.sweeps import Sweep, check_numbers, check_position, ramp_of
 from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
@@ -119,6 +119,7 @@ def raster(
     --------
     >>> RE(raster(eiger, y, 0, 0.01, 20, x, 0, 0.01, 30, exposure=0.005))
     """
+    check_detector(eiger, "raster")
     # bluesky's protocol is narrower than what is needed here, and checked.
     stands: Any = slow
     moves: Any = fast

@@ -5,6 +5,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 
+from eiger_plans.steps import check_detector
 from ophyd_eiger import EigerDetector
 
 
@@ -36,6 +37,7 @@ def recover(eiger: EigerDetector, up_to: str = "restart") -> Generator[Any, Any,
     FailedStatus
         If nothing helped, from a `RecoveryError` that names each rung.
     """
+    check_detector(eiger, "recover")
     recovery: Any = eiger.recovery
     yield from bps.abs_set(recovery, up_to, wait=True)
     return recovery.last

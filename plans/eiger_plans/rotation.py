@@ -16,7 +16,7 @@ from eiger_plans.flying import (
 )
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_known, put_back, set_times
+from eiger_plans.steps import Plan, check_detector, check_known, put_back, set_times
 from eiger_plans.sweeps import Sweep, check_numbers, ramp_of
 from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
@@ -97,6 +97,7 @@ def rotation(
     --------
     >>> RE(rotation(eiger, omega, start=0, step=0.1, images=900, exposure=0.01))
     """
+    check_detector(eiger, "rotation")
     # bluesky's protocol is narrower than what is needed here, and checked.
     device: Any = motor
     check_numbers(start=start, step=step, images=images, exposure=exposure, period=period)

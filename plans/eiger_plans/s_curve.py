@@ -6,6 +6,7 @@ twice below half of the energy and, above it, less and less
 (Kraft et al., J. Synchrotron Rad. 16 (2009) 368).
 """
 
+import math
 from dataclasses import dataclass
 
 import numpy as np
@@ -52,11 +53,17 @@ class SCurve:
         parameters = (self.energy, self.width, self.sharing, self.height, self.background)
         return s_curve(self.thresholds, *parameters)
 
+    def in_digits(self, energy: float) -> str:
+        """Return an energy in eV with the digits that mean something: two of its error's."""
+        error = self.energy_error
+        known = math.isfinite(error) and error > 0
+        return f"{energy:.{min(max(1 - math.floor(math.log10(error)), 0), 3) if known else 1}f}"
+
     def __str__(self) -> str:
         """Return it in words."""
         return (
-            f"energy {self.energy:.1f} +- {self.energy_error:.1f} eV, noise {self.width:.0f} eV "
-            f"(r.m.s.), {self.sharing:.0%} of the photons shared"
+            f"energy {self.in_digits(self.energy)} +- {self.in_digits(self.energy_error)} eV, "
+            f"noise {self.width:.0f} eV (r.m.s.), {self.sharing:.0%} of the photons shared"
         )
 
 

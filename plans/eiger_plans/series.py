@@ -6,7 +6,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 
-from eiger_plans.steps import check_settings, set_energy, set_times
+from eiger_plans.steps import check_detector, check_settings, set_energy, set_times
 from ophyd_eiger import EigerDetector
 
 
@@ -63,6 +63,7 @@ def series(
     --------
     >>> RE(series(eiger, 0.1, 20, comment="empty beam"))
     """
+    check_detector(eiger, "series")
     detector = eiger.detector
     yield from check_settings(
         eiger, photon_energy=energy, count_time=exposure, frame_time=period, nimages=images
@@ -96,6 +97,7 @@ def say_where(eiger: EigerDetector, uid: str | None) -> None:
         return
     print(f"run {uid}")
     for file in eiger.fetched:
-        print(f"  {file.path}  {file.bytes / 1e6:.1f} MB")
+        size, unit = (file.bytes / 1e6, "MB") if file.bytes >= 1e6 else (file.bytes / 1e3, "kB")
+        print(f"  {file.path}  {size:.1f} {unit}")
     if not eiger.file_policy.wait:
         print(f"  and what is on its way still, for which {eiger.name}.wait_for_files() waits")

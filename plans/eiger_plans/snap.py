@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from eiger_plans.series import series
-from eiger_plans.steps import aside, in_thread
+from eiger_plans.steps import aside, check_detector, in_thread
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
 
 
@@ -57,6 +57,7 @@ def snap(
     --------
     >>> RE(snap(eiger, 0.1))
     """
+    check_detector(eiger, "snap")
     _md = {
         "plan_name": "snap",
         "plan_args": {

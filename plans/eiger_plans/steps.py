@@ -28,6 +28,25 @@ class PlanError(EigerError, RuntimeError):
     """A plan did not do what it is for, or could not leave things as they were."""
 
 
+class NotADetectorError(EigerError, TypeError):
+    """Something else stands where a plan takes the detector."""
+
+
+def check_detector(eiger: Any, plan: str) -> None:
+    """Let the first argument of a plan of this name be the detector.
+
+    Raises
+    ------
+    NotADetectorError
+    """
+    if not isinstance(eiger, EigerDetector):
+        found = getattr(eiger, "name", None) or repr(eiger)
+        raise NotADetectorError(
+            f"{plan} takes the detector first, as in {plan}(eiger, ...), and {found} is no "
+            "EigerDetector"
+        )
+
+
 def aside(function: Any, *args: Any, **kwargs: Any) -> Plan:
     """Call something that takes a while without holding up the RunEngine; return its result.
 

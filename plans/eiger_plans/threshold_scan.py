@@ -22,7 +22,7 @@ from eiger_plans.calibrating import (
     whole,
 )
 from eiger_plans.s_curve import LEAST_POINTS, SCurve, fit_s_curve
-from eiger_plans.steps import aside
+from eiger_plans.steps import aside, check_detector
 from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
 from ophyd_eiger import EigerDetector, open_series
 
@@ -54,10 +54,15 @@ class ThresholdScan:
     def __str__(self) -> str:
         """Return it in words."""
         off = self.curve.energy - self.photon_energy
+        apart = (
+            f"{self.curve.in_digits(abs(off))} eV ({100 * abs(off) / self.photon_energy:.3g} %) "
+            f"{'above' if off > 0 else 'below'}"
+        )
+        if abs(off) <= self.curve.energy_error:
+            apart = "no more than its error from"
         return (
-            f"run {self.uid}\n  {self.curve}\n  {abs(off):.0f} eV "
-            f"({abs(off) / self.photon_energy:.1%}) {'above' if off > 0 else 'below'} the "
-            f"detector's photon_energy of {self.photon_energy:.1f} eV\n"
+            f"run {self.uid}\n  {self.curve}\n  {apart} the detector's photon_energy of "
+            f"{self.photon_energy:.1f} eV\n"
             f"  {self.full} pixels were full at a threshold, and are left out at all of them"
         )
 
@@ -114,6 +119,7 @@ def threshold_scan(
     ModuleNotFoundError
         If scipy is not installed, before the first message.
     """
+    check_detector(eiger, "threshold_scan")
     if find_spec("scipy") is None:
         raise ModuleNotFoundError("threshold_scan needs scipy: pip install 'ophyd-eiger[plans]'")
     above_0(exposure=exposure)

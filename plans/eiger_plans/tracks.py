@@ -211,16 +211,14 @@ class Track:
                 abs(self._offset),
                 "behind" if self._offset > 0 else "ahead of",
             )
-        away = np.abs(found - sweep.positions)
-        if np.any(away > abs(sweep.step) / 2):
-            worst = int(np.nanargmax(away))
+        if words := _away(sweep, found):
+            line = ", ".join(f"{name} at {place:g}" for name, place in self._at.items())
             logger.warning(
-                "%s was not where the images are said to be: at the start of image %d at %g "
-                "instead of %g; positions has what it was",
+                "%s was not where the images are said to be%s: %s. The stream positions has where "
+                "it was; source= takes hardware that triggers by position, which is exact",
                 self._motor.name,
-                worst + 1,
-                found[worst],
-                sweep.positions[worst],
+                f" (the line with {line})" if line else "",
+                words,
             )
 
     def _note(self, value: Any = None, timestamp: float | None = None, **_: Any) -> None:
@@ -278,6 +276,41 @@ class Track:
             self._news.notify_all()
         if status is not None:
             status.set_finished()
+
+
+def _away(sweep: Sweep, found: np.ndarray) -> str:
+    """Return in words how far images are from where they should be; nothing up to half an image.
+
+    Parameters
+    ----------
+    sweep : Sweep
+        Where they should be.
+    found : numpy.ndarray of float64, shape (images,)
+        Where the motor was at the start of each; NaN where nobody knows.
+    """
+    # Of images; where the motor is ahead, an image began late.
+    late = (found - sweep.positions) / sweep.step
+    if not np.any(np.abs(late) > 0.5):
+        return ""
+    worst = int(np.nanargmax(np.abs(late)))
+    least, most = float(np.nanmin(late)), float(np.nanmax(late))
+    if most - least > 0.5:
+        others = f"the images are between {_when(least, sweep)} and {_when(most, sweep)}"
+    else:
+        others = f"all images are about as {'late' if late[worst] > 0 else 'early'}"
+    return (
+        f"image {worst + 1} began {_when(late[worst], sweep)} ({_short(abs(late[worst]))} images), "
+        f"at {found[worst]:g} instead of {sweep.positions[worst]:g}; {others}"
+    )
+
+
+def _when(late: float, sweep: Sweep) -> str:
+    """Return so many images' time in words."""
+    return f"{_short(1000 * abs(late) * sweep.period)} ms {'late' if late > 0 else 'early'}"
+
+
+def _short(value: float) -> str:
+    return f"{value:.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def _done() -> Status:

@@ -16,10 +16,11 @@ def show_last(image=0, run=-1, **look):
     try:
         taken = open_run(cat[run])
         found = taken[-1].found
+        print(said_of_image(taken, image=image))
     except (EigerError, LookupError) as error:
-        print(f"no image to show: {error}")
+        hint = "" if image < 1 or run != -1 else f"; run {image} is show_last(run={image})"
+        print(f"no image to show: {error}{hint}")
         return
-    print(said_of_image(taken, image=image))
     picture = found.series.show(found.numbers[image], **look)
     if drawn := screen.show(picture.figure, "last_image"):
         print(f"drawn in {drawn}")

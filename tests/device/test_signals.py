@@ -362,6 +362,14 @@ def test_the_repr_says_what_one_looks_for(eiger1):
 # ---- as bluesky has it
 
 
+def test_a_name_that_is_almost_one(shared):
+    with pytest.raises(AttributeError, match=r"detector has nothing named 'contt'; .* count_time"):
+        _ = shared.detector.contt
+    with pytest.raises(AttributeError, match=r"has nothing named 'qqq'$"):
+        _ = shared.detector.qqq
+    assert not hasattr(shared.detector, "count_tim")
+
+
 def test_protocols(shared):
     signal = shared.detector.count_time
     assert isinstance(signal, Locatable)

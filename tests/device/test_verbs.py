@@ -167,6 +167,9 @@ def test_not_initialized(tmp_path):
             device.detector.count_time.set(0.1).wait(10)
         # A stage that failed leaves nothing behind: it can be tried again at once.
         device.initialize()
+        with pytest.raises(NotServedError, match="does not serve") as not_an_eigers:
+            device.detector.threshold_2_mode.get()
+        assert "initialized" not in str(not_an_eigers.value)
         device.stage().wait(10)
         device.unstage().wait(10)
         device.destroy()

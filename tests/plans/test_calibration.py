@@ -20,6 +20,8 @@ from eiger_plans import dark, energy_scan, flatfield, threshold_scan, update_pix
 from eiger_plans.counts import PixelCounts, TooFewCountsError
 from eiger_plans.dark import Dark
 from eiger_plans.flatfield import Flatfield
+from eiger_plans.s_curve import SCurve
+from eiger_plans.threshold_scan import ThresholdScan
 from eiger_plans.thresholds import OtherThresholdError
 from ophyd import Signal
 from ophyd.sim import SynAxis
@@ -175,8 +177,23 @@ def test_threshold_scan_finds_the_beams_energy(dcu, model, eiger, engine, energy
     assert result.curve.counts[0] == first[good].sum(dtype=float)
     assert settings(dcu, model) == before
     off = result.curve.energy - result.photon_energy
-    assert f"energy {result.curve.energy:.1f} +- " in str(result)
-    assert f"{off:.0f} eV ({off / result.photon_energy:.1%}) above the detector's" in str(result)
+    assert f"{100 * off / result.photon_energy:.3g} %) above the detector's" in str(result)
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (0.0123, ("energy 9300.457 +- 0.012 eV", "1252.677 eV (15.6 %) above the detector's")),
+        (0.26, ("energy 9300.46 +- 0.26 eV", "1252.68 eV (15.6 %) above")),
+        (34.0, ("energy 9300 +- 34 eV", "1253 eV (15.6 %) above")),
+        (2000.0, ("energy 9300 +- 2000 eV", "no more than its error from the detector's")),
+        (np.inf, ("energy 9300.5 +- inf eV", "no more than its error")),
+    ],
+)
+def test_an_energy_has_the_digits_of_its_error(error, said):
+    curve = SCurve(9300.4567, error, 500, 0.25, 1e6, 0, np.zeros(8), np.zeros(8))
+    words = str(ThresholdScan("uid", curve, 8047.78, 0))
+    assert all(part in words for part in said), words
 
 
 @pytest.mark.long
@@ -280,6 +297,7 @@ def test_flatfield_is_the_planted_response(dcu, model, eiger, engine, shutter, c
 def test_a_flat_field_that_is_better_is_not_doubted():
     made = Flatfield("uid", np.ones((2, 2), np.float32), 2e4, 0.007, 0.05, 0.011, 0, 0.001)
     assert "20,000 counts a pixel, so factors are good to 0.70%" in str(made)
+    assert "0 bad pixels that are not masked keep the factor 1" in str(made)
     assert "no better" not in str(made)
     assert "no better" in str(replace(made, spread_before=0.009))
 
@@ -289,11 +307,11 @@ def test_a_flatfield_of_too_few_counts_is_not_put(dcu, model, eiger, engine, shu
     before = settings(dcu, model)
     # 2,000 photons of the 10,000 that 1 % takes.
     with pytest.raises(
-        TooFewCountsError, match=r"take 10,000 counts: 5\.?\d* times as long, as 1\d"
+        TooFewCountsError, match=r"median of 10,000 counts: 5\.?\d* times as long, as 1\d"
     ):
         engine(flatfield(eiger, 0.1, 2, shutter=shutter))
     shutter.put("close")
-    with pytest.raises(TooFewCountsError, match=r"0 counts a pixel .* is the shutter open"):
+    with pytest.raises(TooFewCountsError, match=r"median is 0 counts .* is the shutter open"):
         engine(flatfield(eiger, 0.1, 2))
     assert np.array_equal(array(dcu, model, "flatfield"), factory)
     assert settings(dcu, model) == before

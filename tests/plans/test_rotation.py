@@ -287,7 +287,8 @@ def test_a_motor_of_ophyd_that_does_not_heed_its_speed(RE, documents, columns, e
     motor.acceleration.put(0.1)
     RE(rotation(eiger, motor, 0, 1, 5, 0.1))
     assert documents[-1][1]["num_events"] == {"primary": 5, "positions": 5}
-    assert "theta was not where the images are said to be" in caplog.text
+    assert "theta was not where the images are said to be: image " in caplog.text
+    assert "source= takes hardware" in caplog.text
     assert columns("positions")["theta"].tolist() == [0, 1, 2, 3, 4]
 
 

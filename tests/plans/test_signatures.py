@@ -34,3 +34,16 @@ def test_which_are_plans():
     assert {"series", "snap", "exposure_series", "rotation", "raster", "recover"} <= names
     # They make no messages of their own.
     assert names.isdisjoint({"armed_once", "files_home", "suspenders"})
+
+
+@pytest.mark.parametrize("plan", PLANS, ids=lambda plan: plan.__name__)
+def test_a_forgotten_detector_is_told_before_the_first_message(plan):
+    needed = [
+        parameter
+        for parameter in inspect.signature(plan).parameters.values()
+        if parameter.default is parameter.empty and parameter.kind is not parameter.VAR_KEYWORD
+    ]
+    assert needed[0].name == "eiger"
+    said = rf"^{plan.__name__} takes the detector first, .*\(eiger, \.\.\.\), and 0\.1 is no Eiger"
+    with pytest.raises(TypeError, match=said):
+        next(plan(*[0.1] * len(needed)))

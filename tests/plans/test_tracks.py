@@ -47,3 +47,31 @@ def test_a_motor_with_a_clock_of_its_own(monkeypatch, caplog, behind):
     said = f"{abs(behind):.3f} s {'behind' if behind > 0 else 'ahead of'}"
     assert (said in caplog.text) is not math.isclose(behind, 0)
     track.unstage()
+
+
+@pytest.mark.parametrize(
+    ("late", "said"),
+    [
+        # In images of 0.2 degree and 10 ms; the motor goes backwards.
+        ([0.5, -0.5, 0, math.nan], ""),
+        (
+            [1.25, 1.0, 1.2, math.nan],
+            "image 1 began 12 ms late (1.2 images), at 4.75 instead of 5; all images are about as "
+            "late",
+        ),
+        (
+            [36.2, 36.0, 36.1, 36.4],
+            "image 4 began 364 ms late (36 images), at -2.88 instead of 4.4; all images are about "
+            "as late",
+        ),
+        (
+            [0, -2, 1, 0],
+            "image 2 began 20 ms early (2 images), at 5.2 instead of 4.8; the images are between "
+            "20 ms early and 10 ms late",
+        ),
+    ],
+)
+def test_how_far_images_are_away(late, said):
+    sweep = Sweep(5.0, -0.2, 4, 0.01, 0.2)
+    found = np.array([5.0, 4.8, 4.6, 4.4]) - 0.2 * np.array(late)
+    assert tracks._away(sweep, found) == said

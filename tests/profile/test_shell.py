@@ -44,11 +44,23 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     told = shell.value("where()")
     files = {path.name for path in (tmp_path / "data").glob("eiger_*.h5")}
     assert len(files) == 15
+    assert len(re.findall(r"_view\.h5  \d+\.\d kB", told)) == 5
+    # Image 3 is not run 3.
+    assert "run 1, point 5 has no image 3, but image 0 alone; run 3 is" in shell("show_last(3)")
     assert set(re.findall(r"eiger_\w+\.h5", told)) == files
     assert "eiger_live_full_sum vs time" in shell("show_plots()")
     assert (tmp_path / "data" / "plot_1.png").read_bytes().startswith(b"\x89PNG")
 
     assert re.match(r"EigerDetector 'eiger' at http://\S+: \S+ Eiger 1M$", shell.value("eiger"))
+    # A refusal is a sentence, and what else fails has its traceback.
+    refused = shell("RE(dark(eiger, 0.5, images=5))")
+    assert "TooFewCountsError: 5 images of 0.5 s" in refused
+    assert "Traceback" not in refused
+    assert "check_dark" in shell("%tb")
+    assert "Traceback" in shell("1 / 0")
+    assert "light: flat, flux 0.5," in shell("light('flat', 0.5)")
+    assert "light: scatter, flux 1," in shell("light('scatter', 1)")
+
     # bluesky's magics, of which none makes a run.
     where_all = shell("%wa")
     assert re.search(r"motor +0\.0 +-180\.0 +180\.0 +0\.0\s", where_all), where_all

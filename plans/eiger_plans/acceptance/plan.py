@@ -18,7 +18,7 @@ from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import SERIES, Taking, several, told
-from eiger_plans.steps import FAILURES, aside, in_thread
+from eiger_plans.steps import FAILURES, aside, check_detector, in_thread
 from ophyd_eiger import EigerDetector, FilePolicy
 
 logger = logging.getLogger(__name__)
@@ -103,6 +103,7 @@ def acceptance_test(
         If an argument makes no sense, before anything is sent. What fails of the detector is in
         the report, and not raised.
     """
+    check_detector(eiger, "acceptance_test")
     place = None if report is None else check_path(report)
     conditions = Conditions(frame_rate, seconds, download_rate, temperature, humidity, time_scale)
     found = yield from accepted(eiger, conditions, md=md, tell=print)

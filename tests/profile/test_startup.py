@@ -1,0 +1,152 @@
+"""What single startup files define, run as the profile runs them, without a prompt around them."""
+
+import runpy
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import requests
+from bluesky import RunEngine
+from bluesky.plan_stubs import mv
+from bluesky.utils import FailedStatus
+from ophyd.status import Status
+
+import sim_dcu
+from ophyd_eiger.companion import Companion
+from ophyd_eiger.errors import StateError
+from ophyd_eiger.signals import LimitError
+from sim_dcu.beam import Beam
+
+STARTUP = Path(__file__).parents[2] / "profile_collection" / "startup"
+
+
+def started(name, **given):
+    """Return what a startup file has defined, with these names of the files before it."""
+    return SimpleNamespace(**runpy.run_path(str(STARTUP / name), given))
+
+
+class Prompt:
+    """What of IPython's shell is asked."""
+
+    def __init__(self):
+        self.call_pdb = False
+        self.InteractiveTB = SimpleNamespace(tb=None)
+        self.traced = []
+
+    def set_custom_exc(self, kinds, show):
+        self.kinds, self.show = kinds, show
+
+    def showtraceback(self, error, tb_offset=None):
+        self.traced.append(error[1])
+
+    def fails(self, error):
+        """Show an error as IPython does."""
+        assert isinstance(error, self.kinds)
+        try:
+            raise error
+        except self.kinds as raised:
+            self.show(self, type(raised), raised, raised.__traceback__)
+
+
+@pytest.fixture
+def prompt():
+    shell = Prompt()
+    started("15-errors.py", get_ipython=lambda: shell)
+    return shell
+
+
+@pytest.fixture
+def failed():
+    """Return how bluesky tells that a Status failed, by what that failed."""
+
+    def failed_by(error):
+        told = FailedStatus(Status())
+        told.__cause__ = error
+        return told
+
+    return failed_by
+
+
+@pytest.fixture
+def lit():
+    with sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True) as dcu:
+        names = started("45-light.py", simulator=SimpleNamespace(url=dcu.url))
+        yield SimpleNamespace(
+            dcu=dcu, light=names.light, shutter=names.shutter, beam=f"{dcu.url}/sim/beam"
+        )
+
+
+def test_an_error_of_the_detector_is_its_sentence(prompt, failed, capsys):
+    off = StateError("eiger: it is off")
+    for error in (off, failed(off), failed(failed(off))):
+        prompt.fails(error)
+        assert capsys.readouterr().err == "StateError: eiger: it is off\n(%tb shows where)\n"
+        # There %debug goes.
+        assert prompt.InteractiveTB.tb is error.__traceback__
+    prompt.fails(LimitError("too much"))
+    assert capsys.readouterr().err.startswith("LimitError: too much\n")
+    assert prompt.traced == []
+
+
+def test_other_errors_are_shown_in_full(prompt, failed, capsys):
+    others = [failed(ValueError("a motor's")), failed(None)]
+    for error in others:
+        prompt.fails(error)
+    # After %pdb the debugger begins, as ever.
+    prompt.call_pdb = True
+    others.append(StateError("it is off"))
+    prompt.fails(others[-1])
+    assert prompt.traced == others
+    assert capsys.readouterr().err == ""
+
+
+def test_light_and_shutter(lit, capsys):
+    lit.light("flat", 200, energy=9000)
+    assert capsys.readouterr().out == "light: flat, flux 200, photons of 9000 eV\n"
+    engine = RunEngine({})
+    engine(mv(lit.shutter, "close"))
+    assert lit.dcu.beam == Beam("flat", 0.0, 9000)
+    # What is asked for behind a closed shutter shines when it opens; closed again is no change.
+    lit.light(flux=300)
+    assert capsys.readouterr().out.endswith("flux 300, photons of 9000 eV; the shutter is closed\n")
+    lit.shutter.put("close")
+    assert requests.get(lit.beam, timeout=10).json()["flux"] == 0
+    engine(mv(lit.shutter, "open"))
+    assert lit.dcu.beam == Beam("flat", 300.0, 9000)
+    # What another has changed, as in the page, stays.
+    requests.put(lit.beam, json={"flux": 7}, timeout=10).raise_for_status()
+    lit.light()
+    assert "flux 7," in capsys.readouterr().out
+    engine(mv(lit.shutter, "close"))
+    engine(mv(lit.shutter, "open"))
+    assert lit.dcu.beam.flux == 7
+
+
+def test_light_that_there_is_not(lit):
+    before = lit.dcu.beam
+    for asked in ({"scene": "moon"}, {"flux": -1}, {"energy": 0}):
+        with pytest.raises(ValueError, match="there is no such light"):
+            lit.light(**asked)
+    with pytest.raises(ValueError, match="'open' and 'close', and not to 'ajar'"):
+        lit.shutter.put("ajar")
+    assert (lit.dcu.beam, lit.shutter.get()) == (before, "open")
+    lit.shutter.put("close")
+    with pytest.raises(ValueError, match="there is no such light"):
+        lit.light(flux=-1)
+    lit.shutter.put("open")
+    assert lit.dcu.beam == before
+
+
+def test_a_real_detector_has_neither():
+    names = vars(started("45-light.py", simulator=None))
+    assert names.keys().isdisjoint({"light", "shutter"})
+
+
+def test_a_companion_says_what_it_is_and_where():
+    companion = Companion("http.server", "--help")
+    assert repr(companion) == "<Companion http.server>"
+    # Without the key.
+    companion._url = "http://127.0.0.1:1/api?api_key=secret"
+    assert repr(companion) == "<Companion http.server at http://127.0.0.1:1/api>"
+    companion.end()
+    assert repr(companion) == "<Companion http.server at http://127.0.0.1:1/api, ended>"
