@@ -16,9 +16,18 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.protocols import Movable
-from bluesky.utils import RunEngineControlException
 
-from eiger_plans.steps import FAILURES, Plan, PlanError, aside, ask, in_thread, put_back, set_times
+from eiger_plans.steps import (
+    ENDED,
+    FAILURES,
+    Plan,
+    PlanError,
+    aside,
+    ask,
+    in_thread,
+    put_back,
+    set_times,
+)
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
 
 logger = logging.getLogger(__name__)
@@ -272,7 +281,7 @@ def put_array(
     try:
         # It reads back what it put, and fails if that is something else.
         yield from bps.mv(signal, new)
-    except RunEngineControlException:
+    except ENDED:
         logger.warning("%s: the plan was ended while it was put; the old is %s", signal.name, path)
         raise
     except FAILURES as error:
