@@ -1,12 +1,10 @@
 """What the plans of a detector's calibration share: settings kept, a series taken, a shutter."""
 
 import datetime as dt
-import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -28,7 +26,7 @@ from eiger_plans.steps import (
     put_back,
     set_times,
 )
-from ophyd_eiger import EigerDetector, EigerError, Series, open_series
+from ophyd_eiger import EigerDetector, EigerError, Series, new_file, open_series
 
 logger = logging.getLogger(__name__)
 
@@ -209,9 +207,17 @@ def folder_of(eiger: EigerDetector, given: str | None) -> Path:
     return path
 
 
-@contextmanager
-def new_file(folder: Path, stem: str, ending: str) -> Iterator[IO[bytes]]:
-    """Open a file that was not there, named by the time; one that is not written whole is removed.
+def dated_file(folder: Path, stem: str, ending: str, write: Callable[[IO[bytes]], Any]) -> Path:
+    """Write a new file that is named by the time, and return it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it goes; made if it is not there.
+    stem, ending : str
+        What its name begins and ends with.
+    write : callable
+        Writes what is in it. Called again where somebody else takes the name meanwhile.
 
     Raises
     ------
@@ -220,28 +226,27 @@ def new_file(folder: Path, stem: str, ending: str) -> Iterator[IO[bytes]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     stamp = dt.datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
-    for number in itertools.count(1):
+    number = 1
+    while True:
         more = "" if number == 1 else f"_{number}"
         path = folder / f"{stem}_{stamp}{more}{ending}"
         try:
-            file = path.open("xb")
+            with new_file(path) as file:
+                write(file)
         except FileExistsError:
-            continue
-        with file:
-            try:
-                yield file
-            except BaseException:
-                path.unlink()
-                raise
-        return
+            number += 1
+        else:
+            return path
 
 
 def kept_in_file(signal: Any, folder: Path) -> tuple[Path, np.ndarray]:
     """Ask for a flat field or mask and keep it in a new file; return the file and the array."""
     found = signal.get()
-    with new_file(folder, signal.name, ".npy") as file:
+
+    def write(file: IO[bytes]) -> None:
         np.save(file, found, allow_pickle=False)
-        return Path(file.name), found
+
+    return dated_file(folder, signal.name, ".npy", write), found
 
 
 def put_array(
