@@ -55,7 +55,7 @@ def above_0(**named: float) -> None:
 def whole(**named: int) -> None:
     """Let numbers be whole and at least 1; `ValueError` with the name of one that is not."""
     for name, value in named.items():
-        if isinstance(value, bool) or value != int(value) or value < 1:
+        if isinstance(value, bool) or not math.isfinite(value) or value != int(value) or value < 1:
             raise ValueError(f"{name} is {value!r}; it is a whole number, at least 1")
 
 

@@ -29,6 +29,7 @@ from eiger_plans.counts import (
     check_share,
     counted,
 )
+from eiger_plans.steps import check_finite
 from eiger_plans.thresholds import first_threshold_alone
 from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
@@ -166,6 +167,7 @@ def flatfield(
     """
     above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)
     whole(images=images)
+    check_finite(opened=opened)
     place = folder_of(eiger, folder)
     _md = {
         "plan_name": "flatfield",

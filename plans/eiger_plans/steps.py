@@ -3,11 +3,13 @@
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import numpy as np
 from bluesky import Msg
 from bluesky.utils import FailedPause, FailedStatus, RequestAbort, RequestStop
 
@@ -83,6 +85,24 @@ def ask(signal: Any) -> Plan:
     """
     value = yield from aside(signal.get)
     return signal.last if value is None else value
+
+
+def check_finite(**numbers: Any) -> None:
+    """Refuse numbers that are not finite: not a number counts as the same as any that was set.
+
+    Parameters
+    ----------
+    **numbers : float
+        By the names under which they were given. What is no number is looked at by others.
+
+    Raises
+    ------
+    ValueError
+        With the name of one that is not finite.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, (float, np.floating)) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; it is finite")
 
 
 def check_known(signal: Any, value: Any) -> None:
