@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ophyd_eiger.reader import Series, open_series
     from ophyd_eiger.runs import open_run
     from ophyd_eiger.triggering import TriggerInfo
+    from ophyd_eiger.writing import new_file
 
 __all__ = [
     "DcuClient",
@@ -26,6 +27,7 @@ __all__ = [
     "Series",
     "Timeouts",
     "TriggerInfo",
+    "new_file",
     "open_run",
     "open_series",
 ]
@@ -39,6 +41,7 @@ _HOMES = {
     "Series": "reader",
     "Timeouts": "client",
     "TriggerInfo": "triggering",
+    "new_file": "writing",
     "open_run": "runs",
     "open_series": "reader",
 }

@@ -26,6 +26,7 @@ from ophyd_eiger.event_loop import in_event_loop
 from ophyd_eiger.settings import Difference, Differences, Report
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.subsystems import Subsystem
+from ophyd_eiger.writing import new_file
 
 logger = logging.getLogger(__name__)
 
@@ -193,16 +194,10 @@ def _entry(signal: EigerSignal) -> dict[str, Any]:
 
 
 def _write(path: Path, text: str) -> None:
-    made = False
     try:
-        with path.open("x", encoding="utf-8") as file:
-            made = True
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with new_file(path) as file:
+            file.write(text.encode())
     except OSError as error:
-        if made:
-            path.unlink(missing_ok=True)
         raise ConfigurationFileError(
             f"{path}: the configuration could not be saved: {error.strerror}"
         ) from error

@@ -29,6 +29,7 @@ from ophyd_eiger.detector import EigerDetector
 from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.reader import open_series
 from ophyd_eiger.trial import simulator, temporary_catalog
+from ophyd_eiger.writing import new_file
 
 MODEL = "eiger-1m"
 PHOTON_ENERGY_EV = 12_400.0
@@ -192,7 +193,7 @@ def draw(path: Path, stacks: np.ndarray, mask: np.ndarray) -> None:
     drawn = io.BytesIO()
     figure.savefig(drawn, format="png", dpi=100)
     path.parent.mkdir(parents=True, exist_ok=True)
-    with Image.open(drawn) as true_color, path.open("xb") as file:
+    with Image.open(drawn) as true_color, new_file(path) as file:
         # 96 colours look the same and take a third of the bytes.
         few = true_color.convert("RGB").quantize(96, kmeans=3, dither=Image.Dither.NONE)
         few.save(file, format="png", optimize=True)

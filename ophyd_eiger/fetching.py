@@ -23,7 +23,7 @@ from typing import BinaryIO
 from ophyd_eiger.client import Body, DcuClient
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.errors import EigerError, FileError, RefusedError, ReplyError, TransferError
-from ophyd_eiger.view import give_name
+from ophyd_eiger.writing import give_name
 
 logger = logging.getLogger(__name__)
 

@@ -17,6 +17,7 @@ import numpy as np
 from ophyd_eiger.errors import EigerError, FileError
 from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
 from ophyd_eiger.run_reductions import Numbers, Projections
+from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -84,7 +85,7 @@ class Picture:
         """
         path = Path(path)
         try:
-            with path.open("xb") as file:
+            with new_file(path) as file:
                 file.write(self.png())
         except OSError as error:
             raise FileError(f"{path}: not written ({error.strerror})") from error

@@ -14,7 +14,7 @@ import numpy as np
 
 from ophyd_eiger.errors import EigerError, FileError
 from ophyd_eiger.master import HDF5_ERRORS
-from ophyd_eiger.view import give_name
+from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
     from ophyd_eiger.reprocess import Reduced
@@ -237,18 +237,21 @@ def _write_picture(path: Path, picture: np.ndarray, mask: np.ndarray) -> None:
     ------
     FileError
     """
-    aside = path.with_name(f".{path.name}.part")
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with h5py.File(aside, "w", libver=("v110", "v110")) as file:
+        # In memory: HDF5 crashes some time after it could not write a file to the end.
+        with h5py.File(
+            path, "w", libver=("v110", "v110"), driver="core", backing_store=False
+        ) as file:
             # What every HDF5 library can read, with nothing to be installed.
             packed = {"chunks": (1, *picture.shape), "compression": "gzip", "shuffle": True}
             file.create_dataset("entry/data/data", data=picture[np.newaxis], **packed)
             file.create_dataset("entry/mask", data=mask.astype(np.uint8), compression="gzip")
             file["entry"].attrs.update(NX_class="NXentry", default="data")
             file["entry/data"].attrs.update(NX_class="NXdata", signal="data")
-        give_name(aside, path)
+            file.flush()
+            image = file.id.get_file_image()
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with new_file(path) as written:
+            written.write(image)
     except HDF5_ERRORS as error:
         raise FileError(f"{path}: not written ({error})") from error
-    finally:
-        aside.unlink(missing_ok=True)

@@ -14,6 +14,8 @@ import matplotlib.pyplot as plt
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.registry import backend_registry
 
+from ophyd_eiger.writing import new_file
+
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
@@ -74,7 +76,8 @@ class Screen:
         """
         if not self.windows:
             path = self._folder / f"{name}.png"
-            figure.savefig(path)
+            with new_file(path, replace=True) as file:
+                figure.savefig(file, format="png")
             return path
         self.close(name)
         backend = backend_registry.load_backend_module(WINDOWS)

@@ -12,7 +12,6 @@ come back where single bits of it are wrong.
 """
 
 import bisect
-import errno
 import hashlib
 import itertools
 import os
@@ -27,6 +26,7 @@ import numpy as np
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, images_of
 from ophyd_eiger.master import HDF5_ERRORS, object_of, open_hdf5
+from ophyd_eiger.writing import new_file
 
 VIEW_ENDING = "_view.h5"
 
@@ -152,7 +152,6 @@ def write_view(
         raise FileError(f"{path}: no event has an image to show")
     parts, missing = _map(named, files)
     _require_images_of(files, shape, np.dtype(dtype))
-    aside = path.with_name(f".{path.name}.part")
     try:
         # In memory: HDF5 crashes some time after it could not write a file to the end.
         with h5py.File(path, "w", libver=_LIBVER, driver="core", backing_store=False) as file:
@@ -171,48 +170,15 @@ def write_view(
             )
             file.flush()
             image = file.id.get_file_image()
-        _write(aside, image)
-        if replace:
-            aside.replace(path)
-        else:
-            give_name(aside, path)
+        with new_file(path, replace=replace) as written:
+            # The bytes and their sum.
+            written.write(image)
+            written.write(_SUM_MARK + hashlib.sha256(image).digest())
     except FileExistsError:
         raise
     except HDF5_ERRORS as error:
         raise FileError(f"{path}: not written ({error})") from error
-    finally:
-        aside.unlink(missing_ok=True)
     return missing
-
-
-def give_name(aside: Path, final: Path) -> None:
-    """Give a finished file its name, never over one that exists.
-
-    Raises
-    ------
-    FileExistsError
-    """
-    try:
-        os.link(aside, final)
-    except FileExistsError:
-        raise FileExistsError(
-            errno.EEXIST, "exists already and is not overwritten", str(final)
-        ) from None
-    except OSError:
-        # Some network file systems have no hard links. The name is new with each stage, so that
-        # nobody else can take it between these two lines.
-        if final.exists():
-            raise FileExistsError(errno.EEXIST, "exists already", str(final)) from None
-        aside.rename(final)
-
-
-def _write(path: Path, image: bytes) -> None:
-    """Write a file's bytes and their sum."""
-    with path.open("wb") as file:
-        file.write(image)
-        file.write(_SUM_MARK + hashlib.sha256(image).digest())
-        file.flush()
-        os.fsync(file.fileno())
 
 
 def check_sum(path: Path) -> None:

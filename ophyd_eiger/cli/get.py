@@ -9,6 +9,7 @@ from ophyd_eiger.cli import names
 from ophyd_eiger.cli.common import Call, Failed, dcu_command
 from ophyd_eiger.cli.words import number, text_of, with_unit
 from ophyd_eiger.errors import EigerError, RefusedError, ReplyError, StateError, UnknownSettingError
+from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
     from ophyd_eiger.cli.asking import Answer, Dcu
@@ -131,7 +132,7 @@ def _write(value: Any, path: Path) -> None:
     if not isinstance(value, (np.ndarray, list)):
         raise Failed(f"--output is for flat fields, masks and lists, not for {text_of(value)}")
     try:
-        with path.open("xb") as file:
+        with new_file(path) as file:
             np.save(file, np.asarray(value))
     except FileExistsError:
         raise Failed(f"{path} exists and is not overwritten; give another name") from None

@@ -11,6 +11,7 @@ import click
 from ophyd_eiger.cli.arrays import load_array
 from ophyd_eiger.cli.common import Call, Failed, file_command
 from ophyd_eiger.cli.words import plural
+from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
     from ophyd_eiger.reprocess import Recipe, Reduced
@@ -267,7 +268,7 @@ def _written(reduced: "Reduced", directory: Path) -> Path:
         arrays["profile_axis"] = reduced.axis
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with path.open("xb") as file:
+        with new_file(path) as file:
             np.savez_compressed(file, **arrays)
     except OSError as error:
         raise Failed(f"{path}: not written ({error.strerror})", type(error).__name__) from error

@@ -1,12 +1,10 @@
 """What the plans of a detector's calibration share: settings kept, a series taken, a shutter."""
 
 import datetime as dt
-import itertools
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Generator, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -16,10 +14,19 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 from bluesky.protocols import Movable
-from bluesky.utils import RunEngineControlException
 
-from eiger_plans.steps import FAILURES, Plan, PlanError, aside, ask, in_thread, put_back, set_times
-from ophyd_eiger import EigerDetector, EigerError, Series, open_series
+from eiger_plans.steps import (
+    ENDED,
+    FAILURES,
+    Plan,
+    PlanError,
+    aside,
+    ask,
+    in_thread,
+    put_back,
+    set_times,
+)
+from ophyd_eiger import EigerDetector, EigerError, Series, new_file, open_series
 
 logger = logging.getLogger(__name__)
 
@@ -48,7 +55,7 @@ def above_0(**named: float) -> None:
 def whole(**named: int) -> None:
     """Let numbers be whole and at least 1; `ValueError` with the name of one that is not."""
     for name, value in named.items():
-        if isinstance(value, bool) or value != int(value) or value < 1:
+        if isinstance(value, bool) or not math.isfinite(value) or value != int(value) or value < 1:
             raise ValueError(f"{name} is {value!r}; it is a whole number, at least 1")
 
 
@@ -200,9 +207,17 @@ def folder_of(eiger: EigerDetector, given: str | None) -> Path:
     return path
 
 
-@contextmanager
-def new_file(folder: Path, stem: str, ending: str) -> Iterator[IO[bytes]]:
-    """Open a file that was not there, named by the time; one that is not written whole is removed.
+def dated_file(folder: Path, stem: str, ending: str, write: Callable[[IO[bytes]], Any]) -> Path:
+    """Write a new file that is named by the time, and return it.
+
+    Parameters
+    ----------
+    folder : Path
+        Where it goes; made if it is not there.
+    stem, ending : str
+        What its name begins and ends with.
+    write : callable
+        Writes what is in it. Called again where somebody else takes the name meanwhile.
 
     Raises
     ------
@@ -211,28 +226,27 @@ def new_file(folder: Path, stem: str, ending: str) -> Iterator[IO[bytes]]:
     """
     folder.mkdir(parents=True, exist_ok=True)
     stamp = dt.datetime.now().astimezone().strftime("%Y-%m-%dT%H-%M-%S")
-    for number in itertools.count(1):
+    number = 1
+    while True:
         more = "" if number == 1 else f"_{number}"
         path = folder / f"{stem}_{stamp}{more}{ending}"
         try:
-            file = path.open("xb")
+            with new_file(path) as file:
+                write(file)
         except FileExistsError:
-            continue
-        with file:
-            try:
-                yield file
-            except BaseException:
-                path.unlink()
-                raise
-        return
+            number += 1
+        else:
+            return path
 
 
 def kept_in_file(signal: Any, folder: Path) -> tuple[Path, np.ndarray]:
     """Ask for a flat field or mask and keep it in a new file; return the file and the array."""
     found = signal.get()
-    with new_file(folder, signal.name, ".npy") as file:
+
+    def write(file: IO[bytes]) -> None:
         np.save(file, found, allow_pickle=False)
-        return Path(file.name), found
+
+    return dated_file(folder, signal.name, ".npy", write), found
 
 
 def put_array(
@@ -272,7 +286,7 @@ def put_array(
     try:
         # It reads back what it put, and fails if that is something else.
         yield from bps.mv(signal, new)
-    except RunEngineControlException:
+    except ENDED:
         logger.warning("%s: the plan was ended while it was put; the old is %s", signal.name, path)
         raise
     except FAILURES as error:

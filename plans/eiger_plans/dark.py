@@ -19,7 +19,7 @@ from eiger_plans.calibrating import (
     whole,
 )
 from eiger_plans.counts import GAP, NOISY, OVER, PixelCounts, bad_in_the_dark, check_dark, counted
-from eiger_plans.steps import check_detector
+from eiger_plans.steps import check_detector, check_finite
 from ophyd_eiger import EigerDetector, Series
 
 # Of the loudest pixels so many are printed.
@@ -119,6 +119,7 @@ def dark(
     """
     check_detector(eiger, "dark")
     above_0(exposure=exposure, least_rate=least_rate)
+    check_finite(closed=closed)
     whole(images=images)
     check_dark(images, exposure, least_rate)
     _md = {

@@ -8,7 +8,7 @@ import bluesky.plans as bp
 import numpy as np
 
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_detector, put_back, set_energy, tidied
+from eiger_plans.steps import Plan, check_detector, check_finite, put_back, set_energy, tidied
 from ophyd_eiger import EigerDetector
 
 
@@ -55,8 +55,8 @@ def exposure_series(
     Raises
     ------
     ValueError
-        If the exposures are not given in one of the two ways, or one is none that the detector
-        takes. No run is opened then.
+        If the exposures are not given in one of the two ways, one is none that the detector takes,
+        or a number is not finite. No run is opened then.
 
     Examples
     --------
@@ -64,6 +64,7 @@ def exposure_series(
     >>> RE(exposure_series(eiger, shortest=0.001, longest=1.0, number=7))
     """
     check_detector(eiger, "exposure_series")
+    check_finite(shortest=shortest, longest=longest, number=number, energy=energy)
     asked = _exposures(eiger, exposures, shortest, longest, number)
     # bluesky's protocols are narrower than what it takes.
     device: Any = eiger

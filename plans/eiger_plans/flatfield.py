@@ -29,7 +29,7 @@ from eiger_plans.counts import (
     check_share,
     counted,
 )
-from eiger_plans.steps import check_detector
+from eiger_plans.steps import check_detector, check_finite
 from eiger_plans.thresholds import first_threshold_alone
 from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
@@ -168,6 +168,7 @@ def flatfield(
     check_detector(eiger, "flatfield")
     above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)
     whole(images=images)
+    check_finite(opened=opened)
     place = folder_of(eiger, folder)
     _md = {
         "plan_name": "flatfield",

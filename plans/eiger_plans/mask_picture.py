@@ -2,11 +2,11 @@
 
 import logging
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from eiger_plans.calibrating import new_file
+from eiger_plans.calibrating import dated_file
 from eiger_plans.counts import DEAD, NOISY, OVER, UNDER
 
 logger = logging.getLogger(__name__)
@@ -76,6 +76,8 @@ def draw(
     axes.set_xlabel("x [pixel]")
     axes.set_ylabel("y [pixel]")
     figure.legend(loc="outside lower center", ncols=4, frameon=False)
-    with new_file(folder, f"{name}_bad_pixels", ".png") as file:
+
+    def write(file: IO[bytes]) -> None:
         figure.savefig(file, format="png", bbox_inches="tight", pad_inches=0.15)
-        return Path(file.name)
+
+    return dated_file(folder, f"{name}_bad_pixels", ".png", write)

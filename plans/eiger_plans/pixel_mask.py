@@ -35,7 +35,7 @@ from eiger_plans.counts import (
 )
 from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
-from eiger_plans.steps import Plan, PlanError, aside, check_detector, tidied
+from eiger_plans.steps import Plan, PlanError, aside, check_detector, check_finite, tidied
 from eiger_plans.thresholds import first_threshold_alone
 from ophyd_eiger import EigerDetector, Series
 
@@ -191,6 +191,7 @@ def update_pixel_mask(
     _check(look, shutter, low, high)
     above_0(dark_exposure=dark_exposure, flat_exposure=flat_exposure, least_rate=least_rate)
     above_0(most=most)
+    check_finite(high=high, opened=opened, closed=closed)
     whole(images=images, area=area)
     if look != "flat":
         check_dark(images, dark_exposure, least_rate)

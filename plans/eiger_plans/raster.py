@@ -110,8 +110,8 @@ def raster(
     Raises
     ------
     ValueError
-        If a motor would be too fast or leave its limits with run-up and overrun, or the detector
-        cannot take images so fast. No run is opened then, and nothing moves.
+        If one motor is given twice, would be too fast or leave its limits with run-up and overrun,
+        or the detector cannot take images so fast. No run is opened then, and nothing moves.
     TypeError
         If `fast` has no speed that can be set.
 
@@ -125,6 +125,8 @@ def raster(
     moves: Any = fast
     check_numbers(slow_start=slow_start, slow_step=slow_step, lines=lines, fast_start=fast_start)
     check_numbers(fast_step=fast_step, images=images, exposure=exposure, period=period)
+    if stands is moves or stands.name == moves.name:
+        raise ValueError(f"slow and fast are both {moves.name}; a grid takes two motors")
     if fast_step == 0:
         raise ValueError("fast_step is 0, so that nothing would move")
     if one_series and axis is not None:

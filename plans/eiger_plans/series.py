@@ -6,7 +6,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 
-from eiger_plans.steps import check_detector, check_settings, set_energy, set_times
+from eiger_plans.steps import check_detector, check_finite, check_settings, set_energy, set_times
 from ophyd_eiger import EigerDetector
 
 
@@ -56,8 +56,8 @@ def series(
     Raises
     ------
     ValueError
-        If the detector does not allow a value, before any is put, or cannot take images as fast as
-        `period` asks. No run is opened then.
+        If a number is not finite, before the first message; if the detector does not allow a value,
+        before any is put, or cannot take images as fast as `period` asks. No run is opened then.
 
     Examples
     --------
@@ -65,6 +65,7 @@ def series(
     """
     check_detector(eiger, "series")
     detector = eiger.detector
+    check_finite(exposure=exposure, images=images, energy=energy, period=period)
     yield from check_settings(
         eiger, photon_energy=energy, count_time=exposure, frame_time=period, nimages=images
     )

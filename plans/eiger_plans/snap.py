@@ -51,7 +51,7 @@ def snap(
     Raises
     ------
     ValueError
-        If the detector does not allow a value. No run is opened then.
+        If a number is not finite, or the detector does not allow a value. No run is opened then.
 
     Examples
     --------

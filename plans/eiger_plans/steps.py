@@ -3,13 +3,15 @@
 import asyncio
 import functools
 import logging
+import math
 from collections.abc import Callable, Generator, Iterable
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
+import numpy as np
 from bluesky import Msg
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedPause, FailedStatus, RequestAbort, RequestStop
 
 from ophyd_eiger import EigerDetector, EigerError
 
@@ -22,6 +24,8 @@ Plan = Generator[Msg, Any, Any]
 SAME_ENERGY_EV = 0.05
 # What is raised where a detector fails, and not where somebody ends the plan.
 FAILURES = (EigerError, FailedStatus, OSError)
+# What is thrown into a plan where somebody ends it; the RunEngine carries out what it says then.
+ENDED = (RequestAbort, RequestStop, FailedPause)
 
 
 class PlanError(EigerError, RuntimeError):
@@ -100,6 +104,24 @@ def ask(signal: Any) -> Plan:
     """
     value = yield from aside(signal.get)
     return signal.last if value is None else value
+
+
+def check_finite(**numbers: Any) -> None:
+    """Refuse numbers that are not finite: not a number counts as the same as any that was set.
+
+    Parameters
+    ----------
+    **numbers : float
+        By the names under which they were given. What is no number is looked at by others.
+
+    Raises
+    ------
+    ValueError
+        With the name of one that is not finite.
+    """
+    for name, value in numbers.items():
+        if isinstance(value, (float, np.floating)) and not math.isfinite(value):
+            raise ValueError(f"{name} is {value}; it is finite")
 
 
 def check_known(signal: Any, value: Any) -> None:
@@ -183,7 +205,9 @@ def set_times(eiger: EigerDetector, exposure: float, period: float | None) -> Pl
 def tidied(plan: Plan, *steps: Callable[[], Plan]) -> Plan:
     """Run a plan and, however it ends, these steps; each of them, whatever becomes of the others.
 
-    If the plan failed already, a step that fails does not hide why.
+    If the plan failed already, a step that fails does not hide why. A step in the middle of which
+    the plan is ended (`RE.abort()`, `RE.stop()`) is begun again, once, so that it is to be one that
+    may be done twice; the plan ends after the steps. `RE.halt()` leaves no plan a message.
     """
     failures: list[BaseException] = []
 
@@ -197,11 +221,12 @@ def tidied(plan: Plan, *steps: Callable[[], Plan]) -> Plan:
     def tidying(step: Callable[[], Plan]) -> Callable[[], Plan]:
         def tidied_up() -> Plan:
             try:
-                yield from step()
+                yield from _insisted(step)
             except Exception as error:
                 if not failures:
+                    failures.append(error)
                     raise
-                logger.warning("not put in order: %s", error)
+                logger.warning("not put in order: %s", error or type(error).__name__)
 
         return tidied_up
 
@@ -211,8 +236,23 @@ def tidied(plan: Plan, *steps: Callable[[], Plan]) -> Plan:
     return (yield from running)
 
 
+def _insisted(step: Callable[[], Plan]) -> Plan:
+    """Do a step to its end though the plan is ended in the middle of it, and end the plan then.
+
+    The RunEngine ends a plan once, refuses to do so again, and carries out what it says then.
+    """
+    try:
+        yield from step()
+    except ENDED:
+        logger.warning("ended while things are put in order: that is done to its end first")
+        yield from step()
+        raise
+
+
 def put_back(plan: Plan, *signals: Any) -> Plan:
     """Run a plan that changes settings, and put them back to what they are now, come what may.
+
+    After `RE.halt()` alone they stay; a warning has what they were.
 
     Parameters
     ----------
@@ -227,7 +267,12 @@ def put_back(plan: Plan, *signals: Any) -> Plan:
         if value is not None:
             before.append((signal, value))
 
-    return (yield from tidied(plan, lambda: put_again(before)))
+    try:
+        return (yield from tidied(plan, lambda: put_again(before)))
+    except GeneratorExit:
+        if before:
+            logger.warning("halted, so not put back: %s", ", ".join(_named(before)))
+        raise
 
 
 def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
@@ -250,12 +295,17 @@ def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
             if not (yield from _is_still(signal, value)):
                 yield from _put(signal, value)
         except FAILURES as error:
-            failed.append(f"{signal.name} to {value!r}")
+            failed += _named([(signal, value)])
             cause = cause or error
     if failed:
         raise PlanError(
             f"not put back: {', '.join(failed)}; put it by hand before the next scan ({cause})"
         ) from cause
+
+
+def _named(before: Iterable[tuple[Any, Any]]) -> list[str]:
+    """Say in words which setting is to have which value."""
+    return [f"{signal.name} to {value!r}" for signal, value in before]
 
 
 def _is_still(signal: Any, value: Any) -> Plan:

@@ -81,7 +81,9 @@ def flatfield_kept(eiger: EigerDetector, folder: Path, plan: Plan) -> Plan:
                 return
             yield from bps.mv(signal, before)
         except Exception:
-            logger.warning("%s: the flat field of before is in %s: put it back", eiger.name, path)
+            logger.warning(
+                "%s: the flat field of before is not put back; it is in %s", eiger.name, path
+            )
             raise
         print(f"{eiger.name}: the flat field of before was put back; it is in {path}, too")
 

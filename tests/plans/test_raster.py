@@ -201,6 +201,11 @@ def test_what_is_refused_before_the_first_message(quiet_eiger, x, y, wrong, said
         next(raster(quiet_eiger, slow=y, fast=x, **{**GRID, **wrong}))
 
 
+def test_a_grid_takes_two_motors(quiet_eiger, x):
+    with pytest.raises(ValueError, match="slow and fast are both"):
+        next(raster(quiet_eiger, slow=x, fast=x, **GRID))
+
+
 def test_a_point_of_several_triggers_is_no_line(RE, documents, eiger, x, y):
     eiger.triggers_per_point.set(2).wait(10)
     with pytest.raises(ValueError, match="a line takes one trigger"):

@@ -3,6 +3,7 @@
 Expected values are those that plain Python has without a pause.
 """
 
+import asyncio
 import sys
 import threading
 from typing import Any
@@ -194,6 +195,68 @@ def test_each_setting_is_put_back_whatever_becomes_of_the_others(engine, dcu, ei
     with pytest.raises(PlanError, match=f"not put back: eiger_detector_nimages to {before[1]};"):
         engine(put_back(changes(), *signals))
     assert [signal.get() for signal in signals] == [before[0], 3, before[2]]
+
+
+@pytest.mark.parametrize("ends", ["abort", "stop"])
+@pytest.mark.parametrize("number", range(2))
+def test_an_end_while_settings_are_put_back(engine, eiger, monkeypatch, ends, number):
+    detector = eiger.detector
+    signals = (detector.trigger_mode, detector.nimages, detector.ntrigger)
+    before = [signal.get() for signal in signals]
+    client = eiger.link.client
+    put = client.put
+
+    def ended(subsystem, resource, value):
+        if (resource, value) == (f"config/{signals[number].attr_name}", before[number]):
+            # In the detector's thread, while the plan waits for this put.
+            getattr(engine, ends)()
+        return put(subsystem, resource, value)
+
+    def changes():
+        yield from bps.mv(detector.trigger_mode, "exts", detector.nimages, 3, detector.ntrigger, 4)
+        monkeypatch.setattr(client, "put", ended)
+
+    with pytest.raises(RunEngineInterrupted):
+        engine(put_back(changes(), *signals))
+    assert [signal.get() for signal in signals] == before
+
+
+def test_a_step_that_is_ended_is_begun_again_and_those_after_it_are_done(engine):
+    """And the plan is ended all the same."""
+    done = []
+
+    def ends():
+        done.append("ends")
+        if len(done) == 1:
+            yield from bps.wait_for([stopping])
+        yield from bps.null()
+
+    async def stopping():
+        await asyncio.to_thread(engine.stop)
+
+    def after():
+        done.append("after")
+        yield from bps.null()
+
+    with pytest.raises(RunEngineInterrupted):
+        engine(tidied(bps.null(), ends, after))
+    assert done == ["ends", "ends", "after"]
+
+
+def test_a_halt_tells_what_is_not_put_back(engine, eiger, caplog):
+    images = eiger.detector.nimages
+    before = images.get()
+
+    def changes():
+        yield from bps.checkpoint()
+        yield from bps.mv(images, before + 5)
+        yield from bps.pause()
+
+    paused(engine, put_back(changes(), images))
+    engine.halt()
+    told = f"halted, so not put back: eiger_detector_nimages to {before}"
+    assert told in [record.getMessage() for record in caplog.records]
+    assert images.get() == before + 5
 
 
 def test_a_failure_from_before_keeps_nothing_from_being_put_back(engine, eiger):

@@ -268,7 +268,7 @@ def test_nothing_is_overwritten(taken, tmp_path):
     path = series.show(0).save(tmp_path / "new.png")
     before = path.read_bytes()
     assert before.startswith(b"\x89PNG")
-    with pytest.raises(FileError, match=r"new\.png: not written \(File exists\)"):
+    with pytest.raises(FileError, match=r"new\.png: not written \(exists already and is not"):
         series.show("sums").save(path)
     assert path.read_bytes() == before
 

@@ -16,7 +16,17 @@ PACKAGES = {
 CONTROL = {"ophyd", "requests", "bluesky", "urllib3", "httpx", "databroker", "tiled", "matplotlib"}
 # The analysis side, each knowing those before it at most.
 ANALYSIS = (
-    *("errors", "regions", "indexing", "parallel", "chunks", "codecs", "master", "images"),
+    *(
+        "errors",
+        "writing",
+        "regions",
+        "indexing",
+        "parallel",
+        "chunks",
+        "codecs",
+        "master",
+        "images",
+    ),
     *("series_metadata", "geometry", "image_file", "check", "view", "virtual_master", "survey"),
     *("source", "reductions", "run_reductions", "stack", "brightest", "pictures", "reader"),
     *("handlers", "archives", "run_documents", "runs"),
@@ -148,3 +158,27 @@ def test_plans_use_public_names_only() -> None:
         if module.startswith("eiger_plans"):
             inner = {name for name in imported(path) if name.count(".") > 1}
             assert not {name for name in inner if name.startswith("ophyd_eiger.")}
+
+
+# Who opens files for writing itself: what begins files of a download, and what locks and replaces.
+WRITE = {"ophyd_eiger.fetching", "ophyd_eiger.kept_dict", "ophyd_eiger.writing"}
+
+
+@pytest.mark.parametrize("module", sorted(name for name in MODULES if "sim_dcu" not in name))
+def test_files_are_written_by_new_file(module: str) -> None:
+    calls = [
+        node
+        for node in ast.walk(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+        if isinstance(node, ast.Call)
+    ]
+    modes = {
+        argument.value
+        for call in calls
+        if getattr(call.func, "attr", getattr(call.func, "id", "")) == "open"
+        for argument in (*call.args, *(keyword.value for keyword in call.keywords))
+        if isinstance(argument, ast.Constant)
+    }
+    writes = {getattr(call.func, "attr", "") for call in calls} & {"write_text", "write_bytes"}
+    if module not in WRITE:
+        assert not modes & {"w", "x", "wb", "xb", "x+b", "w+b"}
+        assert not writes

@@ -34,8 +34,10 @@ class Conditions:
             raise ValueError(f"time_scale is {self.time_scale!r}; it is at least 0")
         for name in ("temperature", "humidity"):
             low, high = getattr(self, name)
-            if not low < high:
-                raise ValueError(f"{name} is ({low}, {high}); the lower limit comes first")
+            if not (math.isfinite(low) and math.isfinite(high) and low < high):
+                raise ValueError(
+                    f"{name} is ({low}, {high}); both are finite, and the lower limit comes first"
+                )
 
     def in_words(self) -> dict[str, str]:
         """Return them with their units, for the report."""

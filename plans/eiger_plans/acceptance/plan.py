@@ -8,7 +8,6 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from bluesky.utils import FailedPause, RequestAbort, RequestStop
 from ophyd import Signal
 
 from eiger_plans.acceptance.arms import ARMS, arms
@@ -18,7 +17,7 @@ from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import SERIES, Taking, several, told
-from eiger_plans.steps import FAILURES, aside, check_detector, in_thread
+from eiger_plans.steps import ENDED, FAILURES, aside, check_detector, in_thread, tidied
 from ophyd_eiger import EigerDetector, FilePolicy
 
 logger = logging.getLogger(__name__)
@@ -139,7 +138,8 @@ def accepted(
     _md = {"plan_name": "acceptance_test", "plan_args": asdict(conditions), **(md or {})}
     test = _Test(eiger, asking, report, conditions, _md, tell)
     yield from bps.clear_checkpoint()
-    yield from bpp.finalize_wrapper(test.steps(), test.end)
+    tested = tidied(test.steps(), test.disarmed, test.restored)
+    yield from bpp.finalize_wrapper(tested, test.recorded)
     return report
 
 
@@ -161,7 +161,7 @@ class _Test:
         """Do one after the other, as far as it makes sense."""
         try:
             yield from self._until_it_fails()
-        except (RequestAbort, RequestStop, FailedPause):
+        except ENDED:
             # Somebody ended the plan.
             raise
         except Exception as error:
@@ -281,20 +281,11 @@ class _Test:
 
     # ---- the end, whatever came before ----
 
-    def end(self) -> Plan:
-        """Put the configuration back, and record the report in a run of its own."""
-        self.asking.go_on()
-        if self._before:
-            if not self._is_at_end:
-                yield from self._disarmed()
-            yield from self._restored()
-        if self._is_at_end:
-            self.report.finish()
-        yield from aside(self.asking.close)
-        yield from self._recorded()
-
-    def _disarmed(self) -> Plan:
+    def disarmed(self) -> Plan:
         """Have a test that was ended leave nothing armed: its threads are over by now."""
+        self.asking.go_on()
+        if not self._before or self._is_at_end:
+            return
         name, expected = "detector/status/state", "idle, after disarm where it was not"
 
         def disarm() -> str:
@@ -310,7 +301,10 @@ class _Test:
             return
         self.report.add([RESTORED.check(name, expected, state, good=state == "idle")])
 
-    def _restored(self) -> Plan:
+    def restored(self) -> Plan:
+        """Put the configuration back, and compare it with that of before."""
+        if not self._before:
+            return
         self.tell("configuration: put back")
         wanted = {
             name.replace("/config/", ".").replace("detector.", "", 1): self._before[name]
@@ -332,8 +326,11 @@ class _Test:
         found = "; ".join(differences) or "as before"
         self.report.add([RESTORED.check("put back", "as before", found, good=not differences)])
 
-    def _recorded(self) -> Plan:
-        """Take a run with one event, which has the verdict and the report."""
+    def recorded(self) -> Plan:
+        """Take a run of its own with one event, which has the verdict and the report."""
+        if self._is_at_end:
+            self.report.finish()
+        yield from aside(self.asking.close)
         name = self.eiger.name
         verdict: Any = Signal(name=f"{name}_acceptance_verdict", value=self.report.verdict)
         whole: Any = Signal(name=f"{name}_acceptance_report", value=as_json(self.report))

@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from eiger_plans.acceptance.findings import Check, Report, Verdict
+from ophyd_eiger import new_file
 
 _TITLE = "Acceptance test of an EIGER detector"
 _SIGNATURE = ("name", "date", "signature")
@@ -170,5 +171,5 @@ def write(report: Report, path: Path) -> None:
     OSError
         If it cannot be written, or the file exists by now.
     """
-    with path.open("x", encoding="utf-8") as file:
-        file.write(FORMS[path.suffix](report))
+    with new_file(path) as file:
+        file.write(FORMS[path.suffix](report).encode())
