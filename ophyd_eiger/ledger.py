@@ -10,8 +10,10 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple, TypeVar
+
+from ophyd_eiger.ledger_table import RequestSum, columns, requests_table
 
 # Of a staging; the sums of `summary` and `table` count older ones too.
 LARGEST_NUMBER = 10_000
@@ -89,15 +91,6 @@ class Span:
 
 
 @dataclass
-class _Sum:
-    count: int = 0
-    seconds: float = 0.0
-    longest: float = 0.0
-    bytes: int = 0
-    failed: int = 0
-
-
-@dataclass
 class _PointSums:
     count: int = 0
     seconds: float = 0.0
@@ -141,7 +134,7 @@ class Ledger:
         self._zero = time.perf_counter()
         self._requests: deque[tuple] = deque(maxlen=self.largest_number)
         self._spans: deque[Span] = deque(maxlen=self.largest_number)
-        self._sums: dict[tuple[str, str, str], _Sum] = {}
+        self._sums: dict[tuple[str, str, str], RequestSum] = {}
         self._points = _PointSums()
         self._work: dict[str, float] = {}
         self._last_end: float | None = None
@@ -239,7 +232,7 @@ class Ledger:
             self._requests.append((doing.name, verb, path, start, seconds, size, outcome))
             found = self._sums.get(key)
             if found is None:
-                found = self._sums[key] = _Sum()
+                found = self._sums[key] = RequestSum()
             found.count += 1
             found.seconds += seconds
             found.longest = max(found.longest, seconds)
@@ -289,20 +282,21 @@ class Ledger:
             "requests": {f"{kind}: {verb} {name}": v for (kind, verb, name), v in sums.items()},
         }
 
-    def table(self, points: int = 20) -> str:
-        """Return what a person reads: requests by kind, and the last `points` points, in s."""
+    def table(self, points: int = 20, *, every: bool = False) -> str:
+        """Return what a person reads: the last `points` points, and requests by kind, in s.
+
+        Parameters
+        ----------
+        points : int
+            How many points, at most.
+        every : bool
+            Whether settings and status values are a line each; else those of a subsystem are one.
+        """
         with self._lock:
-            sums = sorted(self._sums.items(), key=lambda item: -item[1].seconds)
+            sums = {key: replace(found) for key, found in self._sums.items()}
             spans = [span for span in self._spans if span.doing.startswith(POINT)]
             total = self._points.count
-        rows = [
-            (kind, f"{verb} {name}", found.count, found.seconds, found.seconds / found.count,
-             found.longest, found.bytes, found.failed)
-            for (kind, verb, name), found in sums
-        ]  # fmt: skip
-        text = _columns(
-            ("for", "request", "count", "total/s", "mean/s", "max/s", "bytes", "failed"), rows
-        )
+        text = requests_table(sums, every=every)
         shown = spans[-points:] if points else []
         if not shown:
             return text
@@ -313,7 +307,7 @@ class Ledger:
         ]  # fmt: skip
         head = ("", "took/s", "exposure", "trigger", "requests", "waiting", "overhead", "before")
         left = "" if len(shown) == total else f" (the last {len(shown)} of {total})"
-        return f"{text}\n\npoints{left}\n{_columns(head, rows)}"
+        return f"points{left}\n{columns(head, rows)}\n\n{text}"
 
     def __repr__(self) -> str:
         with self._lock:
@@ -333,19 +327,3 @@ def _resource(path: str, *, files: bool = False) -> str:
     if parts[1:2] == ["data"] and not files:
         return "data file"
     return path.lstrip("/").replace("/", " ", 1)
-
-
-def _columns(head: tuple[str, ...], rows: list[tuple]) -> str:
-    cells = [head, *([_cell(value) for value in row] for row in rows)]
-    widths = [max(len(row[n]) for row in cells) for n in range(len(head))]
-    return "\n".join(
-        "  ".join(
-            cell.ljust(width) if isinstance(row_type, str) else cell.rjust(width)
-            for cell, width, row_type in zip(row, widths, rows[0] if rows else head, strict=True)
-        ).rstrip()
-        for row in cells
-    )
-
-
-def _cell(value: Any) -> str:
-    return f"{value:.4f}" if isinstance(value, float) else str(value)

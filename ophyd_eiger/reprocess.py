@@ -93,6 +93,13 @@ class Reduced:
     parameters: dict[str, Any]
     versions: dict[str, str]
 
+    def __repr__(self) -> str:
+        events, images, y, x = self.run.shape
+        return (
+            f"<Reduced run {self.run.uid[:8]}: {events} events of {images} images, {y} x {x}; "
+            f"numbers {', '.join(self.numbers)}; pictures {', '.join(self.pictures)}>"
+        )
+
     def to_xarray(self) -> Any:
         """Return all of it as one xarray.Dataset.
 

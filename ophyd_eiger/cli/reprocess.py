@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ophyd_eiger.cli.arrays import load_array
+from ophyd_eiger.cli.catalogs import opened, run_of
 from ophyd_eiger.cli.common import Call, Failed, file_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.writing import new_file
@@ -97,15 +98,17 @@ class Pair(click.ParamType):
 def command(call: Call, catalog: str, uids: tuple[str, ...], **options: Any) -> None:
     """Work on runs of CATALOG again: mask, flat field, sums, regions, radial profiles.
 
-    CATALOG is the URL of a tiled server, or the name of a tiled profile. Without UIDs it works on
-    the runs that the options find, of those on each that has images.
+    CATALOG is a folder with a catalog, as data/catalog of `make shell`, which is served as long as
+    the command lasts, beside a prompt or not; or the URL of a tiled server, with its key in it
+    (http://HOST:8000?api_key=KEY) or in the variable TILED_API_KEY; or the name of a tiled profile.
+    Without UIDs it works on the runs that the options find, of those on each that has images. A
+    UID may be the beginning of one.
     """
     if options["npz"] and options["directory"] is None:
         raise click.UsageError("--npz needs --directory")
     recipe = _recipe(options)
-    with _heard(catalog):
-        client = _opened(catalog)
-        runs = [client[uid] for uid in uids] if uids else _searched(client, options)
+    with opened(catalog) as client:
+        runs = [run_of(client, uid) for uid in uids] if uids else _searched(client, options)
         found = _found(runs, recipe, options, call)
         done = _worked(found, recipe, client, options, call)
     call.give({"runs": done}, "\n".join(map(_shown, done)) or "no run with images was found")
@@ -129,55 +132,6 @@ def _recipe(options: dict[str, Any]) -> "Recipe":
     )
 
 
-@contextlib.contextmanager
-def _heard(catalog: str) -> Iterator[None]:
-    """Turn what a catalog says that cannot be reached, or has no such run, into a message."""
-    try:
-        import httpx
-    except ImportError as error:
-        raise Failed(
-            f"{error}; catalogs need: pip install 'ophyd-eiger[databroker]'", "ImportError"
-        ) from error
-    # The key that may be in a URL is nobody else's business.
-    catalog = catalog.partition("?")[0]
-    try:
-        yield
-    except (httpx.HTTPError, LookupError) as error:
-        from ophyd_eiger.errors import EigerError
-
-        if isinstance(error, EigerError):
-            raise
-        raise Failed(f"{catalog}: {error}", type(error).__name__) from error
-
-
-def _opened(catalog: str) -> Any:
-    """Return the client of a catalog.
-
-    Raises
-    ------
-    Failed
-        If the server wants a key, or is none of tiled.
-    """
-    import httpx
-    from tiled.client import from_profile, from_uri
-
-    shown = catalog.partition("?")[0]
-    try:
-        return from_uri(catalog) if "://" in catalog else from_profile(catalog)
-    except RuntimeError as error:
-        if "API key" not in str(error):
-            raise
-        raise Failed(
-            f"{shown}: this server wants an API key: set TILED_API_KEY, or give the URL as "
-            f"{shown}?api_key=...",
-            type(error).__name__,
-        ) from error
-    except httpx.HTTPStatusError as error:
-        if error.response.status_code != httpx.codes.NOT_FOUND:
-            raise
-        raise Failed(f"{shown}: {error}; is this a tiled server?", type(error).__name__) from error
-
-
 def _searched(client: Any, options: dict[str, Any]) -> Any:
     from tiled.queries import Comparison, Eq
 
@@ -194,9 +148,9 @@ def _searched(client: Any, options: dict[str, Any]) -> Any:
 
 
 def _found(runs: Any, recipe: "Recipe", options: dict[str, Any], call: Call) -> "list[EigerRun]":
-    from ophyd_eiger.reprocess import opened
+    from ophyd_eiger import reprocess
 
-    return opened(
+    return reprocess.opened(
         runs,
         recipe,
         passed_over=lambda reason: call.say(f"passed over: {reason}"),

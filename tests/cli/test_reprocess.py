@@ -29,8 +29,19 @@ def test_without_a_key_it_says_how_to_give_one(tiled):
     address = str(tiled.context.api_uri)
     assert refused(address) == (
         f"Error: {address}: this server wants an API key: set TILED_API_KEY, or give the URL as "
-        f"{address}?api_key=...\n"
+        f"{address}?api_key=...; of a catalog that a prompt serves give the folder\n"
     )
+
+
+def test_what_is_no_catalog_is_told_in_a_sentence(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    for name, why in {"gone": "there is no such folder", "empty": "it has no catalog.db"}.items():
+        said = run("reprocess", name)
+        assert (said.status, said.out) == (1, "")
+        assert said.err.startswith(f"Error: {name} is no catalog: {why}, and no tiled profile")
+        assert "give the folder of a catalog, as data/catalog of `make shell`" in said.err
+    assert list((tmp_path / "empty").iterdir()) == []
 
 
 @pytest.mark.long

@@ -152,6 +152,10 @@ A pause or an end while the last files are fetched changes nothing of the run: i
 files come home. bluesky does not wait again for an `unstage` that a pause cut short;
 `eiger.wait_for_files()` does.
 
+Plans that put settings back (`dark`, `energy_scan`, `armed_once` and others) do so also where they
+are aborted or stopped while they do it, and end then. After `RE.halt()` a plan can put nothing back;
+a warning has what the settings were.
+
 ## What is left in the folder
 
 An interrupted point may leave files that no event names:

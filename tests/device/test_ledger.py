@@ -117,13 +117,34 @@ def test_the_summary_is_plain_and_adds_up(RE, eiger):
 
 def test_the_table_is_read_by_people(RE, eiger):
     RE(bp.count([eiger], 3))
-    table = eiger.ledger.table(points=2)
+    table = eiger.ledger.table(points=2, every=True)
     lines = table.splitlines()
     (trigger,) = [line for line in lines if "PUT detector command/trigger" in line]
     assert trigger.split()[:5] == ["point", "PUT", "detector", "command/trigger", "3"]
-    assert "points (the last 2 of 3)" in table
-    assert [line.split()[:2] for line in lines[-2:]] == [["point", "2"], ["point", "3"]]
+    assert lines[0] == "points (the last 2 of 3)"
+    assert [line.split()[:2] for line in lines[2:4]] == [["point", "2"], ["point", "3"]]
     assert max(map(len, lines)) < 120
+
+
+def test_settings_and_status_values_are_gathered_in_the_table():
+    ledger = Ledger()
+    asked = ["config/count_time", "config/threshold/1/energy", "status/state", "command/arm"]
+    with ledger.during("stage"):
+        for number, resource in enumerate([*asked, *asked[:2]]):
+            path = f"/detector/api/1.6.0/{resource}"
+            ledger.add(
+                "GET", path, time.perf_counter(), 0.25 * 2**number, 10, 400 if number else 200
+            )
+    rows = [line.split() for line in ledger.table(points=0).splitlines()]
+    assert rows[1:-1] == [
+        ["stage", "GET", "detector", "config/*", "4", "12.7500", "3.1875", "8.0000", "40", "3"],
+        ["stage", "GET", "detector", "command/arm", "1", "2.0000", "2.0000", "2.0000", "10", "1"],
+        ["stage", "GET", "detector", "status/state", "1", "1.0000", "1.0000", "1.0000", "10", "1"],
+    ]
+    assert "every=True" in ledger.table()
+    every = ledger.table(every=True)
+    assert len(every.splitlines()) == 1 + len(asked)
+    assert all(resource in every for resource in asked)
 
 
 def test_failures_are_noted(eiger, dcu):

@@ -1,7 +1,10 @@
 """What a new user types into `make shell`, and what becomes of it."""
 
+import json
 import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -72,6 +75,13 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     (series,) = re.findall(r"eiger_files_series +(\S+)", counted)
     assert (tmp_path / "data" / f"{series}_master.h5").exists()
     assert shell.value("len(cat)") == "1"
+    # Its catalog is another program's, too, by the folder.
+    command = Path(sys.executable).with_name("ophyd-eiger")
+    reprocess = [command, "reprocess", "data/catalog", "--json"]
+    done = subprocess.run(reprocess, cwd=tmp_path, capture_output=True, check=True, timeout=200)
+    (run,) = json.loads(done.stdout)["runs"]
+    oracle = np.load(tmp_path / "oracle.npy")
+    assert run["sum"] == np.where(oracle == oracle.max(), 0, oracle).sum(dtype=np.uint64)
 
     # Every file once more: nothing is subscribed twice, and the runs stay.
     for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):

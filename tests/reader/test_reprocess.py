@@ -369,6 +369,16 @@ def test_a_unit_that_there_is_not():
         Profile(ScatteringGeometry(1, 1, 1, 1, 1, 1), np.zeros(SHAPE, bool), unit="furlong")
 
 
+def test_a_prompt_shows_what_there_is_and_no_arrays(make):
+    made = make()
+    (reduced,) = reprocess(made.documents, Recipe(rois={"peak": BOX}))
+    assert repr(reduced) == (
+        f"<Reduced run {made.uid[:8]}: 3 events of 3 images, 40 x 60; numbers saturated, "
+        "image_sum, image_max, image_mean, peak_sum, peak_max, peak_mean; "
+        "pictures total, maximum>"
+    )
+
+
 def test_an_own_reduction_goes_along(make):
     class Saturated:
         def add(self, image):
