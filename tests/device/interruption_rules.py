@@ -153,8 +153,8 @@ files come home. bluesky does not wait again for an `unstage` that a pause cut s
 `eiger.wait_for_files()` does.
 
 Plans that put settings back (`dark`, `energy_scan`, `armed_once` and others) do so also where they
-are aborted or stopped while they do it, and end then. After `RE.halt()` a plan can put nothing back;
-a warning has what the settings were.
+are aborted or stopped while they do it, and end then. After `RE.halt()` a plan can put nothing
+back; a warning has what the settings were.
 
 ## What is left in the folder
 
