@@ -6,9 +6,14 @@ of its next reply. The bytes of a large file are left to the kernel. A connectio
 moves is closed. Knows nothing of the replies.
 """
 
+import array
 import asyncio
+import contextlib
+import fcntl
 import os
 import re
+import sys
+import termios
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -30,6 +35,8 @@ _App = Callable[[_Words, Any, Any], Awaitable[None]]
 ZERO_COPY = "http.response.zerocopysend"
 # h11 wants to see the bytes.
 _SENDS_FILES = hasattr(os, "sendfile") and _Protocol is not H11Protocol
+# What Linux is asked for what it has not delivered.
+_UNACKNOWLEDGED = termios.TIOCOUTQ if sys.platform == "linux" else None
 # How many times within the idle limit a connection is looked at.
 _LOOKS = 10
 _REASONS = {400: "Bad Request", 414: "URI Too Long", 431: "Request Header Fields Too Large"}
@@ -119,6 +126,18 @@ class OneWriteTransport(asyncio.Transport):
         finally:
             sending.stop()
             self._sending = None
+
+    def in_kernel(self) -> int:
+        """Return how many bytes the client has not got of those that the kernel took.
+
+        0 where the kernel does not say it.
+        """
+        count = array.array("i", [0])
+        connection = self._inner.get_extra_info("socket")
+        if _UNACKNOWLEDGED is not None and connection.fileno() >= 0:
+            with contextlib.suppress(OSError):
+                fcntl.ioctl(connection.fileno(), _UNACKNOWLEDGED, count)
+        return count[0]
 
     def _note_moved(self) -> None:
         self.last_write = self._loop.time()
@@ -227,7 +246,7 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
         """Start with one client."""
         self._outgoing = OneWriteTransport(transport, self.loop)
         self._last_moved = self.loop.time()
-        self._waiting = 0
+        self._waiting = (0, 0)
         self._look = self.loop.call_later(self.idle_limit / _LOOKS, self._look_after)
         # ASGI's place for what a server tells its application of a connection.
         self.app_state = {**self.app_state, "connection": self._outgoing}
@@ -295,8 +314,9 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
 
     def _look_after(self) -> None:
         now = self.loop.time()
-        # Of a long reply the client's side is seen only in what still waits for it.
-        waiting = self._outgoing.get_write_buffer_size()
+        # Of a long reply the client's side is seen only in what still waits for it, here and in
+        # the kernel, which takes more only when a third of its room is free again.
+        waiting = (self._outgoing.get_write_buffer_size(), self._outgoing.in_kernel())
         if waiting != self._waiting:
             self._waiting = waiting
             self._last_moved = now

@@ -90,7 +90,8 @@ def test_the_kernel_sends_the_range_that_was_asked_for(
     answer = client.session.get(url, headers={"Range": wanted}, timeout=10)
     assert answer.content == CONTENT[first:end]
     assert answer.headers["content-length"] == str(end - first)
-    assert sum(sent) == end - first
+    # The client may have the last piece before it is counted.
+    until(lambda: sum(sent) == end - first)
 
 
 def test_a_head_and_a_short_range_need_no_kernel(
