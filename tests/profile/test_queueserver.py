@@ -93,7 +93,7 @@ def test_the_queueserver_lists_every_plan_and_runs_series(queued, tmp_path):
     assert queued["plans"].keys() == expected.keys()
     for name, plan in expected.items():
         assert queued["plans"][name] == list(inspect.signature(plan).parameters), name
-    assert queued["devices"] == ["eiger", "motor"]
+    assert queued["devices"] == ["eiger", "motor", "shutter"]
 
     assert queued["result"]["exit_status"] == "completed", queued["result"]
     (uid,) = queued["result"]["run_uids"]
