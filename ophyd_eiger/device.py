@@ -203,6 +203,8 @@ class EigerDevice(Device):
             logger.info("%s: left to the process that takes it: %s", self.name, path)
         for dcu, paths in taken.elsewhere.items():
             logger.info("%s: left: %d series of another DCU, %s", self.name, len(paths), dcu)
+        for path in taken.out_of_reach:
+            logger.warning("%s: not fetched: the folder of %s is not there", self.name, path)
         for reason in taken.unreadable:
             logger.warning("%s: not fetched: %s", self.name, reason)
         awaited = [*again, *taken.deliveries]

@@ -399,20 +399,32 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
     return list(found)
 
 
+def out_of_reach() -> list[Path]:
+    """Return the journals that this user's links lead to and whose folder is not there.
+
+    It may not be mounted now, or was removed with what it had.
+    """
+    led = [link.readlink() for link in _links() if link.is_symlink()]
+    return [path for path in led if not path.parent.exists()]
+
+
 def _linked() -> Iterator[Path]:
-    try:
-        found = sorted(links().glob(f".*{ENDING}"))
-    except (OSError, RuntimeError):
-        return
-    for link in found:
+    for link in _links():
         try:
             if link.exists():
                 yield link
             elif link.readlink().parent.exists():
                 link.unlink(missing_ok=True)
-            # Else its folder may not be mounted now.
+            # Else it is out of reach.
         except OSError as error:
             logger.debug("%s: %s", link, error)
+
+
+def _links() -> list[Path]:
+    try:
+        return sorted(links().glob(f".*{ENDING}"))
+    except (OSError, RuntimeError):
+        return []
 
 
 def _drop_half_a_line(held: int) -> None:

@@ -34,6 +34,8 @@ class Taken:
         Which this DCU is still exposing or writing, in sentences; they stay owed.
     elsewhere : dict of str to list of Path
         Journals of series of other DCUs, by the DCU's URL.
+    out_of_reach : list of Path
+        Journals of this user's series, of whatever DCU, whose folder is not there.
     unreadable : list of str
         Of which journals nobody can tell what is owed, and why.
     """
@@ -42,6 +44,7 @@ class Taken:
     busy: list[Path] = field(default_factory=list)
     not_over: list[str] = field(default_factory=list)
     elsewhere: dict[str, list[Path]] = field(default_factory=dict)
+    out_of_reach: list[Path] = field(default_factory=list)
     unreadable: list[str] = field(default_factory=list)
 
 
@@ -76,7 +79,7 @@ def take_on(
     DcuError
         If the DCU cannot be asked whether one of them is still armed.
     """
-    taken = Taken()
+    taken = Taken(out_of_reach=journal.out_of_reach() if linked else [])
     found = journal.find(directories, linked=linked)
     paths = [path for path in found if path not in transfer.journals]
     for mine, owed in _taken_in_hand(paths, transfer.client.url, taken, by_force=by_force):

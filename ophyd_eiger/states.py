@@ -3,6 +3,7 @@
 A command is never sent twice. When its reply is lost, the state tells whether it was carried out.
 """
 
+import contextlib
 import time
 from collections.abc import Callable
 from typing import Any
@@ -61,14 +62,22 @@ class States:
         self.filewriter = filewriter
         self.monitor = monitor
         self.link = link
-        self._idle_is_called_ready = False
+        # What this DCU calls a detector that is initialized and disarmed; None if not known yet.
+        self._idle_word: str | None = None
 
     def note_idle(self) -> None:
         """Learn what this DCU calls a detector that was just initialized or disarmed.
 
-        ALBA's eiger-simulator 0.5.1 has API 1.6 and calls it "ready", as V1.3 does.
+        ALBA's eiger-simulator 0.5.1 has API 1.6 and calls it "ready", as V1.3 does. Of a DCU that
+        ever said "idle" a detector that is ready was armed since, by somebody else.
         """
-        self._idle_is_called_ready = self.detector.state.get() == "ready"
+        states = [self.detector.state.last]
+        with contextlib.suppress(DcuError):  # the command was carried out all the same
+            states.append(self.detector.state.get())
+        if "idle" in states:
+            self._idle_word = "idle"
+        elif self._idle_word is None and states[-1] == "ready":
+            self._idle_word = "ready"
 
     def require_idle(self) -> None:
         """See that the detector is initialized and disarmed.
@@ -99,9 +108,11 @@ class States:
 
     def is_idle(self, state: str) -> bool:
         """Return whether a detector in this state is initialized and disarmed."""
-        if state == "ready":
-            return self._idle_is_called_ready or self._api() < FIRST_API_WITH_IDLE
-        return state == "idle"
+        if state == "idle":
+            self._idle_word = state
+            return True
+        known_as_idle = self._idle_word == "ready" or self._api() < FIRST_API_WITH_IDLE
+        return state == "ready" and known_as_idle
 
     def _api(self) -> tuple[int, ...]:
         numbers = [part for part in self.link.client.api_version.split(".")[:2] if part.isdigit()]

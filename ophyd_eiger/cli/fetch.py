@@ -19,8 +19,8 @@ if TYPE_CHECKING:
     from ophyd_eiger.deliveries import Delivery, FetchedFile
     from ophyd_eiger.owed import Taken
 
-# Of other DCUs so many are named in a line.
-_NAMED_DCUS = 3
+# Of other DCUs, and of folders that are not there, so many are named in a line.
+_NAMED = 3
 
 
 @dcu_command("fetch")
@@ -95,6 +95,8 @@ def command(
         result = _owed(call.reach()[0].client, search, call)
     if result.elsewhere and not call.as_json:
         _tell_of_others(result.elsewhere, verbose, call)
+    if result.out_of_reach and not call.as_json:
+        _tell_of_folders(result.out_of_reach, verbose, call)
     document = {
         "url": call.url,
         "fetched": [
@@ -106,6 +108,7 @@ def command(
         "given_up": result.given_up,
         "busy": result.busy,
         "elsewhere": result.elsewhere,
+        "out_of_reach": result.out_of_reach,
         "errors": result.failed,
     }
     call.give(document, _shown(result))
@@ -135,6 +138,7 @@ class _Result:
     given_up: dict[str, list[str]] = field(default_factory=dict)
     busy: list[str] = field(default_factory=list)
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
+    out_of_reach: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
 
     def note(self, taken: "Taken") -> None:
@@ -142,22 +146,40 @@ class _Result:
         self.failed += [*taken.unreadable, *taken.not_over]
         self.busy = [str(path) for path in taken.busy]
         self.elsewhere = {dcu: list(map(str, paths)) for dcu, paths in taken.elsewhere.items()}
+        self.out_of_reach = [str(path) for path in taken.out_of_reach]
 
 
 def _tell_of_others(elsewhere: dict[str, list[str]], verbose: bool, call: Call) -> None:
     count = sum(map(len, elsewhere.values()))
     dcus = [f"{dcu} ({len(paths)})" for dcu, paths in elsewhere.items()]
-    named = ", ".join(dcus[:_NAMED_DCUS])
-    if len(dcus) > _NAMED_DCUS:
-        named += f" and {len(dcus) - _NAMED_DCUS} more"
     call.say(
-        f"passed over: {count} series of other DCUs, {named}; --verbose lists them; of a DCU that "
-        f"is no more: ophyd-eiger fetch {next(iter(elsewhere))} --gone"
+        f"passed over: {count} series of other DCUs, {_some(dcus)}; --verbose lists them; of a DCU "
+        f"that is no more: ophyd-eiger fetch {next(iter(elsewhere))} --gone"
     )
     if verbose:
         for dcu, paths in elsewhere.items():
             for path in paths:
                 call.say(f"  {dcu}: {path}")
+
+
+def _tell_of_folders(paths: list[str], verbose: bool, call: Call) -> None:
+    from ophyd_eiger.journal import ENDING, links
+
+    folders = sorted({str(Path(path).parent) for path in paths})
+    example = Path(paths[0]).name[1:].removesuffix(ENDING)
+    call.say(
+        f"passed over: {len(paths)} series whose folders are not there, {_some(folders)}: mount "
+        f"them; what the DCU has of a folder that was removed comes by name, as '{example}_*'; "
+        f"--verbose lists them, and their links in {links()} may be removed"
+    )
+    if verbose:
+        for path in paths:
+            call.say(f"  {path}")
+
+
+def _some(names: list[str]) -> str:
+    more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
+    return ", ".join(names[:_NAMED]) + more
 
 
 def _shown(result: _Result) -> str:
@@ -166,7 +188,7 @@ def _shown(result: _Result) -> str:
     if came:
         lines.append(f"{plural(len(came), 'file')}, {size_of(sum(f.bytes for f in came))}")
     elif not (result.failed or result.owed or result.empty or given_up):
-        lines.append("nothing is owed")
+        lines.append("nothing is owed" if not result.out_of_reach else "nothing else is owed")
     lines += [
         f"{each}: no file of it is on the DCU, and no event names an image of it; done with it"
         for each in result.empty

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -306,6 +307,26 @@ def test_a_detector_that_others_armed_since_is_left_alone(dcu, tmp_path):
     assert state(dcu) == "ready"
     device.unstage().wait(20)
     device.destroy()
+
+
+def test_a_series_whose_folder_was_removed_comes_by_its_name(dcu, tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    left_behind(dcu, tmp_path / "data")
+    (journal,) = (tmp_path / "data").glob(".*.owed")
+    shutil.rmtree(tmp_path / "data")
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    said = call(dcu.url, "--verbose")
+    assert said.stdout == "nothing else is owed\n"
+    assert f"1 series whose folders are not there, {tmp_path / 'data'}: mount" in said.stderr
+    assert said.stderr.endswith(f"\n  {journal}\n")
+    assert answer(dcu.url)["out_of_reach"] == [str(journal)]
+    (name,) = re.findall(r"comes by name, as '(\S+)'", said.stderr)
+    assert len(answer(dcu.url, name)["fetched"]) == 2
+    assert contents(tmp_path / "elsewhere") == on_the_dcu(dcu)
+    # Mounted again, and without it.
+    (tmp_path / "data").mkdir()
+    assert call(dcu.url).stdout == "nothing is owed\n"
 
 
 def test_a_folder_that_is_not_there_is_made_for_files_and_has_no_series(dcu, tmp_path):

@@ -534,6 +534,21 @@ def test_an_id_that_comes_twice_is_told(foreign, eiger, RE, ask, assert_right):
     check_as_if_nothing_had_been(RE, eiger, foreign, assert_right)
 
 
+def test_one_that_others_arm_after_a_disarm_is_not_idle(foreign, eiger, RE):
+    """It said "idle" before: ready is armed."""
+    eiger.connect()
+    foreign.gap = with_value("GET detector status/state", "ready")
+    eiger.detector.disarm.set(1).wait(10)
+    with pytest.raises(FailedStatus, match="in state 'ready', not 'idle'; somebody armed it"):
+        RE(bp.count([eiger], 1))
+
+
+def test_a_disarm_is_done_though_the_state_cannot_be_asked(foreign, eiger):
+    eiger.connect()
+    foreign.gap = missing("GET detector status/state")
+    eiger.detector.disarm.set(1).wait(10)
+
+
 def test_nothing_to_save(foreign, eiger, tmp_path, caplog):
     eiger.connect()
     foreign.gap = answering("GET * config/*", NULL)

@@ -4,6 +4,7 @@ import contextlib
 import logging
 import os
 import re
+import shutil
 import subprocess
 import sys
 import threading
@@ -183,6 +184,33 @@ def test_what_nobody_waits_for_and_never_comes_is_told(RE, dcu, tmp_path, caplog
     (files,) = device.owed.values()
     assert all(file in caplog.text for file in files)
     device.destroy()
+
+
+def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path):
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    shutil.rmtree(tmp_path / "data")
+    dcu.faults.clear()
+    assert len(device.fetch()) == 2
+    assert device.owed == {}
+    assert {file.path.name for file in device.fetched} <= named(tmp_path / "data")
+
+
+def test_what_is_still_exposed_of_a_process_that_ended_is_owed(dcu, device, tmp_path, monkeypatch):
+    left = EigerDetector(dcu.url, name="left", directory=tmp_path / "data", timeouts=SHORT)
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(left)
+    with pytest.raises(TransferError):
+        left.unstage().wait(20)
+    left.destroy()
+    dcu.faults.clear()
+    with monkeypatch.context() as patch:
+        patch.setattr("ophyd_eiger.owed.end_if_left_armed", lambda *_: "it is still being exposed")
+        with pytest.raises(TransferError, match=r"not fetched yet: .*it is still being exposed"):
+            device.fetch()
+    assert len(device.fetch()) == 2
 
 
 @pytest.mark.parametrize("delete", [True, False])
