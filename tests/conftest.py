@@ -1,5 +1,6 @@
 """What the tests share: the real files, a simulated DCU, a RunEngine and a catalog."""
 
+import itertools
 import os
 import sys
 import warnings
@@ -11,6 +12,8 @@ import pytest
 sys.path.insert(0, str(Path(__file__).parent))
 
 from tiled_servers import tiled_server
+
+TEST_NUMBERS = itertools.count()
 
 
 # Before xdist's own, which looks for the groups.
@@ -78,15 +81,18 @@ def eiger_test_data() -> Path:
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _own_states(tmp_path_factory):
+def _states_of_tests(tmp_path_factory):
     """Keep the journals of tests out of the user's own folder; processes they start inherit it."""
-    before = os.environ.get("XDG_STATE_HOME")
-    os.environ["XDG_STATE_HOME"] = str(tmp_path_factory.mktemp("states"))
-    yield
-    if before is None:
-        del os.environ["XDG_STATE_HOME"]
-    else:
-        os.environ["XDG_STATE_HOME"] = before
+    with pytest.MonkeyPatch.context() as environment:
+        folder = tmp_path_factory.mktemp("states")
+        environment.setenv("XDG_STATE_HOME", str(folder))
+        yield folder
+
+
+@pytest.fixture(autouse=True)
+def _own_states(_states_of_tests, monkeypatch):
+    """Give each test its own: what another left is not owed to a simulator that got its port."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(_states_of_tests / f"{next(TEST_NUMBERS)}"))
 
 
 @pytest.fixture(scope="session")
