@@ -404,8 +404,13 @@ def out_of_reach() -> list[Path]:
 
     It may not be mounted now, or was removed with what it had.
     """
-    led = [link.readlink() for link in _links() if link.is_symlink()]
-    return [path for path in led if not path.parent.exists()]
+    led = []
+    # Another process may remove a link meanwhile.
+    for link in _links():
+        with contextlib.suppress(OSError):
+            led.append(link.readlink())
+    # os.path's takes a folder that may not be looked into for one that is not there.
+    return [path for path in led if not os.path.exists(path.parent)]  # noqa: PTH110
 
 
 def _linked() -> Iterator[Path]:

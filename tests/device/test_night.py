@@ -54,9 +54,10 @@ def run_night(folder, *, blocks):
             gc.collect()
             used.append((process.memory_info().rss, threading.active_count(), process.num_fds()))
         scan.eiger.destroy()
-    # In bytes, after the first tenth: what grows with each scan would show.
-    early = used[max(blocks // 5 - 1, 0)]
-    late = used[-1]
+    # The least of some blocks each: what grows with each scan would show, what ends late does not.
+    some = max(blocks // 5, 1)
+    early = [min(of_blocks) for of_blocks in zip(*used[some // 2 : some], strict=True)]
+    late = [min(of_blocks) for of_blocks in zip(*used[-some:], strict=True)]
     assert late[0] - early[0] < 60 * 2**20
     assert late[1] <= early[1] + 3
     assert late[2] <= early[2] + 15
