@@ -4,6 +4,7 @@ What else fails has its traceback at once, as ever.
 """
 
 import sys
+import traceback
 
 from bluesky.utils import FailedStatus
 
@@ -14,7 +15,16 @@ def told_of(error):
     """Return the error of this package that an error is, or was caused by; None if neither."""
     while isinstance(error, FailedStatus):
         error = error.__cause__
-    return error if isinstance(error, EigerError) else None
+    if isinstance(error, EigerError):
+        return error
+    return error if isinstance(error, ValueError) and raised_by_ours(error) else None
+
+
+def raised_by_ours(error):
+    """Return whether it is our plans or device that refused a value."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    return module.partition(".")[0] in {"eiger_plans", "ophyd_eiger"}
 
 
 def show_error(shell, kind, error, trace, tb_offset=None):
@@ -31,4 +41,4 @@ def show_error(shell, kind, error, trace, tb_offset=None):
 
 
 if hasattr(get_ipython(), "set_custom_exc"):
-    get_ipython().set_custom_exc((EigerError, FailedStatus), show_error)
+    get_ipython().set_custom_exc((EigerError, FailedStatus, ValueError), show_error)

@@ -1,5 +1,6 @@
 """What single startup files define, run as the profile runs them, without a prompt around them."""
 
+import math
 import runpy
 from pathlib import Path
 from types import SimpleNamespace
@@ -9,9 +10,11 @@ import requests
 from bluesky import RunEngine
 from bluesky.plan_stubs import mv
 from bluesky.utils import FailedStatus
+from eiger_plans import series
 from ophyd.status import Status
 
 import sim_dcu
+from ophyd_eiger import EigerDetector
 from ophyd_eiger.companion import Companion
 from ophyd_eiger.errors import StateError
 from ophyd_eiger.signals import LimitError
@@ -88,8 +91,22 @@ def test_an_error_of_the_detector_is_its_sentence(prompt, failed, capsys):
     assert prompt.traced == []
 
 
+def test_a_value_that_a_plan_refuses_is_its_sentence(prompt, capsys):
+    eiger = EigerDetector("http://127.0.0.1:1", name="eiger")
+
+    def typed():
+        yield from series(eiger, math.nan)
+
+    with pytest.raises(ValueError, match="exposure") as refused:
+        list(typed())
+    prompt.show(prompt, refused.type, refused.value, refused.tb)
+    told = capsys.readouterr().err
+    assert told == "ValueError: exposure is nan; it is finite\n(%tb shows where)\n"
+    assert prompt.traced == []
+
+
 def test_other_errors_are_shown_in_full(prompt, failed, capsys):
-    others = [failed(ValueError("a motor's")), failed(None)]
+    others = [failed(ValueError("a motor's")), failed(None), ValueError("of the user's own")]
     for error in others:
         prompt.fails(error)
     # After %pdb the debugger begins, as ever.
