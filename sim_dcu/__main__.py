@@ -13,7 +13,7 @@ import sys
 from collections.abc import Sequence
 
 from sim_dcu import fault_table
-from sim_dcu.beam import DEFAULT_ENERGY, HIGHEST_ENERGY, LOWEST_ENERGY, SCENES
+from sim_dcu.beam import HIGHEST_ENERGY, LOWEST_ENERGY, SCENES
 from sim_dcu.fault_kinds import FaultError
 from sim_dcu.filestore import CAPACITY
 from sim_dcu.models import MODELS
@@ -175,9 +175,9 @@ def build_parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--beam-energy",
         type=_energy,
-        default=DEFAULT_ENERGY,
+        default=FOLLOW,
         metavar="EV",
-        help=f"of the beam's photons; {FOLLOW}: photon_energy is it (default: %(default)g eV)",
+        help=f"of the beam's photons; {FOLLOW}: photon_energy is it (default: %(default)s)",
     )
     parser.add_argument(
         "--fault",

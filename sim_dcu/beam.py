@@ -6,8 +6,6 @@ from pathlib import Path
 
 # What the detector can see beside a file: each is a module of `sim_dcu.scene`.
 SCENES = ("scatter", "rings", "crystal", "flat", "test-pattern")
-# In eV: what a detector of either generation is set to after initialize, K-alpha1 of copper.
-DEFAULT_ENERGY = 8047.78
 # In eV: beyond what any of the detectors can be set to.
 LOWEST_ENERGY, HIGHEST_ENERGY = 1.0, 1e6
 
@@ -24,8 +22,8 @@ class Beam:
     flux : float
         Factor on the photons of the scene; 0 is a closed shutter.
     energy : float or None
-        Of its photons, in eV, whatever the detector is set to. None is a beamline whose
-        monochromator follows the detector's `photon_energy`.
+        Of its photons, in eV, whatever the detector is set to. None is a beam of the energy that
+        the detector is told as `photon_energy`, as at a beamline that is set up rightly.
 
     Raises
     ------
@@ -35,7 +33,7 @@ class Beam:
 
     scene: str = "scatter"
     flux: float = 1.0
-    energy: float | None = DEFAULT_ENERGY
+    energy: float | None = None
 
     @property
     def is_recorded(self) -> bool:

@@ -1,4 +1,4 @@
-"""From random numbers to the counts of pixels, with one look-up a pixel.
+"""From random numbers to the counts of pixels, with one look-up for most pixels.
 
 The producer's own way of following the definition in `scene`; knows nothing of blocks or codecs.
 """
@@ -31,7 +31,7 @@ def developed(key: scene.PoolKey, numbers: np.ndarray, places: Any) -> np.ndarra
     ----------
     key : PoolKey
         What the image follows from.
-    numbers : numpy.ndarray of uint16, shape (n,)
+    numbers : numpy.ndarray of uint32, shape (n,)
         The pixels' random numbers.
     places : slice or numpy.ndarray of int64, shape (n,)
         Which pixels of the flattened image.
@@ -41,7 +41,7 @@ def developed(key: scene.PoolKey, numbers: np.ndarray, places: Any) -> np.ndarra
     numpy.ndarray of the image's type, shape (n,)
     """
     view = View.of(key)
-    return _finished(key, _count_tables(key).take(_first_entries(view)[places] + numbers), places)
+    return _finished(key, _count_tables(key).take(_first_entries(view)[places], numbers), places)
 
 
 def with_spots(
@@ -53,13 +53,13 @@ def with_spots(
     ----------
     key : PoolKey
         What the image follows from.
-    numbers, drawn : numpy.ndarray of uint16, shape (n,)
+    numbers, drawn : numpy.ndarray of uint32, shape (n,)
         The random numbers of those pixels' background, and of their spots.
     spots : Spots
         Which pixels, and how bright.
     """
     view = View.of(key)
-    photons = _photon_tables(key).take(_first_entries(view)[spots.places] + numbers)
+    photons = _photon_tables(key).take(_first_entries(view)[spots.places], numbers)
     photons = photons.astype(np.float64)
     kinds = _cells(view)[spots.places] % scene.sensor.KINDS
     pairs = spots.rungs * scene.sensor.KINDS + kinds
@@ -100,34 +100,76 @@ class View:
         return cls(key.bands, key.seed, key.whole, key.origin, key.shape)
 
 
-@functools.lru_cache(maxsize=2)
-def _count_tables(key: scene.PoolKey) -> np.ndarray:
-    """Return the count for every random number, one of the scene's cells after the other.
+# So many bits of a random number look up what it stands for; the others where they matter.
+_LOOKED_UP = 16
+_LEFT = scene.RANDOM_BITS - _LOOKED_UP
 
-    As of the detector, before the flat field and the mask.
+
+@dataclass(frozen=True)
+class Tables:
+    """What random numbers stand for, in one of the scene's cells after the other.
+
+    Attributes
+    ----------
+    values : numpy.ndarray, shape (n,)
+        What follows each other in all cells.
+    ends : numpy.ndarray of uint64, shape (n,)
+        Where each ends: the cell's place among those there are, and a random number.
+    short : numpy.ndarray, shape (cells x 2^16,)
+        The value for the first bits of a number, or `undecided`.
+    undecided : int
+        No value: stands where a value ends between two numbers of the same first bits.
     """
-    runs, lengths = _runs(key)
-    counts = _counts(key.counting, runs)
-    # The smaller the tables, the more of them are near the processor.
-    return np.repeat(counts.astype(np.min_scalar_type(int(counts.max()))), lengths)
+
+    values: np.ndarray
+    ends: np.ndarray
+    short: np.ndarray
+    undecided: int
+
+    @classmethod
+    def of(cls, values: np.ndarray, ends: np.ndarray) -> "Tables":
+        """Return the tables of values (not negative) and their ends."""
+        undecided = int(np.setdiff1d(np.arange(values.size + 1), values)[0])
+        # The smaller the tables, the more of them are near the processor.
+        stored = values.astype(np.min_scalar_type(max(int(values.max()), undecided)))
+        whole, rest = ends >> np.uint64(_LEFT), ends & np.uint64((1 << _LEFT) - 1)
+        lengths = np.diff((whole + (rest != 0)).astype(np.int64), prepend=0)
+        short = np.repeat(stored, lengths)
+        short[whole[rest != 0]] = undecided
+        return cls(stored, ends, short, undecided)
+
+    def take(self, starts: np.ndarray, numbers: np.ndarray) -> np.ndarray:
+        """Return the values for random numbers, uint32, in cells that start there in `short`."""
+        found = self.short.take(starts + (numbers >> np.uint32(_LEFT)))
+        undecided = np.flatnonzero(found == self.undecided)
+        places = (starts[undecided].astype(np.uint64) << np.uint64(_LEFT)) + numbers[undecided]
+        found[undecided] = self.values[np.searchsorted(self.ends, places, side="right")]
+        return found
+
+
+@functools.lru_cache(maxsize=2)
+def _count_tables(key: scene.PoolKey) -> Tables:
+    """Return the counts, as of the detector before the flat field and the mask."""
+    photons, ends = _runs(key)
+    return Tables.of(_counts(key.counting, photons), ends)
 
 
 @functools.lru_cache(maxsize=1)
-def _photon_tables(key: scene.PoolKey) -> np.ndarray:
-    """Return the photons for every random number, in the order of `_count_tables`."""
-    runs, lengths = _runs(key)
-    return np.repeat(runs.astype(np.min_scalar_type(int(runs.max()))), lengths)
+def _photon_tables(key: scene.PoolKey) -> Tables:
+    """Return the photons."""
+    photons, ends = _runs(key)
+    return Tables.of(photons.astype(np.int64), ends)
 
 
 def _runs(key: scene.PoolKey) -> tuple[np.ndarray, np.ndarray]:
-    """Return photons that follow each other in the tables, and for how many numbers each."""
-    photons, lengths = [], []
-    for cell in _present(View.of(key)).tolist():
+    """Return photons that follow each other in the tables, and where each ends."""
+    photons, ends = [], []
+    for place, cell in enumerate(_present(View.of(key)).tolist()):
         table = key.table(*divmod(cell, scene.sensor.KINDS))
-        ends = (*table.thresholds, 1 << scene.RANDOM_BITS)
-        photons.append(table.lowest + table.step * np.arange(len(ends), dtype=np.float64))
-        lengths.append(np.diff(ends, prepend=0))
-    return np.concatenate(photons), np.concatenate(lengths)
+        in_cell = np.array([*table.thresholds, 1 << scene.RANDOM_BITS], dtype=np.uint64)
+        photons.append(table.lowest + table.step * np.arange(in_cell.size, dtype=np.float64))
+        ends.append(in_cell + np.uint64(place << scene.RANDOM_BITS))
+    return np.concatenate(photons), np.concatenate(ends)
 
 
 def _counts(counting: scene.Counting, photons: np.ndarray) -> np.ndarray:
@@ -169,5 +211,5 @@ def _first_entries(view: View) -> np.ndarray:
     """Return where each pixel's cell starts in the tables, uint32, of the flattened image."""
     present = _present(view)
     starts = np.zeros(int(present[-1]) + 1, dtype=np.uint32)
-    starts[present] = np.arange(present.size, dtype=np.uint32) << np.uint32(scene.RANDOM_BITS)
+    starts[present] = np.arange(present.size, dtype=np.uint32) << np.uint32(_LOOKED_UP)
     return starts[_cells(view)]

@@ -76,12 +76,12 @@ _kept = functools.lru_cache(maxsize=40)(_scattered)
 
 def _random_numbers(key: scene.PoolKey, choice: tuple[int, ...]) -> np.ndarray:
     """Return each pixel's number: every block's from the pool image that was chosen for it."""
-    size = 2 * key.block_pixels
+    size = 4 * key.block_pixels
     blocks = [
         scene.random_bytes(key.seed, scene.Purpose.POOL, 0, pool_image, size, skipped=block * size)
         for block, pool_image in enumerate(choice)
     ]
-    return np.concatenate(blocks).view("<u2")[: key.shape[0] * key.shape[1]]
+    return np.concatenate(blocks).view("<u4")[: key.shape[0] * key.shape[1]]
 
 
 def _photons(key: scene.PoolKey, u: np.ndarray) -> np.ndarray:
@@ -90,7 +90,7 @@ def _photons(key: scene.PoolKey, u: np.ndarray) -> np.ndarray:
     photons = np.empty(u.size)
     for cell, places in cells.items():
         table = key.table(*divmod(cell, scene.sensor.KINDS))
-        thresholds = np.array(table.thresholds, dtype="<u2")
+        thresholds = np.array(table.thresholds, dtype="<u4")
         reached = np.searchsorted(thresholds, u[places], side="right")
         photons[places] = table.lowest + table.step * reached
     return photons
@@ -145,9 +145,9 @@ def _levels(bands: scene.Bands, shape: tuple[int, int]) -> np.ndarray:
 def _spot_photons(key: scene.PoolKey, series: ArmedSeries, number: int) -> np.ndarray:
     """Return the photons that a crystal's spots add, float64, one after the other."""
     spots = scene.crystal.spots(series, number)
-    size = 2 * spots.places.size
+    size = 4 * spots.places.size
     drawn = scene.random_bytes(key.seed, scene.Purpose.SPOTS, series.series_id, number, size).view(
-        "<u2"
+        "<u4"
     )
     kinds = scene.sensor.kinds(key.seed, key.whole, key.origin, key.shape).ravel()
     photons = np.zeros(key.shape[0] * key.shape[1])

@@ -115,9 +115,9 @@ class Pooled:
     ) -> np.ndarray:
         series = self._series
         drawn = scene.random_bytes(
-            series.seed, scene.Purpose.SPOTS, series.series_id, number, 2 * spots.places.size
+            series.seed, scene.Purpose.SPOTS, series.series_id, number, 4 * spots.places.size
         )
-        return with_spots(key, numbers, spots, drawn.view("<u2"))
+        return with_spots(key, numbers, spots, drawn.view("<u4"))
 
 
 def _pixels(key: scene.PoolKey, block: int) -> slice:
@@ -129,9 +129,9 @@ def _pixels(key: scene.PoolKey, block: int) -> slice:
 def _block_numbers(key: scene.PoolKey, block: int, pool_image: int) -> np.ndarray:
     """Return the random numbers of one block's pixels."""
     pixels = _pixels(key, block)
-    size, skipped = 2 * (pixels.stop - pixels.start), 2 * pixels.start
+    size, skipped = 4 * (pixels.stop - pixels.start), 4 * pixels.start
     drawn = scene.random_bytes(key.seed, scene.Purpose.POOL, 0, pool_image, size, skipped=skipped)
-    return drawn.view("<u2")
+    return drawn.view("<u4")
 
 
 def _picked_numbers(key: scene.PoolKey, picked: list[int]) -> np.ndarray:
@@ -143,9 +143,9 @@ def _pool_image(key: scene.PoolKey, number: int) -> np.ndarray:
     """Return one image of the pool, flattened."""
     if key.scene == "test-pattern":
         return _pattern(key, number)
-    size = 2 * key.shape[0] * key.shape[1]
+    size = 4 * key.shape[0] * key.shape[1]
     raw = scene.random_bytes(key.seed, scene.Purpose.POOL, 0, number, size)
-    return developed_image(key, raw.view("<u2"))
+    return developed_image(key, raw.view("<u4"))
 
 
 def _pattern(key: scene.PoolKey, digit: int) -> np.ndarray:
@@ -184,7 +184,7 @@ def _blocks_of(image: np.ndarray, key: scene.PoolKey, compression: Compression) 
 def _compressed_blocks(key: scene.PoolKey, compression: Compression) -> list[tuple[bytes, ...]]:
     pool = (
         codec.compressed(_pool_image(key, n).reshape(key.shape), compression)
-        for n in range(scene.POOL_IMAGES)
+        for n in range(key.pool_images)
     )
     return _by_place([_split(stream, key.blocks) for stream in pool])
 
@@ -208,7 +208,7 @@ def _piece(block: bytes, size: int) -> Piece:
 
 @functools.lru_cache(maxsize=1)
 def _plain_blocks(key: scene.PoolKey) -> list[tuple[bytes, ...]]:
-    pool = [_pool_image(key, number).tobytes() for number in range(scene.POOL_IMAGES)]
+    pool = [_pool_image(key, number).tobytes() for number in range(key.pool_images)]
     starts = range(0, len(pool[0]), scene.BLOCK_BYTES)
     return _by_place([[image[i : i + scene.BLOCK_BYTES] for i in starts] for image in pool])
 

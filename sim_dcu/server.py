@@ -20,7 +20,7 @@ import uvicorn
 
 from sim_dcu import fault_table
 from sim_dcu.app import build_app
-from sim_dcu.beam import DEFAULT_ENERGY, Beam
+from sim_dcu.beam import Beam
 from sim_dcu.clock import Clock
 from sim_dcu.dcu import Dcu
 from sim_dcu.faults import Faults, SetFault
@@ -281,7 +281,7 @@ def serve(
     faults: Sequence[str] = (),
     scene: str = "scatter",
     flux: float = 1.0,
-    beam_energy: float | None = DEFAULT_ENERGY,
+    beam_energy: float | None = None,
 ) -> Server:
     """Return a simulated DCU, to be used with `with`.
 

@@ -6,13 +6,13 @@
 * pixels are of different *kinds*: of slightly different response, dead, or counting without a
   photon (`sensor`);
 * level and kind make a table of thresholds, and a pixel's photons are the number of thresholds
-  that a 16-bit random number reaches (`poisson`);
+  that a 32-bit random number reaches (`poisson`);
 * the pixel loses some of them, and the detector corrects (`counting`); then comes the mask.
 
 It is decided in integers, or in double precision with a stated order, so that an image depends on
 no machine and no numpy version.
 
-A *pool* of `POOL_IMAGES` images is drawn so. Image n of a series takes each of its blocks of
+A *pool* of images is drawn so. Image n of a series takes each of its blocks of
 `BLOCK_BYTES` bytes from the same place of one pool image, chosen anew for each block by the raw
 output that belongs to (seed, series, n). The producer then has to compress the pool alone. An image
 with an exposure of its own, as a trigger or gate may bring it, is put together in the same way from
@@ -31,7 +31,6 @@ from sim_dcu.scene.optics import Optics, beam_energy
 from sim_dcu.scene.poisson import RANDOM_BITS, CountTable, count_table
 from sim_dcu.scene.pool import (
     BLOCK_BYTES,
-    POOL_IMAGES,
     PoolKey,
     block_choice,
     check_number,
@@ -42,7 +41,6 @@ from sim_dcu.scene.spectrum import ENERGY_WIDTH, SHARED, counted_share
 __all__ = [
     "BLOCK_BYTES",
     "ENERGY_WIDTH",
-    "POOL_IMAGES",
     "RANDOM_BITS",
     "SHARED",
     "Bands",

@@ -12,7 +12,7 @@ from fractions import Fraction
 
 import numpy as np
 
-RANDOM_BITS = 16
+RANDOM_BITS = 32
 # From this expected count on the distribution is taken to be normal, and only every n-th count
 # occurs, so that at most so many are within a standard deviation.
 LARGE_MEAN = 1 << 22
@@ -32,7 +32,7 @@ class CountTable:
     lowest : int
         The smallest count that occurs.
     thresholds : tuple of int
-        Ascending, from 1 to 2^16 - 1. A random number u of 16 bits stands for the count
+        Ascending, from 1 to 2^32 - 1. A random number u of 32 bits stands for the count
         `lowest` + `step` x (how many thresholds are <= u).
     step : int
         Between neighbouring counts.
@@ -47,7 +47,7 @@ class CountTable:
 def count_table(*means: Fraction) -> CountTable:
     """Return the table of a Poisson distribution, or of an equal mixture of several.
 
-    Probabilities are right to 2^-16: what is rarer than half of that does not occur. From
+    Probabilities are right to 2^-32: what is rarer than half of that does not occur. From
     `LARGE_MEAN` on the distribution is the normal one of the same mean and variance.
 
     Parameters

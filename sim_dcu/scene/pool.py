@@ -20,6 +20,8 @@ from sim_dcu.scene.spectrum import counted_share
 from sim_dcu.series import ArmedSeries
 
 POOL_IMAGES = 8
+# Of the scene `flat`, which statistics are made of, where that is not too many pixels.
+FLAT_POOL_IMAGES, FLAT_POOL_PIXELS = 32, 1_200_000
 
 # The size of the blocks in which bitshuffle compresses (8192 bytes in real EIGER files).
 BLOCK_BYTES = 8192
@@ -135,6 +137,11 @@ class PoolKey:
         """Blocks in an image."""
         return -(-self.shape[0] * self.shape[1] // self.block_pixels)
 
+    @property
+    def pool_images(self) -> int:
+        """Images in the pool."""
+        return pool_images(self.scene, self.shape)
+
     def table(self, level: int, kind: int) -> CountTable:
         """Return the distribution of the photons that a pixel takes in an image.
 
@@ -189,7 +196,13 @@ def block_choice(series: ArmedSeries, number: int, blocks: int) -> list[int]:
     if series.beam.scene == "test-pattern":
         return [pattern.digit(number, block) for block in range(blocks)]
     drawn = random_bytes(series.seed, Purpose.BLOCK_CHOICE, series.series_id, number, blocks)
-    return (drawn % POOL_IMAGES).tolist()
+    return (drawn % pool_images(series.beam.scene, series.shape)).tolist()
+
+
+def pool_images(name: str, shape: tuple[int, int]) -> int:
+    """Return how many images the pool of a scene has: a power of two, so that a byte chooses."""
+    small = shape[0] * shape[1] <= FLAT_POOL_PIXELS
+    return FLAT_POOL_IMAGES if name == "flat" and small else POOL_IMAGES
 
 
 def check_number(series: ArmedSeries, number: int) -> None:

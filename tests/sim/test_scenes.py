@@ -130,6 +130,27 @@ def test_rings_are_where_braggs_law_puts_them(centre, distance, energy):
     assert found >= 4
 
 
+def test_rings_follow_the_wavelength_that_the_detector_is_told():
+    """Both names of the same thing; the innermost ring is the brightest pixel's, over HTTP."""
+    with sim_dcu.serve("eiger-500k", initialized=True, scene="rings", flux=10.0) as server:
+        client = Client(server.url)
+        for series, told in enumerate(({"photon_energy": 12000.0}, {"wavelength": 0.8}), 1):
+            with client.session:
+                client.config(detector_distance=0.2, beam_center_x=515, beam_center_y=0)
+                client.config(count_time=10.0, pixel_mask_applied=True, **told)
+                wavelength = float(client.value("detector/config/wavelength"))
+                client.command("arm")
+                client.command("disarm")
+            image = server.image(series, 1).astype(float)
+            theta = np.arcsin(wavelength / (2 * LAB6))
+            y, x = np.indices(image.shape) + 0.5
+            radius = np.hypot(y, x - 515)
+            good = server.planted(series).pixel_mask == 0
+            pixels = np.bincount(radius[good].astype(int))
+            profile = np.bincount(radius[good].astype(int), image[good]) / np.maximum(1, pixels)
+            assert abs(profile[50:].argmax() + 50.5 - 0.2 * np.tan(2 * theta) / PIXEL) < 1
+
+
 def test_the_beam_is_in_the_middle_where_the_detector_was_told_nothing():
     told = {"beam_center_x": 515.0, "beam_center_y": 257.0, "detector_distance": 0.05}
     untold = dict.fromkeys(told, 0.0)
