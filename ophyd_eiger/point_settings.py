@@ -80,6 +80,11 @@ class PointExposure(Signal):
         """Set the exposure of the points to come; done at once."""
         return _set_now(self, self.check_value(value))
 
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What a scan over it is plotted over: its value, if it is one number."""
+        return {} if isinstance(self._readback, tuple) else {"fields": [self.name]}
+
     def reading(self, seconds: tuple[float, ...]) -> Any:
         """Return what an event records of a point's exposures: a number, or a list."""
         return seconds[0] if not isinstance(self._readback, tuple) else list(seconds)

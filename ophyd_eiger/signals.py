@@ -13,8 +13,9 @@ from collections import OrderedDict
 from collections.abc import Iterable
 from typing import Any
 
+import numpy as np
 from bluesky.protocols import Location
-from ophyd import Signal
+from ophyd import Kind, Signal
 
 from ophyd_eiger.arrays import from_darray
 from ophyd_eiger.commands import EigerCommand, TriggerCommand
@@ -300,6 +301,16 @@ class EigerSignal(Signal):
 
     read_configuration = read
     describe_configuration = describe
+
+    @property
+    def hints(self) -> dict[str, Any]:
+        """What is plotted where it is scanned or read by itself: its value; not where it is a list.
+
+        As a part of a device it is hinted as its kind says.
+        """
+        if self.kind is Kind.normal or isinstance(self._readback, list | np.ndarray):
+            return super().hints
+        return {"fields": [self.name]}
 
     @property
     def alarm(self) -> tuple[int, str] | None:

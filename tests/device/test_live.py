@@ -212,7 +212,20 @@ def test_what_is_set_counts_from_the_next_stage(RE, eiger, events):
 
 
 @on_eiger2
-def test_best_effort_callback_plots_the_sum(RE, dcu, eiger, events):
+@pytest.mark.parametrize(
+    ("scanned", "field", "stops"),
+    [
+        (lambda _: motor, "motor", [0, 0.5, 1]),
+        (
+            lambda eiger: eiger.detector.threshold_energy,
+            "eiger_detector_threshold_energy",
+            [4000, 4500, 5000],
+        ),
+        (lambda eiger: eiger.detector.count_time, "eiger_detector_count_time", [0.01, 0.02, 0.03]),
+    ],
+    ids=["motor", "threshold_energy", "count_time"],
+)
+def test_best_effort_callback_plots_the_sum(RE, dcu, eiger, events, scanned, field, stops):
     import matplotlib as mpl
 
     mpl.use("Agg")
@@ -222,13 +235,13 @@ def test_best_effort_callback_plots_the_sum(RE, dcu, eiger, events):
     best_effort = BestEffortCallback()
     best_effort.disable_table()
     RE.subscribe(best_effort)
-    RE(bp.scan([eiger], motor, 0, 1, 3))
+    RE(bp.scan([eiger], scanned(eiger), stops[0], stops[-1], 3))
     figures = [plt.figure(number) for number in plt.get_fignums()]
     try:
         (axes,) = [axes for figure in figures for axes in figure.axes]
-        assert (axes.get_xlabel(), axes.get_ylabel()) == ("motor", "eiger_live_full_sum")
+        assert (axes.get_xlabel(), axes.get_ylabel()) == (field, "eiger_live_full_sum")
         (line,) = [line for line in axes.lines if len(line.get_xdata()) == 3]
-        assert list(line.get_xdata()) == [0, 0.5, 1]
+        assert list(line.get_xdata()) == pytest.approx(stops)
         assert list(line.get_ydata()) == [event["eiger_live_full_sum"] for event in events]
         assert min(line.get_ydata()) > 100
     finally:

@@ -33,6 +33,8 @@ def inte(request, tmp_path):
 def test_an_exposure_a_point(RE, catalog, inte):
     dcu, eiger = inte
     (uid,) = RE(bp.scan([eiger], eiger.exposure, 0.001, 0.004, 4))
+    start = catalog[uid].metadata["start"]
+    assert start["hints"]["dimensions"] == [[["eiger_exposure"], "primary"]]
     dataset = catalog[uid].primary.read()
     assert list(np.asarray(dataset["eiger_exposure"])) == pytest.approx(
         [0.001, 0.002, 0.003, 0.004]
