@@ -86,6 +86,13 @@ class Bringer:
             self._delete(fetched.path)
         return fetched
 
+    def share(self, delivery: Delivery, name: str) -> float:
+        """Return which part of a file is here that is on its way, as far as its size is known."""
+        download = self._begun.get((delivery, name))
+        if download is None or not download.size:
+            return 0.0
+        return min(delivery.reached.get(name, 0) / download.size, 1.0)
+
     def discard(self, delivery: Delivery) -> None:
         """Remove what is here of files that are not whole."""
         for key in [key for key in tuple(self._begun) if key[0] is delivery]:

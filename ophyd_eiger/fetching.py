@@ -77,10 +77,13 @@ class Download:
     was_here : bool
         Whether the file had its name already when it was fetched. It may then be the DCU's own,
         where that folder is the DCU's: nothing proves that it is a copy.
+    size : int or None
+        Its bytes in all, once the DCU has told.
     """
 
     def __init__(self, client: DcuClient, name: str, final: Path) -> None:
         self.was_here = False
+        self.size: int | None = None
         self.client = client
         self.name = name
         self.final = final
@@ -249,6 +252,7 @@ class Download:
             file.truncate()
         written = file.tell()
         self._require_room(written, body.size)
+        self.size = body.size
         # Without a size nothing would tell whether the rest is of the same file.
         self._begun = None if body.size is None else (body.size, body.version)
         buffer = memoryview(bytearray(LARGEST_PIECE))

@@ -6,6 +6,7 @@ the detector's state. In between only time can say how far it should be; that is
 estimate.
 """
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,6 +15,9 @@ from dataclasses import dataclass
 _NEVER_DONE = 0.99
 # Of fewer images an estimate tells tenths.
 FEW = 10
+# What is left at least of a request that is not over: so many s, and this part of what it was to
+# take.
+_REST_S, _REST_PART = 1.0, 0.1
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,9 @@ class ImageCount:
 class Countdown:
     """Estimates by time how far a request is that says nothing until its end.
 
+    What takes longer than was expected is expected to take longer still, so that whoever watches
+    sees it move and never sees it done.
+
     Parameters
     ----------
     seconds : float
@@ -114,5 +121,6 @@ class Countdown:
 
     def __call__(self) -> Progress:
         """Return how far it should be now."""
-        passed = min(self._clock() - self._began, _NEVER_DONE * self.seconds)
-        return Progress(round(passed, 1), self.seconds, "s", "time")
+        passed = self._clock() - self._began
+        target = max(self.seconds, passed + max(_REST_S, _REST_PART * self.seconds))
+        return Progress(math.floor(10 * passed) / 10, round(target, 1), "s", "time")

@@ -125,7 +125,14 @@ class Acquisition:
         self._failure_told = False
         self._waits_for_files = True
         self._not_put_back: dict[EigerSignal, tuple[Any, Any]] = {}
-        self._arm_seconds = LONGEST_ARM_S
+        # How long arm took last, with the configuration as it was and with another one.
+        self._arm_seconds = {False: LONGEST_ARM_S, True: LONGEST_ARM_S}
+        self._armed_at = 0.0
+        self._settings = [
+            signal
+            for signal in (getattr(self.detector, name) for name in self.detector.component_names)
+            if isinstance(signal, EigerSignal) and signal.section == "config"
+        ]
 
     # ---- the verbs: called in the RunEngine's event loop, they return at once ----
 
@@ -162,9 +169,8 @@ class Acquisition:
         self._exposure = None
         self._waits_for_files = policy.wait
         self.flying.forget()
-        status = EigerStatus(f"{self.name}: stage")
-        status.follow(Countdown(self._arm_seconds))
-        return self.link.worker.submit(self.link.client.ledger.timed("stage", work), status)
+        timed = self.link.client.ledger.timed("stage", work)
+        return self.link.worker.submit(timed, EigerStatus(f"{self.name}: stage"))
 
     def trigger(self, seconds: tuple[float, ...] = ()) -> EigerStatus:
         """Take one point; done when its images are exposed and, at a series' end, disarmed.
@@ -206,7 +212,12 @@ class Acquisition:
         self.make_way()
         for delivery in self.deliveries:
             self.transfer.finalize(delivery)
-        self.transfer.wait(self.link.client.timeouts.files)
+        self._wait_for_files(self.link.client.timeouts.files)
+
+    def _wait_for_files(self, patience: float) -> None:
+        deliveries = tuple(self.deliveries)
+        self.link.worker.follow(lambda: self.transfer.progress(deliveries))
+        self.transfer.wait(patience)
 
     def stop(self, *, success: bool = False) -> EigerStatus:
         """End the exposure and the series that run now; the next trigger arms a new one.
@@ -413,7 +424,7 @@ class Acquisition:
         patience = self.link.client.timeouts.files
         # The file writer may still write, with the name pattern that is put back below.
         if self._waits_for_files:
-            yield lambda: self.transfer.wait(patience)
+            yield lambda: self._wait_for_files(patience)
         else:
             yield self.states.wait_for_files_closed
             yield lambda: self.transfer.wait_no_longer(patience)
@@ -451,10 +462,13 @@ class Acquisition:
 
     def arm(self, staging: Staging) -> Series:
         """Arm the next series."""
+        changed = any(signal.put_at > self._armed_at for signal in self._settings)
+        self.link.worker.follow(Countdown(self._arm_seconds[changed]))
         began = time.monotonic()
         self.series = self.arming.arm(staging)
         self.transfer.journals.begin(self.series.delivery)
-        self._arm_seconds = time.monotonic() - began
+        self._armed_at = time.monotonic()
+        self._arm_seconds[changed] = self._armed_at - began
         return self.series
 
     # ---- what stage changes and unstage puts back ----

@@ -7,6 +7,7 @@ copy has its name. What is left behind is owed, and can be asked for again.
 """
 
 import logging
+import math
 import threading
 import time
 from collections import deque
@@ -18,6 +19,7 @@ from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, NotServedError, TransferError
 from ophyd_eiger.fetching import SMALLEST_PIECE
 from ophyd_eiger.journal import Journal, Journals
+from ophyd_eiger.progress import Progress
 
 logger = logging.getLogger(__name__)
 
@@ -144,6 +146,19 @@ class Transfer:
                 target=self._run, name=f"{self.name} files", daemon=True
             )
             self._thread.start()
+
+    def progress(self, deliveries: Sequence[Delivery]) -> Progress | None:
+        """Return how many files are home of those there will be, as far as is known; or nothing.
+
+        A file of which a part is here counts as that part.
+        """
+        files = [(each, name) for each in deliveries for name in each.expected(each.listed)]
+        if not files:
+            return None
+        here = sum(
+            1.0 if name in each.home else self.bringer.share(each, name) for each, name in files
+        )
+        return Progress(math.floor(10 * here) / 10, len(files), "files", "files")
 
     @property
     def owed(self) -> list[Delivery]:

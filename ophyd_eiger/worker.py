@@ -39,7 +39,7 @@ class EigerStatus(StatusBase):
         self.work = work
         self._observed = False
         self._on_observed: Callable[[], None] | None = None
-        self._progress: Callable[[], Progress] | None = None
+        self._progress: Callable[[], Progress | None] | None = None
         self._watchers: list[Callable[..., Any]] = []
         self._over = threading.Event()
         self._began = time.monotonic()
@@ -69,8 +69,8 @@ class EigerStatus(StatusBase):
         """How far the work is, and what tells it; None where nobody can say."""
         return None if self._progress is None else self._progress()
 
-    def follow(self, progress: Callable[[], Progress]) -> None:
-        """Let `progress()` say from now on how far the work is."""
+    def follow(self, progress: Callable[[], Progress | None]) -> None:
+        """Let `progress()` say from now on how far the work is; None where it cannot say."""
         self._progress = progress
 
     def watch(self, func: Callable[..., Any]) -> None:
@@ -158,6 +158,7 @@ class Worker:
         self._lock = threading.Lock()
         self._thread: threading.Thread | None = None
         self._unseen: list[tuple[EigerStatus, Exception]] = []
+        self._doing: EigerStatus | None = None
         self._finalizer = weakref.finalize(self, _end, self._jobs)
         self._finalizer.atexit = False
 
@@ -179,6 +180,11 @@ class Worker:
         context = contextvars.copy_context()
         jobs.put((self, lambda: context.run(function), status))
         return status
+
+    def follow(self, progress: Callable[[], Progress | None]) -> None:
+        """Let `progress()` say how far the piece of work is that the caller is part of."""
+        if self.in_worker() and self._doing is not None:
+            self._doing.follow(progress)
 
     def in_worker(self) -> bool:
         """Return whether the caller is this worker's own thread."""
@@ -208,6 +214,7 @@ class Worker:
 
     def finish(self, function: Callable[[], Any], status: EigerStatus) -> None:
         """Do `function` here and now, and end the Status with it."""
+        self._doing = status
         try:
             function()
         except Exception as error:  # noqa: BLE001 - whatever went wrong is the Status' to tell

@@ -10,7 +10,7 @@ from bluesky.utils import ProgressBarManager
 from signals_at_the_input import signals
 
 import sim_dcu
-from ophyd_eiger import EigerDetector
+from ophyd_eiger import EigerDetector, TriggerInfo
 from ophyd_eiger.progress import Countdown, ImageCount
 
 
@@ -21,12 +21,15 @@ class Watcher:
         self.told = []
         self.enough = threading.Event()
         self.moved = threading.Event()
+        self.in_part = threading.Event()
         status.watch(self)
 
     def __call__(self, **kwargs):
         self.told.append(kwargs)
         if 0 < kwargs["current"] < kwargs["target"]:
             self.moved.set()
+        if kwargs["current"] % 1:
+            self.in_part.set()
         if kwargs["fraction"] == 0:
             self.enough.set()
 
@@ -141,6 +144,93 @@ def test_an_estimate_never_says_that_all_is_done():
     now[0] += 100.0
     assert one().current == 0.9
 
-    countdown = Countdown(17.0, clock=lambda: now[0])
-    now[0] = 1000.0
-    assert countdown().current < 17.0
+
+def test_what_takes_longer_than_it_did_still_moves():
+    """As the first arm after a change: 17 s where the last one took a tenth."""
+    now = [0.0]
+    countdown = Countdown(0.1, clock=lambda: now[0])
+    told = []
+    for tenth in range(171):
+        # A little more than the last digit shown, so that it is not a question of rounding.
+        now[0] = tenth / 10 + 1e-6
+        told.append(countdown())
+    assert [each.current for each in told] == [tenth / 10 for tenth in range(171)]
+    assert all(each.is_estimate and 0 < each.remaining <= 1 for each in told)
+    left = [each.remaining for each in told]
+    assert left == sorted(left, reverse=True)
+    assert left[-1] > 0.05
+
+    early = Countdown(17.0, clock=lambda: now[0])
+    now[0] += 8.59
+    assert str(early()) == "8.5 of 17 s, an estimate from time"
+
+
+LATE_ARM = {"path": "PUT */command/arm", "seconds": 1.0}
+
+
+def test_the_arm_of_each_point_is_followed(dcu, eiger):
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    dcu.faults.set("late", **LATE_ARM)
+    status = eiger.trigger()
+    watcher = Watcher(status)
+    status.wait(20)
+    assert watcher.enough.wait(5)
+    assert {told["unit"] for told in watcher.told} == {"s", "images"}
+    arming = [told["current"] for told in watcher.told if told["unit"] == "s"]
+    assert arming == sorted(arming)
+    assert arming[-1] > 0.5
+    eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize("verb", ["prepare", "kickoff"])
+def test_the_arm_of_a_fly_scan_is_followed(dcu, eiger, verb):
+    info = TriggerInfo(number_of_events=2)
+    eiger.stage().wait(20)
+    if verb == "kickoff":
+        # What stage has armed is used up.
+        eiger.trigger().wait(20)
+    dcu.faults.set("late", **LATE_ARM)
+    status = eiger.prepare(info) if verb == "prepare" else eiger.kickoff()
+    watcher = Watcher(status)
+    status.wait(20)
+    assert watcher.enough.wait(5)
+    assert {told["unit"] for told in watcher.told} == {"s"}
+    assert max(told["current"] for told in watcher.told[:-1]) > 0.5
+    if verb == "prepare":
+        eiger.kickoff().wait(20)
+    eiger.complete().wait(20)
+    eiger.unstage().wait(20)
+
+
+def test_files_on_their_way_home_are_counted(dcu, eiger):
+    eiger.configure({"nimages": 3, "filewriter.nimages_per_file": 1})
+    dcu.faults.set("file-late", file=3, seconds=1.5)
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    status = eiger.unstage()
+    watcher = Watcher(status)
+    status.wait(20)
+    assert watcher.enough.wait(5)
+    assert {told["unit"] for told in watcher.told} == {"files"}
+    # Three files and the master.
+    assert {told["target"] for told in watcher.told} == {4}
+    assert 3 in [told["current"] for told in watcher.told[:-1]]
+    assert not any("estimate" in told["name"] for told in watcher.told)
+
+
+def test_a_part_of_a_file_counts_as_that_part(dcu, eiger):
+    eiger.configure({"nimages": 10})
+    file = "GET *_data_*.h5"
+    # Each try brings half of what is missing.
+    dcu.faults.set("drop", path=file, when="body")
+    dcu.faults.set("late", path=file, seconds=0.5)
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    status = eiger.unstage()
+    watcher = Watcher(status)
+    assert watcher.in_part.wait(20)
+    dcu.faults.clear()
+    status.wait(20)
+    assert watcher.enough.wait(5)
+    assert {told["target"] for told in watcher.told} == {2}
