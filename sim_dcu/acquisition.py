@@ -179,7 +179,7 @@ class Acquisition:
         self._ending: Ending | None = None
         self._buffer = buffer
         self._train: Train | None = None
-        self._exposures = Exposures(clock)
+        self._exposures = Exposures(clock, keeps_due=bool(self._sinks))
         for target in (self._expose, self._deliver):
             threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
         if ready is not None:
@@ -227,6 +227,9 @@ class Acquisition:
                 self._ending = how
                 if self._is_cut:
                     self._exposures.cut(1 if how is Ending.AFTER_IMAGE else 0)
+            if self._train is None and self.phase is Phase.WAITING:
+                # At once, so that no trigger comes in between.
+                self._enter(Phase.ENDED)
             self._tell()
 
     def wake(self) -> None:
@@ -286,10 +289,6 @@ class Acquisition:
                     or self.phase in (Phase.ENDED, Phase.FAILED)
                 )
             )
-            if self._train is None and self.phase is Phase.WAITING:
-                # Ended under the same lock, so that no trigger comes in between.
-                self._enter(Phase.ENDED)
-                self._changed.notify_all()
             return self._train
 
     def _run(self) -> None:
@@ -384,7 +383,7 @@ class Acquisition:
             sink.add(number, chunk)
         with self._changed:
             self.delivered = number
-            if self._exposures.due and self._sinks:
+            if self._exposures.due:
                 due = self._exposures.due.popleft()
                 self.latest = max(self.latest, self._clock.now() - due)
                 if made is not None:

@@ -260,7 +260,9 @@ class _Face:
             except FileNotFoundError as error:  # deleted since
                 raise MissingError(f"File {name} does not exist") from error
 
-        return FileReply(open_file, request.headers.get("range"))
+        # No version of a file is told, so that If-Range can only be false (RFC 9110, 13.1.5).
+        wanted = None if "if-range" in request.headers else request.headers.get("range")
+        return FileReply(open_file, wanted)
 
     async def get_data_index(self, _request: Request) -> Response:
         return HTMLResponse(index_page(await run_in_threadpool(self._dcu.store.names)))

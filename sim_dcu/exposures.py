@@ -70,6 +70,8 @@ class Exposures:
     ----------
     clock : Clock
         Tells when.
+    keeps_due : bool
+        Whether somebody delivers the images and wants to know when each was due.
 
     Attributes
     ----------
@@ -77,12 +79,13 @@ class Exposures:
         How many images the series has after the last one of the train that runs.
     due : deque of float
         When those that are counted were due, by the clock, in order; whoever delivers an image
-        takes its entry away. Empty where the clock does not wait.
+        takes its entry away. Empty where nobody does, or the clock does not wait.
     """
 
-    def __init__(self, clock: Clock):
+    def __init__(self, clock: Clock, *, keeps_due: bool = True):
         self.last = 0
         self.due: deque[float] = deque()
+        self._keeps_due = keeps_due and bool(clock.scale)
         self._clock = clock
         self._counted = 0
         self._train: Train | None = None
@@ -99,10 +102,11 @@ class Exposures:
             over = self._train.images
             if self._clock.scale:
                 over = self._train.exposed((self._clock.now() - self._began) / self._clock.scale)
-            for before in range(self._counted, min(self._first + over, self._free)):
-                if self._clock.scale:
+            counted = min(self._first + over, self._free)
+            if self._keeps_due:
+                for before in range(self._counted, counted):
                     self.due.append(self._due(self._train, before))
-                self._counted = before + 1
+            self._counted = max(self._counted, counted)
         return self._counted
 
     def begin(self, train: Train) -> None:

@@ -30,8 +30,11 @@ class Played:
         self._made = lru_cache(maxsize=KEPT)(self._make)
 
     def build(self) -> None:
-        """Look the recording through."""
-        scene.recording(self._path)
+        """Look the recording through; compress a short one, whose images come again and again."""
+        frames = len(scene.recording(self._path))
+        if frames <= KEPT:
+            for index in range(frames):
+                self._made(index)
 
     def chunk(self, number: int) -> bytes:
         """Return the chunk of image `number`, from 1."""

@@ -278,7 +278,14 @@ class OneWriteProtocol(_Protocol):  # type: ignore[misc, valid-type]
         return True
 
     def send_400_response(self, msg: str) -> None:
-        """Refuse what is not a request, and close: what follows cannot be told apart from it."""
+        """Refuse what is not a request, and close: what follows cannot be told apart from it.
+
+        In the middle of a reply nothing can be said: it would be taken for a part of that.
+        """
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self._outgoing.abort()
+            return
         self.refusal = self.refusal or 400
         reason = _REASONS[self.refusal]
         self._outgoing.write(

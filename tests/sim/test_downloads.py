@@ -62,6 +62,15 @@ def test_what_is_no_single_range_gets_the_whole(client: Client, stored: str, wan
     assert "content-range" not in reply.headers
 
 
+@pytest.mark.parametrize("version", ['"abc"', "Fri, 27 Nov 2026 12:00:00 GMT"])
+def test_a_range_of_a_version_that_nobody_told_gets_the_whole(
+    client: Client, stored: str, version: str
+) -> None:
+    headers = {"Range": "bytes=5-6", "If-Range": version}
+    reply = client.session.get(stored, headers=headers, timeout=5)
+    assert (reply.status_code, reply.content) == (200, CONTENT)
+
+
 def test_a_whole_range_of_a_whole_file_may_be_200(client: Client, stored: str) -> None:
     reply = client.session.get(stored, headers={"Range": "bytes=0-1023"}, timeout=5)
     assert reply.content == CONTENT

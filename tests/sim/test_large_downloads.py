@@ -247,3 +247,62 @@ def test_what_was_written_before_goes_first(tmp_path: Path) -> None:
         server.setblocking(False)
         client.setblocking(False)
         asyncio.run(scenario(server, client, file))
+
+
+def test_what_is_no_request_in_the_middle_of_a_file_does_not_get_into_it(
+    dcu: sim_dcu.Server, stored: Path
+) -> None:
+    with connection(dcu) as raw:
+        raw.sendall(request("/data/large.h5"))
+        head = b""
+        while not head.endswith(b"\r\n\r\n"):
+            head += raw.recv(1)
+        raw.sendall(b"\0 what is this?\r\n\r\n")
+        body = bytearray()
+        with contextlib.suppress(ConnectionError):
+            while piece := raw.recv(2**20):
+                body += piece
+    assert bytes(body) == CONTENT[: len(body)]
+
+
+@pytest.mark.skipif(not hasattr(os, "RWF_NOWAIT"), reason="needs Linux")
+def test_a_file_that_is_not_in_memory_is_read_by_a_thread(
+    dcu: sim_dcu.Server, stored: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The loop itself reads nothing that is on the disk alone."""
+    preadv, readers, end_in_memory = os.preadv, [], 0
+
+    def noted(file: int, buffers: list, offset: int, flags: int = 0) -> int:
+        nonlocal end_in_memory
+        if flags & os.RWF_NOWAIT and offset >= end_in_memory:
+            raise BlockingIOError(errno.EAGAIN, "on the disk")
+        done = preadv(file, buffers, offset, flags)
+        if not flags:
+            readers.append(threading.current_thread().name)
+            end_in_memory = offset + done
+        return done
+
+    monkeypatch.setattr(os, "preadv", noted)
+    with connection(dcu) as raw:
+        raw.sendall(request("/data/large.h5"))
+        assert reply(raw) == CONTENT
+    assert end_in_memory == SIZE
+    # The event loop's helpers.
+    assert {name.partition("_")[0] for name in readers} == {"asyncio"}
+
+
+@pytest.mark.parametrize("number", [errno.ETIMEDOUT, errno.EHOSTUNREACH, errno.ECONNRESET])
+def test_a_client_that_is_gone_is_no_fault(
+    dcu: sim_dcu.Server, stored: Path, monkeypatch: pytest.MonkeyPatch, caplog, number: int
+) -> None:
+    def gone(*_: int) -> int:
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "sendfile", gone)
+    with connection(dcu) as raw:
+        raw.sendall(request("/data/large.h5"))
+        with contextlib.suppress(ConnectionError):
+            while raw.recv(2**16):
+                pass
+    until(lambda: not dcu._server.server_state.connections)
+    assert [record for record in caplog.records if record.levelname in ("WARNING", "ERROR")] == []

@@ -15,7 +15,7 @@ from plain_client import Client, until
 
 import sim_dcu
 from sim_dcu import made_ahead
-from sim_dcu.acquisition import Acquisition, Ending, Sink
+from sim_dcu.acquisition import Acquisition, Ending, Phase, Sink
 from sim_dcu.clock import Clock
 from sim_dcu.exposures import Train
 from sim_dcu.images import ImageSource
@@ -149,6 +149,33 @@ def test_an_ending_counts_what_was_due_and_what_it_lets_finish(how: Ending, left
     train.done.result(timeout=10)
     series.closed.result(timeout=10)
     assert series.exposed == left
+
+
+def test_without_waiting_two_thousand_million_images_are_counted_at_once() -> None:
+    series = acquisition(HandClock(0.0), 2_000_000_000)
+    train = Train(2_000_000_000, exposure=1.0, period=1.0)
+    series.trigger(train)
+    assert train.done.done()
+    assert series.exposed == 2_000_000_000
+
+
+def test_of_images_that_nobody_takes_no_times_are_kept() -> None:
+    clock = HandClock()
+    series = acquisition(clock, 1000)
+    series.trigger(Train(1000, exposure=1.0, period=1.0))
+    clock.time = 600.0
+    assert series.exposed == 500
+    assert not series._exposures.due
+    series.end(Ending.AT_ONCE)
+
+
+@pytest.mark.parametrize("how", list(Ending))
+def test_no_trigger_comes_between_an_ending_and_the_end(how: Ending) -> None:
+    series = acquisition(HandClock(), 4)
+    series.end(how)
+    assert series.phase is Phase.ENDED
+    series.closed.result(timeout=10)
+    assert series.exposed == 0
 
 
 class Weather:

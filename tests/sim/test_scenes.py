@@ -12,7 +12,7 @@ from pairs import every_pair_once
 from plain_client import Client, until
 
 import sim_dcu
-from sim_dcu import acquisition, geometry, oracle, series_control
+from sim_dcu import acquisition, codec, geometry, oracle, series_control
 from sim_dcu.beam import SCENES, Beam
 from sim_dcu.images import ImageSource
 
@@ -356,6 +356,22 @@ def test_images_that_come_too_fast_are_lost_as_a_dcu_loses_them(monkeypatch, tmp
             delivered = state["series"]["delivered"]
             assert delivered == state["series"]["exposed"] < 5000
             until(lambda: len(list(tmp_path.glob("*_data_*.h5"))) == delivered)
+
+
+def test_of_a_short_recording_the_rate_is_that_of_images_made_once(monkeypatch, recorded):
+    """Two frames: whatever one takes, the third image and all after it take nothing."""
+    made = []
+    compressed = codec.compressed
+    monkeypatch.setattr(codec, "compressed", lambda *given: made.append(1) or compressed(*given))
+    source = ImageSource(of_scene(recorded, nimages=50))
+    source.ready.result(timeout=20)
+    assert len(made) == 2
+    source.tried_rate()
+    for number in (1, 2, 50):
+        np.testing.assert_array_equal(
+            source.array(number), oracle.image(of_scene(recorded, nimages=50), number)
+        )
+    assert len(made) == 2
 
 
 def test_a_series_that_was_late_is_told_of(monkeypatch, tmp_path, caplog):
