@@ -34,6 +34,7 @@ from ophyd_eiger.subsystems import (
     System,
     refresh,
 )
+from ophyd_eiger.times import TimesTaken
 from ophyd_eiger.triggering import TriggerMode
 from ophyd_eiger.worker import EigerStatus, Worker
 
@@ -102,6 +103,7 @@ class EigerDevice(Device):
             self._acquisition.bring_home,
             lambda: list(self._acquisition.deliveries),
         )
+        self.times = TimesTaken(f"{self.name}_times", client.url, client.ledger)
         self.configuration = Configuration(
             self.name,
             self.subsystems,

@@ -64,7 +64,7 @@ class FilesHome:
         return status
 
     def read(self) -> dict[str, Any]:
-        """Return what came of the next series, and what was promised.
+        """Return what came of the next series, what was promised, and which files are missing.
 
         Raises
         ------
@@ -81,6 +81,7 @@ class FilesHome:
             "files": len(home),
             "bytes": sum(file.bytes for file in home),
             "directory": str(delivery.directory),
+            "missing": ", ".join(delivery.missing()),
         }
         time = max((file.path.stat().st_mtime for file in home), default=0.0)
         return {
@@ -93,7 +94,7 @@ class FilesHome:
         return dict(self._keys())
 
     def _keys(self) -> Iterator[tuple[str, dict[str, Any]]]:
-        for key in ("series", "directory"):
+        for key in ("series", "directory", "missing"):
             yield (
                 f"{self.name}_{key}",
                 {"source": self._source, "dtype": "string", "shape": []},

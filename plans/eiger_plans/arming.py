@@ -2,7 +2,7 @@
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -10,14 +10,16 @@ import bluesky.preprocessors as bpp
 from bluesky import Msg
 from bluesky.utils import ensure_generator
 
-from eiger_plans.steps import Plan, ask, put_again, tidied
+from eiger_plans.steps import Plan, all_of, ask, put_again, tidied
 from ophyd_eiger import EigerDetector
 
 # For how many points the detector is armed at a time if a plan does not tell how many it has.
 POINTS_AT_A_TIME = 1000
 
 
-def armed_once(*eigers: EigerDetector, points: int | None = None) -> Callable[[Any], Any]:
+def armed_once(
+    *eigers: EigerDetector | Sequence[EigerDetector], points: int | None = None
+) -> Callable[[Any], Any]:
     """Return what has a plan arm the detector once for all its points; the plan stays as it is.
 
     For a plan that is made already, for a function that makes plans (as a decorator), or for
@@ -31,7 +33,7 @@ def armed_once(*eigers: EigerDetector, points: int | None = None) -> Callable[[A
 
     Parameters
     ----------
-    *eigers : EigerDetector
+    *eigers : EigerDetector, or a list of them
         The detectors.
     points : int, optional
         For how many points to arm, whatever the runs tell.
@@ -44,7 +46,8 @@ def armed_once(*eigers: EigerDetector, points: int | None = None) -> Callable[[A
     Raises
     ------
     TypeError, ValueError
-        If there is no detector, or points is not a whole number of 1 at least.
+        If there is no detector, something else stands where one should, or points is not a whole
+        number of 1 at least.
 
     Examples
     --------
@@ -54,15 +57,14 @@ def armed_once(*eigers: EigerDetector, points: int | None = None) -> Callable[[A
     ... def my_scan():
     ...     yield from bp.rel_scan([eiger], motor, -1, 1, 11)
     """
-    if not eigers:
-        raise ValueError("armed_once() needs a detector: armed_once(eiger)(plan)")
+    detectors = all_of(eigers, "armed_once")
     if points is not None and operator.index(points) < 1:
         raise ValueError(f"points is {points!r}; it is at least 1")
 
     def applied(plan: Any) -> Any:
         if callable(plan):
             return _decorated(plan, applied)
-        return _Arming(eigers, points).applied(ensure_generator(plan))
+        return _Arming(detectors, points).applied(ensure_generator(plan))
 
     return applied
 

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from bluesky.protocols import Movable
 
+from eiger_plans.arguments import checked
 from eiger_plans.calibrating import (
     TIMES,
     above_0,
@@ -19,7 +20,6 @@ from eiger_plans.calibrating import (
     whole,
 )
 from eiger_plans.counts import GAP, NOISY, OVER, PixelCounts, bad_in_the_dark, check_dark, counted
-from eiger_plans.steps import check_detector, check_finite
 from ophyd_eiger import EigerDetector, Series
 
 # Of the loudest pixels so many are printed.
@@ -71,6 +71,7 @@ class Dark:
         return "\n".join(lines)
 
 
+@checked
 def dark(
     eiger: EigerDetector,
     exposure: float = 10.0,
@@ -117,9 +118,7 @@ def dark(
     TooFewCountsError
         If images and exposure cannot tell pixels of `least_rate`, before the first message.
     """
-    check_detector(eiger, "dark")
     above_0(exposure=exposure, least_rate=least_rate)
-    check_finite(closed=closed)
     whole(images=images)
     check_dark(images, exposure, least_rate)
     _md = {

@@ -7,8 +7,9 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Movable
 
+from eiger_plans.arguments import checked
 from eiger_plans.calibrating import TIMES, above_0, folder_of, kept, set_up, stepped, whole
-from eiger_plans.steps import Plan, check_detector
+from eiger_plans.steps import Plan
 from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
 from ophyd_eiger import EigerDetector
 
@@ -18,6 +19,7 @@ KEPT = ("photon_energy", "threshold_energy", *TIMES)
 HALF = 0.5
 
 
+@checked
 def energy_scan(
     eiger: EigerDetector,
     energies: list[float],
@@ -73,7 +75,6 @@ def energy_scan(
     OtherThresholdError
         If another threshold than the first counts.
     """
-    check_detector(eiger, "energy_scan")
     above_0(exposure=exposure)
     whole(images=images)
     if not 0 < threshold < 1:

@@ -7,11 +7,13 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 
+from eiger_plans.arguments import checked
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_detector, check_finite, put_back, set_energy, tidied
+from eiger_plans.steps import Plan, put_back, set_energy, tidied
 from ophyd_eiger import EigerDetector
 
 
+@checked
 def exposure_series(
     eiger: EigerDetector,
     exposures: Sequence[float] | None = None,
@@ -63,8 +65,6 @@ def exposure_series(
     >>> RE(exposure_series(eiger, [0.01, 0.1, 1.0]))
     >>> RE(exposure_series(eiger, shortest=0.001, longest=1.0, number=7))
     """
-    check_detector(eiger, "exposure_series")
-    check_finite(shortest=shortest, longest=longest, number=number, energy=energy)
     asked = _exposures(eiger, exposures, shortest, longest, number)
     # bluesky's protocols are narrower than what it takes.
     device: Any = eiger

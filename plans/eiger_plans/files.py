@@ -1,46 +1,61 @@
 """Files at home before a run's stop document, so that whoever reads that can read the images."""
 
-from collections.abc import Callable, Generator
+from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky import Msg
+from bluesky.utils import FailedStatus
 
-from ophyd_eiger import EigerDetector
+from eiger_plans.steps import all_of
+from ophyd_eiger import EigerDetector, EigerError
 
 Plan = Generator[Msg, Any, Any]
 
 
-def files_home(*detectors: EigerDetector) -> Callable[[Plan], Plan]:
+def files_home(
+    *detectors: EigerDetector | Sequence[EigerDetector],
+) -> Callable[[Plan], Plan]:
     """Return a preprocessor that has each run end when its files are home and checked.
 
     For `RE.preprocessors.append(files_home(eiger))`. A run that took images gets a stream
-    `<name>_files` with one event a series: images promised, images that came, files and bytes. A
-    run that fails ends as it would without.
+    `<name>_files` with one event a series: images promised, images that came, files, bytes, and the
+    names of files that did not come; and a stream `<name>_times` with one event: where its time
+    went, by the detector's ledger, since it was staged. A run whose files did not come has these
+    streams too, and fails. One that fails before ends as it would without.
 
     Parameters
     ----------
-    *detectors : EigerDetector
+    *detectors : EigerDetector, or a list of them
         Those whose files are waited for.
 
     Returns
     -------
     callable
         Takes a plan and returns one.
+
+    Raises
+    ------
+    TypeError
+        If there is no detector, or something else stands where one should.
     """
+    awaited = all_of(detectors, "files_home")
 
     def before_stop(msg: Msg) -> tuple[Plan | None, None]:
         if msg.command != "close_run" or msg.kwargs.get("exit_status") not in (None, "success"):
             return None, None
-        owing = [detector for detector in detectors if detector.files_home.pending]
+        owing = [detector for detector in awaited if detector.files_home.pending]
         if not owing:
             return None, None
 
         def told_then_closed() -> Plan:
+            failures: list[Exception] = []
             for detector in owing:
-                plan = _told(detector)
+                plan = _told(detector, failures)
                 yield from plan if msg.run is None else bpp.set_run_key_wrapper(plan, msg.run)
+            if failures:
+                raise failures[0]
             return (yield msg)
 
         return told_then_closed(), None
@@ -51,11 +66,15 @@ def files_home(*detectors: EigerDetector) -> Callable[[Plan], Plan]:
     return preprocess
 
 
-def _told(detector: EigerDetector) -> Plan:
+def _told(detector: EigerDetector, failures: list[Exception]) -> Plan:
+    """Wait for a detector's files and tell what came of them, also where some did not."""
     files: Any = detector.files_home
     series = files.pending
-    yield from bps.trigger(files, wait=True)
-    for _ in range(series):
-        yield from bps.create(name=files.name)
-        yield from bps.read(files)
+    try:
+        yield from bps.trigger(files, wait=True)
+    except (EigerError, FailedStatus) as error:
+        failures.append(error)
+    for reading in [files] * series + [detector.times]:
+        yield from bps.create(name=reading.name)
+        yield from bps.read(reading)
         yield from bps.save()

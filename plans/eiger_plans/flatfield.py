@@ -9,6 +9,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.protocols import Movable
 
+from eiger_plans.arguments import checked
 from eiger_plans.calibrating import (
     TIMES,
     Taken,
@@ -29,7 +30,6 @@ from eiger_plans.counts import (
     check_share,
     counted,
 )
-from eiger_plans.steps import check_detector, check_finite
 from eiger_plans.thresholds import first_threshold_alone
 from eiger_plans.tiles import tiles
 from ophyd_eiger import EigerDetector, Series
@@ -97,6 +97,7 @@ class Flatfield:
         return "\n".join([*lines, f"  {put}"])
 
 
+@checked
 def flatfield(
     eiger: EigerDetector,
     exposure: float = 1.0,
@@ -165,10 +166,8 @@ def flatfield(
     OtherThresholdError
         If another threshold than the first counts.
     """
-    check_detector(eiger, "flatfield")
     above_0(exposure=exposure, precision=precision, uneven=uneven, most=most)
     whole(images=images)
-    check_finite(opened=opened)
     place = folder_of(eiger, folder)
     _md = {
         "plan_name": "flatfield",

@@ -5,7 +5,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 
-from eiger_plans.steps import Plan, check_finite
+from eiger_plans.steps import Plan
 from ophyd_eiger import EigerDetector
 
 AXES = ("chi", "kappa", "omega", "phi", "two_theta")
@@ -40,7 +40,6 @@ class Goniometer:
                 raise ValueError(f"{axis!r} is no axis of the goniometer: {', '.join(AXES)}")
             if not self._has(axis):
                 raise ValueError(f"{eiger.name}: this DCU has no goniometer axis {axis!r}")
-        check_finite(**self._standing)
         if turns in self._standing:
             raise ValueError(f"{turns} turns, so that goniometer cannot say where it stands")
 

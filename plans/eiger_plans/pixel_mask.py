@@ -9,6 +9,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.protocols import Movable
 
+from eiger_plans.arguments import checked
 from eiger_plans.calibrating import (
     TIMES,
     Taken,
@@ -35,7 +36,7 @@ from eiger_plans.counts import (
 )
 from eiger_plans.dark import Dark, dark_series
 from eiger_plans.mask_picture import draw
-from eiger_plans.steps import Plan, PlanError, aside, check_detector, check_finite, tidied
+from eiger_plans.steps import Plan, PlanError, aside, tidied
 from eiger_plans.thresholds import first_threshold_alone
 from ophyd_eiger import EigerDetector, Series
 
@@ -101,6 +102,7 @@ class PixelMask:
         return "\n".join(lines)
 
 
+@checked
 def update_pixel_mask(
     eiger: EigerDetector,
     *,
@@ -187,11 +189,9 @@ def update_pixel_mask(
     OtherThresholdError
         If another threshold than the first counts.
     """
-    check_detector(eiger, "update_pixel_mask")
     _check(look, shutter, low, high)
     above_0(dark_exposure=dark_exposure, flat_exposure=flat_exposure, least_rate=least_rate)
     above_0(most=most)
-    check_finite(high=high, opened=opened, closed=closed)
     whole(images=images, area=area)
     if look != "flat":
         check_dark(images, dark_exposure, least_rate)

@@ -7,6 +7,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable
 
+from eiger_plans.arguments import checked
 from eiger_plans.flying import (
     STREAM,
     Setup,
@@ -20,13 +21,14 @@ from eiger_plans.flying import (
 )
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_detector, check_known, put_back, set_times
+from eiger_plans.steps import Plan, check_known, check_period, put_back, set_times
 from eiger_plans.sweeps import Sweep, check_numbers, check_position, ramp_of
 from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, TriggerInfo
 
 
+@checked
 def raster(
     eiger: EigerDetector,
     slow: Movable,
@@ -119,11 +121,11 @@ def raster(
     --------
     >>> RE(raster(eiger, y, 0, 0.01, 20, x, 0, 0.01, 30, exposure=0.005))
     """
-    check_detector(eiger, "raster")
     # bluesky's protocol is narrower than what is needed here, and checked.
     stands: Any = slow
     moves: Any = fast
     check_numbers(slow_start=slow_start, slow_step=slow_step, lines=lines, fast_start=fast_start)
+    check_period(exposure, period)
     check_numbers(fast_step=fast_step, images=images, exposure=exposure, period=period)
     if stands is moves or stands.name == moves.name:
         raise ValueError(f"slow and fast are both {moves.name}; a grid takes two motors")

@@ -5,10 +5,11 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 
-from eiger_plans.steps import check_detector
+from eiger_plans.arguments import checked
 from ophyd_eiger import EigerDetector
 
 
+@checked
 def recover(eiger: EigerDetector, up_to: str = "restart") -> Generator[Any, Any, Any]:
     """Bring a detector back by the mildest means that helps, and go on.
 
@@ -37,7 +38,6 @@ def recover(eiger: EigerDetector, up_to: str = "restart") -> Generator[Any, Any,
     FailedStatus
         If nothing helped, from a `RecoveryError` that names each rung.
     """
-    check_detector(eiger, "recover")
     recovery: Any = eiger.recovery
     yield from bps.abs_set(recovery, up_to, wait=True)
     return recovery.last

@@ -6,6 +6,7 @@ from typing import Any
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable
 
+from eiger_plans.arguments import checked
 from eiger_plans.flying import (
     Setup,
     armed_at_once,
@@ -16,13 +17,14 @@ from eiger_plans.flying import (
 )
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_detector, check_known, put_back, set_times
+from eiger_plans.steps import Plan, check_known, check_period, put_back, set_times
 from eiger_plans.sweeps import Sweep, check_numbers, ramp_of
 from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, TriggerInfo
 
 
+@checked
 def rotation(
     eiger: EigerDetector,
     motor: Movable,
@@ -97,10 +99,10 @@ def rotation(
     --------
     >>> RE(rotation(eiger, omega, start=0, step=0.1, images=900, exposure=0.01))
     """
-    check_detector(eiger, "rotation")
     # bluesky's protocol is narrower than what is needed here, and checked.
     device: Any = motor
     check_numbers(start=start, step=step, images=images, exposure=exposure, period=period)
+    check_period(exposure, period)
     if step == 0:
         raise ValueError("step is 0, so that nothing would turn; series() takes such images")
     if source is not None and period is None:

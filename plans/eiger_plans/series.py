@@ -6,10 +6,12 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 
-from eiger_plans.steps import check_detector, check_finite, check_settings, set_energy, set_times
+from eiger_plans.arguments import checked
+from eiger_plans.steps import check_period, check_settings, set_energy, set_times
 from ophyd_eiger import EigerDetector
 
 
+@checked
 def series(
     eiger: EigerDetector,
     exposure: float,
@@ -63,9 +65,8 @@ def series(
     --------
     >>> RE(series(eiger, 0.1, 20, comment="empty beam"))
     """
-    check_detector(eiger, "series")
     detector = eiger.detector
-    check_finite(exposure=exposure, images=images, energy=energy, period=period)
+    check_period(exposure, period)
     yield from check_settings(
         eiger, photon_energy=energy, count_time=exposure, frame_time=period, nimages=images
     )

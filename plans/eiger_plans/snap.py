@@ -5,11 +5,13 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
+from eiger_plans.arguments import checked
 from eiger_plans.series import series
-from eiger_plans.steps import aside, check_detector, in_thread
+from eiger_plans.steps import aside, in_thread
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
 
 
+@checked
 def snap(
     eiger: EigerDetector,
     exposure: float,
@@ -57,7 +59,6 @@ def snap(
     --------
     >>> RE(snap(eiger, 0.1))
     """
-    check_detector(eiger, "snap")
     _md = {
         "plan_name": "snap",
         "plan_args": {

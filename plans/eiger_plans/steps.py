@@ -3,13 +3,11 @@
 import asyncio
 import functools
 import logging
-import math
-from collections.abc import Callable, Generator, Iterable
+from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-import numpy as np
 from bluesky import Msg
 from bluesky.utils import FailedPause, FailedStatus, RequestAbort, RequestStop
 
@@ -49,6 +47,30 @@ def check_detector(eiger: Any, plan: str) -> None:
             f"{plan} takes the detector first, as in {plan}(eiger, ...), and {found} is no "
             "EigerDetector"
         )
+
+
+def all_of(
+    given: Iterable[EigerDetector | Sequence[EigerDetector]], what: str
+) -> tuple[EigerDetector, ...]:
+    """Return the detectors that were given one by one, or as plans take them, in a list.
+
+    Raises
+    ------
+    NotADetectorError
+        If there is none, or something else among them.
+    """
+    detectors: list[Any] = []
+    for each in given:
+        detectors += each if isinstance(each, list | tuple) else (each,)
+    if not detectors:
+        raise NotADetectorError(f"{what}() needs a detector, as in {what}(eiger)")
+    for detector in detectors:
+        if not isinstance(detector, EigerDetector):
+            found = getattr(detector, "name", None) or repr(detector)
+            raise NotADetectorError(
+                f"{what} takes detectors, as in {what}(eiger), and {found} is no EigerDetector"
+            )
+    return tuple(detectors)
 
 
 def aside(function: Any, *args: Any, **kwargs: Any) -> Plan:
@@ -106,22 +128,18 @@ def ask(signal: Any) -> Plan:
     return signal.last if value is None else value
 
 
-def check_finite(**numbers: Any) -> None:
-    """Refuse numbers that are not finite: not a number counts as the same as any that was set.
-
-    Parameters
-    ----------
-    **numbers : float
-        By the names under which they were given. What is no number is looked at by others.
+def check_period(exposure: float, period: float | None) -> None:
+    """Refuse images that follow each other faster than they are exposed; all in s.
 
     Raises
     ------
     ValueError
-        With the name of one that is not finite.
     """
-    for name, value in numbers.items():
-        if isinstance(value, (float, np.floating)) and not math.isfinite(value):
-            raise ValueError(f"{name} is {value}; it is finite")
+    if period is not None and period < exposure:
+        raise ValueError(
+            f"images of {exposure:g} s cannot follow each other every {period:g} s; period is the "
+            "time from the start of one to the start of the next"
+        )
 
 
 def check_known(signal: Any, value: Any) -> None:

@@ -11,6 +11,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import numpy as np
 
+from eiger_plans.arguments import checked
 from eiger_plans.calibrating import (
     TIMES,
     above_0,
@@ -22,7 +23,7 @@ from eiger_plans.calibrating import (
     whole,
 )
 from eiger_plans.s_curve import LEAST_POINTS, SCurve, fit_s_curve
-from eiger_plans.steps import aside, check_detector
+from eiger_plans.steps import aside
 from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
 from ophyd_eiger import EigerDetector, open_series
 
@@ -67,6 +68,7 @@ class ThresholdScan:
         )
 
 
+@checked
 def threshold_scan(
     eiger: EigerDetector,
     thresholds: list[float],
@@ -119,7 +121,6 @@ def threshold_scan(
     ModuleNotFoundError
         If scipy is not installed, before the first message.
     """
-    check_detector(eiger, "threshold_scan")
     if find_spec("scipy") is None:
         raise ModuleNotFoundError("threshold_scan needs scipy: pip install 'ophyd-eiger[plans]'")
     above_0(exposure=exposure)

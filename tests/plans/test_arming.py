@@ -156,8 +156,12 @@ def test_the_messages_are_those_of_the_plan_with_the_stage_where_the_run_begins(
 
 
 def test_what_makes_no_sense(eiger):
-    with pytest.raises(ValueError, match="needs a detector"):
-        armed_once()
+    for none in ((), ([],)):
+        with pytest.raises(TypeError, match="needs a detector"):
+            armed_once(*none)
+    for wrong in ("eiger", [eiger, "motor"], motor):
+        with pytest.raises(TypeError, match=r"armed_once\(eiger\), and '?\w+'? is no Eiger"):
+            armed_once(wrong)
     with pytest.raises(ValueError, match="points is 0"):
         armed_once(eiger, points=0)
     with pytest.raises(TypeError):

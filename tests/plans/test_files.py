@@ -1,5 +1,7 @@
 """A run that ends when its files are home, and says what came."""
 
+import json
+
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import event_model
@@ -44,7 +46,7 @@ def taken(eiger, tmp_path):
         engine(plan)
         return documents
 
-    run.documents = documents
+    run.documents, run.engine = documents, engine
     return run
 
 
@@ -94,3 +96,47 @@ def test_files_that_do_not_come_fail_the_run(dcu, taken, eiger):
         taken(bp.count([eiger]))
     (stop,) = [doc for name, doc in taken.documents if name == "stop"]
     assert stop["exit_status"] == "fail"
+    (event,) = told(taken.documents)
+    assert (event["eiger_files_images_promised"], event["eiger_files_images"]) == (1, 0)
+    series = event["eiger_files_series"]
+    assert event["eiger_files_missing"] == f"{series}_data_000001.h5, {series}_master.h5"
+
+
+def test_a_file_that_is_short_is_told_by_the_run(dcu, taken, eiger):
+    eiger.configure({"nimages": 4, "filewriter.nimages_per_file": 2})
+    dcu.faults.set("file-short", file=2, missing=1)
+    with pytest.raises(FailedStatus, match=r"_data_000002\.h5"):
+        taken(bp.count([eiger]))
+    (event,) = told(taken.documents)
+    assert (event["eiger_files_images_promised"], event["eiger_files_images"]) == (4, 2)
+    assert event["eiger_files_missing"] == f"{event['eiger_files_series']}_data_000002.h5"
+
+
+def test_every_detector_is_told_of_though_the_first_one_fails(dcu, taken, eiger, tmp_path):
+    with sim_dcu.serve("eiger2-500k", time_scale=0, initialized=True) as other_dcu:
+        other = EigerDetector(other_dcu.url, name="other", directory=tmp_path)
+        taken.engine.preprocessors[:] = [files_home([eiger, other])]
+        dcu.faults.set("refuse", status=503, path="GET data/*")
+        with pytest.raises(FailedStatus, match="did not come home"):
+            taken(bp.count([eiger, other]))
+        other.destroy()
+    assert told(taken.documents)[0]["eiger_files_images"] == 0
+    assert told(taken.documents, "other_files")[0]["other_files_images"] == 1
+
+
+def test_a_run_says_where_its_time_went(eiger, taken):
+    eiger.configure({"ntrigger": 3})
+    (event,) = told(taken(bp.count([eiger], 3)), "eiger_times")
+    summary = eiger.ledger.summary()
+    assert event["eiger_times_points"] == 3
+    assert event["eiger_times_exposure"] == pytest.approx(3 * eiger.detector.frame_time.get())
+    requests = json.loads(event["eiger_times_requests"])
+    assert requests["point: PUT detector command/trigger"]["count"] == 3
+    assert event["eiger_times_in_trigger"] == summary["points"]["in_trigger"]
+    assert json.loads(event["eiger_times_work"]).keys() >= {"stage", "point"}
+
+
+@pytest.mark.parametrize("wrong", [(), ([],), ("eiger",), ([3],)])
+def test_files_are_those_of_detectors(wrong):
+    with pytest.raises(TypeError, match="files_home"):
+        files_home(*wrong)

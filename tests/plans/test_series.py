@@ -100,7 +100,7 @@ def test_what_the_detector_cannot_do_opens_no_run(RE, eiger, arguments, message)
     [
         {"exposure": 5000, "images": 2},
         {"exposure": -1},
-        {"exposure": 0.1, "period": 1e-9},
+        {"exposure": 0.1, "period": 1e9},
         {"exposure": 0.1, "images": 0},
         {"exposure": 0.1, "images": 2, "energy": 1e9},
     ],

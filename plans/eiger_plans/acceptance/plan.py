@@ -17,7 +17,8 @@ from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import SERIES, Taking, several, told
-from eiger_plans.steps import ENDED, FAILURES, aside, check_detector, in_thread, tidied
+from eiger_plans.arguments import checked
+from eiger_plans.steps import ENDED, FAILURES, aside, in_thread, tidied
 from ophyd_eiger import EigerDetector, FilePolicy
 
 logger = logging.getLogger(__name__)
@@ -45,6 +46,7 @@ MOST_FAILED = 2
 Plan = Generator[Any, Any, Any]
 
 
+@checked
 def acceptance_test(
     eiger: EigerDetector,
     *,
@@ -102,7 +104,6 @@ def acceptance_test(
         If an argument makes no sense, before anything is sent. What fails of the detector is in
         the report, and not raised.
     """
-    check_detector(eiger, "acceptance_test")
     place = None if report is None else check_path(report)
     conditions = Conditions(frame_rate, seconds, download_rate, temperature, humidity, time_scale)
     found = yield from accepted(eiger, conditions, md=md, tell=print)
