@@ -1,4 +1,6 @@
-"""Errors of an EIGER and its plans in a few lines; %tb shows where, %debug goes there.
+"""Errors of an EIGER, and of plans that were called wrongly, in a few lines.
+
+%tb shows where, %debug goes there.
 
 What else fails has its traceback at once, as ever.
 """
@@ -10,25 +12,29 @@ from bluesky.utils import FailedStatus
 
 from ophyd_eiger import EigerError
 
+BLUESKYS_PLANS = ("bluesky.plans", "bluesky.plan_stubs", "bluesky.plan_patterns")
+
 
 def told_of(error):
-    """Return the error of this package that an error is, or was caused by; None if neither."""
+    """Return the error that says it all: an EIGER's, or a value that a plan refused; or None."""
     while isinstance(error, FailedStatus):
         error = error.__cause__
     if isinstance(error, EigerError):
         return error
-    return error if isinstance(error, ValueError) and raised_by_ours(error) else None
+    return error if isinstance(error, ValueError | TypeError) and is_refusal(error) else None
 
 
-def raised_by_ours(error):
-    """Return whether it is our plans or device that refused a value."""
+def is_refusal(error):
+    """Return whether a plan or our device refused what it was given, and not something below."""
     frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
-    return module.partition(".")[0] in {"eiger_plans", "ophyd_eiger"}
+    ours = module.partition(".")[0] in {"eiger_plans", "ophyd_eiger"}
+    # A TypeError in our own code is a mistake of ours, and wanted in full.
+    return (ours and isinstance(error, ValueError)) or module in BLUESKYS_PLANS
 
 
 def show_error(shell, kind, error, trace, tb_offset=None):
-    """Print an error's name and sentence, if it is of this package; else its traceback."""
+    """Print an error's name and sentence, if they say it all; else its traceback."""
     told = told_of(error)
     if told is None or shell.call_pdb:
         shell.showtraceback((kind, error, trace), tb_offset=tb_offset)
@@ -41,4 +47,4 @@ def show_error(shell, kind, error, trace, tb_offset=None):
 
 
 if hasattr(get_ipython(), "set_custom_exc"):
-    get_ipython().set_custom_exc((EigerError, FailedStatus, ValueError), show_error)
+    get_ipython().set_custom_exc((EigerError, FailedStatus, ValueError, TypeError), show_error)

@@ -6,15 +6,27 @@ from ophyd_eiger import EigerError, open_run
 from ophyd_eiger.prompt import FileList, LiveView, said_of_image
 
 
+def run_of(run):
+    """Return a run of the catalog: -1 is the last, else by scan_id or uid."""
+    try:
+        return cat[run]
+    except (LookupError, ValueError):
+        none = "there are no runs yet: RE(count([eiger], 3)) takes one"
+        raise LookupError(none if run == -1 else f"there is no run {run!r}") from None
+
+
 def where(run=-1):
     """Return the files of a run: the last, or by scan_id as where(12), or by uid."""
-    return FileList(cat[run])
+    try:
+        return FileList(run_of(run))
+    except (EigerError, LookupError) as error:
+        print(f"no files: {error}")
 
 
 def show_last(image=0, run=-1, **look):
     """Show an image of a run's last point; look as of Series.show: log=True, top=20, ..."""
     try:
-        taken = open_run(cat[run])
+        taken = open_run(run_of(run))
         found = taken[-1].found
         print(said_of_image(taken, image=image))
     except (EigerError, LookupError) as error:

@@ -4,6 +4,7 @@ import os
 import re
 import shutil
 import sys
+import threading
 from pathlib import Path
 
 import pexpect
@@ -85,6 +86,8 @@ class Shell:
         """Press Ctrl-C twice in an exposure, when the RunEngine has taken the first."""
         self.child.sendintr()
         self.child.expect("deferred pause")
+        # What comes within 0.1 s it takes for the same press.
+        threading.Event().wait(0.2)
         self.pause()
 
     def pause(self) -> None:

@@ -29,6 +29,8 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     shell = open_shell()
     assert re.search(r"Eiger 1M at http://127\.0\.0\.1:\d+, state 'idle'", shell.greeting)
     assert "cat: 0 runs" in shell.greeting
+    assert "no files: there are no runs yet: RE(count([eiger], 3)) takes one" in shell("where()")
+    assert "no image to show: there are no runs yet" in shell("show_last()")
     # The README's first commands, line by line.
     typed = [shell(line) for line in FIRST_COMMANDS.splitlines()]
     assert "eiger_live_full_sum" in typed[0]
@@ -55,7 +57,15 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     assert (tmp_path / "data" / "plot_1.png").read_bytes().startswith(b"\x89PNG")
 
     assert re.match(r"EigerDetector 'eiger' at http://\S+: \S+ Eiger 1M$", shell.value("eiger"))
+    for run in ("99", "'zz'"):
+        assert f"no files: there is no run {run}" in shell(f"where({run})")
+        assert f"no image to show: there is no run {run}" in shell(f"show_last(run={run})")
     # A refusal is a sentence, and what else fails has its traceback.
+    forgotten = shell("RE(count(eiger, 3))")
+    assert re.match(r"\s*TypeError: .*list", forgotten), forgotten
+    assert len(forgotten.splitlines()) < 6
+    refused = shell("RE(series(eiger, '0.1'))")
+    assert "ArgumentError: series: exposure is '0.1'; it is a number" in refused
     refused = shell("RE(dark(eiger, 0.5, images=5))")
     assert "TooFewCountsError: 5 images of 0.5 s" in refused
     assert "Traceback" not in refused

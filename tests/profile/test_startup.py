@@ -5,6 +5,7 @@ import runpy
 from pathlib import Path
 from types import SimpleNamespace
 
+import bluesky.plans as bp
 import pytest
 import requests
 from bluesky import RunEngine
@@ -101,12 +102,34 @@ def test_a_value_that_a_plan_refuses_is_its_sentence(prompt, capsys):
         list(typed())
     prompt.show(prompt, refused.type, refused.value, refused.tb)
     told = capsys.readouterr().err
-    assert told == "ValueError: exposure is nan; it is finite\n(%tb shows where)\n"
+    assert told == "ValueError: series: exposure is nan; it is finite\n(%tb shows where)\n"
     assert prompt.traced == []
+
+
+@pytest.mark.parametrize(
+    "typed",
+    [
+        lambda eiger: bp.count(eiger, 3),
+        lambda eiger: bp.scan([eiger], eiger.detector.count_time, 0, 1),
+        lambda eiger: series(eiger, "0.1"),
+        lambda eiger: series(eiger),
+    ],
+)
+def test_a_plan_that_is_called_wrongly_is_a_sentence(prompt, capsys, typed):
+    eiger = EigerDetector("http://127.0.0.1:1", name="eiger")
+    with pytest.raises((TypeError, ValueError)) as refused:
+        list(typed(eiger))
+    prompt.show(prompt, refused.type, refused.value, refused.tb)
+    told = capsys.readouterr().err
+    assert told.startswith(f"{refused.type.__name__}: ")
+    assert told.endswith("\n(%tb shows where)\n")
+    assert prompt.traced == []
+    eiger.destroy()
 
 
 def test_other_errors_are_shown_in_full(prompt, failed, capsys):
     others = [failed(ValueError("a motor's")), failed(None), ValueError("of the user's own")]
+    others.append(TypeError("of the user's own"))
     for error in others:
         prompt.fails(error)
     # After %pdb the debugger begins, as ever.
