@@ -352,7 +352,7 @@ class Configuration:
             if isinstance(found, EigerSignal):
                 return found
         near = difflib.get_close_matches(name, known, n=3)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        hint = f"; did you mean {' or '.join(near)}?" if near else "."
         raise UnknownSettingError(
             f"{self.device}: no setting is named {name!r}{hint} Nothing was put"
         )

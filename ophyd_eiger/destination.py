@@ -60,12 +60,11 @@ class Destination:
             raise ValueError(f"{device}: directory is {given!r}, which is no path") from None
         if "%" in text:
             text = datetime.now().astimezone().strftime(text)
-        start = prefix or device
-        # The DCU takes "/" for a folder and "$" for its id; HDF5 takes "%" and "\\" in names that
-        # a view has for more than themselves.
-        if set(start) & set("/$%\\"):
-            raise ValueError(f"{device}: a file prefix holds no '/', '$', '%' or '\\': {start!r}")
-        return cls(device, Path(text).expanduser().absolute(), start, time.time())
+        if not text:
+            raise ValueError(f"{device}: directory is empty; '.' is the folder one is in")
+        return cls(
+            device, Path(text).expanduser().absolute(), checked_prefix(device, prefix), time.time()
+        )
 
     def readings(self) -> dict[str, Any]:
         """Return what a run's configuration records of it."""
@@ -84,3 +83,19 @@ class Destination:
             }
             for key in (f"{self.device}_directory", f"{self.device}_file_prefix")
         }
+
+
+def checked_prefix(device: str, prefix: str | None) -> str:
+    """Return what files' names start with: the device's name if nothing else is given.
+
+    Raises
+    ------
+    ValueError
+        If a name cannot start so.
+    """
+    start = prefix or device
+    # The DCU takes "/" for a folder and "$" for its id; HDF5 takes "%" and "\\" in names that a
+    # view has for more than themselves.
+    if set(start) & set("/$%\\"):
+        raise ValueError(f"{device}: a file prefix holds no '/', '$', '%' or '\\': {start!r}")
+    return start

@@ -13,7 +13,7 @@ from ophyd_eiger import configuration_files
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
-from ophyd_eiger.destination import Destination
+from ophyd_eiger.destination import Destination, checked_prefix
 from ophyd_eiger.errors import TransferError
 from ophyd_eiger.home import FilesHome
 from ophyd_eiger.ledger import Ledger
@@ -82,7 +82,8 @@ class EigerDevice(Device):
         client = DcuClient(address[start:], api_version=api_version, timeouts=timeouts)
         self.link = Link(client, Worker(f"{name} worker"))
         self.directory = directory
-        self.file_prefix = prefix
+        # Before it has its name, which is the prefix where there is no other.
+        self._file_prefix = prefix if prefix is None else checked_prefix(name, prefix)
         self.file_policy = file_policy or FilePolicy()
         self._destination: Destination | None = None
         self._connected = False
@@ -114,6 +115,16 @@ class EigerDevice(Device):
         )
 
     # ---- at the prompt ----
+
+    @property
+    def file_prefix(self) -> str | None:
+        """What the files' names start with, from the next stage on; None for the device's name."""
+        return self._file_prefix
+
+    @file_prefix.setter
+    def file_prefix(self, prefix: str | None) -> None:
+        """Take another one; a ValueError says what a name cannot start with."""
+        self._file_prefix = prefix if prefix is None else checked_prefix(self.name, prefix)
 
     @property
     def subsystems(self) -> tuple[Subsystem, ...]:

@@ -108,7 +108,16 @@ class Live(Device):
     @rois.setter
     def rois(self, rois: Mapping[str, Iterable[int] | None]) -> None:
         """Take other regions from the next stage on; a `RegionError` says what is wrong."""
-        self._rois = regions.checked_rois(rois, self.name)
+        checked = regions.checked_rois(rois, self.name)
+        self._check_inside(checked)
+        self._rois = checked
+
+    def _check_inside(self, rois: "regions.Rois") -> None:
+        """See that regions are within the image, as far as its shape is known."""
+        detector = self.owner.detector
+        shape = (detector.y_pixels_in_detector.last, detector.x_pixels_in_detector.last)
+        if None not in shape:
+            regions.check_inside(rois, shape, self.name)
 
     @property
     def rate(self) -> float:
@@ -153,10 +162,7 @@ class Live(Device):
         self._regions = None
         if not self.enabled:
             return [self]
-        detector = self.owner.detector
-        shape = (detector.y_pixels_in_detector.last, detector.x_pixels_in_detector.last)
-        if None not in shape:
-            regions.check_inside(self._rois, shape, self.name)
+        self._check_inside(self._rois)
         self._staged_rois = dict(self._rois)
         self._warned = False
         self._left_alone_until = 0.0

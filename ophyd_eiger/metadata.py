@@ -159,10 +159,13 @@ class Metadata:
 
     def _checked_number(self, value: Any) -> float | int:
         article = "a number" if self.element_type == "float" else "a whole number"
+        no_number = f"is not {article} in {self.bounds} reported by the detector for"
+        if (self.minimum, self.maximum) == (None, None):
+            no_number = f"is not {article}, as the detector says of"
         is_number = isinstance(value, (int, float)) and not isinstance(value, bool)
         # (An int may be larger than any float, so that isnan(value) itself would fail.)
         if not is_number or (isinstance(value, float) and math.isnan(value)):
-            raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
+            raise ValueError(no_number)
         low = -math.inf if self.minimum is None else self.minimum
         high = math.inf if self.maximum is None else self.maximum
         if abs(value) > sys.float_info.max or not _within(value, low, high):
@@ -171,7 +174,7 @@ class Metadata:
         if self.element_type == "float":
             return float(value)
         if value != math.floor(value):
-            raise ValueError(f"is not {article} in {self.bounds} reported by the detector for")
+            raise ValueError(no_number)
         return int(value)
 
 

@@ -3,6 +3,8 @@
 import math
 from typing import Any
 
+import numpy as np
+
 # In characters: of an answer that is not what it should be, a message shows so much.
 LONGEST_SHOWN = 200
 
@@ -45,7 +47,9 @@ def number_of(value: Any) -> float | None:
 
 
 def shown(value: Any) -> str:
-    """Return a value in an error message, of whatever size."""
+    """Return a value in an error message, of whatever size; a number of numpy's as a plain one."""
+    if isinstance(value, np.generic):
+        value = value.item()
     try:
         text = repr(value)
     except ValueError:

@@ -312,7 +312,7 @@ def test_what_others_changed_is_seen(either, requests_sent):
     ("bad", "error", "message"),
     [
         ({"count_tim": 1}, UnknownSettingError, "did you mean .*count_time"),
-        ({"no_such": 1}, UnknownSettingError, "no setting is named 'no_such'"),
+        ({"no_such": 1}, UnknownSettingError, r"no setting is named 'no_such'\. Nothing was put$"),
         ({"nowhere.mode": 1}, UnknownSettingError, "no setting is named 'nowhere.mode'"),
         ({"state": "idle"}, UnknownSettingError, "no setting is named 'state'"),
         ({"arm": 1}, UnknownSettingError, "no setting is named 'arm'"),

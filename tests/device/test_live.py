@@ -355,14 +355,21 @@ def test_regions_that_are_none(rois):
 
 
 @on_eiger1
-def test_a_region_outside_the_image_is_told_before_the_scan(RE, eiger, plain):
-    eiger.live.rois = {"peak": (1000, 0, 40, 10)}
+def test_a_region_outside_the_image_is_told_before_the_scan(RE, eiger, plain, tmp_path):
+    kept = eiger.live.rois
+    with pytest.raises(RegionError, match=r"is not within the image of 1030 x 514 pixels"):
+        eiger.live.rois = {"peak": (1000, 0, 40, 10)}
+    assert eiger.live.rois == kept
+    # One that has not asked for the image's size yet learns it as the scan begins.
+    other = EigerDetector(eiger.address, name="other", directory=tmp_path, live=True)
+    other.live.rois = {"peak": (0, 510, 40, 10)}
     with pytest.raises(FailedStatus) as caught:
-        RE(bp.count([eiger], 1))
+        RE(bp.count([other], 1))
     assert isinstance(caught.value.__cause__, RegionError)
     assert "is not within the image of 10" in str(caught.value.__cause__)
     assert plain.value("filewriter", "config/name_pattern") == "series_$id"
     assert plain.value("detector", "status/state") == "idle"
+    other.destroy()
 
 
 # -- full buffers, images dropped, monitors that fail ---------------------------------------------

@@ -4,6 +4,7 @@ import json
 import urllib.error
 import urllib.request
 
+import numpy as np
 import pytest
 from ophyd.utils.errors import LimitError as OphydLimitError
 
@@ -26,6 +27,7 @@ LIMITS = r"\[2\.99\S+e-06, 1800\.0\] s reported by the detector for config/count
         (float("nan"), rf"nan is not a number in {LIMITS}"),
         (float("inf"), rf"inf s is outside {LIMITS}"),
         (True, rf"True is not a number in {LIMITS}"),
+        (np.float64(-1.5), rf"-1\.5 s is outside {LIMITS}"),
         (None, rf"None is not a number in {LIMITS}"),
     ],
 )

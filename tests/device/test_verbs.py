@@ -275,9 +275,14 @@ def test_prefix(eiger, tmp_path):
     eiger.unstage().wait(10)
     assert all(file.path.name.startswith("lysozyme_") for file in eiger.fetched)
     for prefix in ("a/b", "a$b", "a%b", "a\\b"):
-        eiger.file_prefix = prefix
         with pytest.raises(ValueError, match="a file prefix holds no"):
-            eiger.stage()
+            eiger.file_prefix = prefix
+        with pytest.raises(ValueError, match="a file prefix holds no"):
+            EigerDetector(eiger.address, name="other", prefix=prefix)
+    assert eiger.file_prefix == "lysozyme"
+    eiger.directory = ""
+    with pytest.raises(ValueError, match=r"eiger: directory is empty; '\.' is the folder"):
+        eiger.stage()
 
 
 def test_commands_as_signals(dcu, eiger):
