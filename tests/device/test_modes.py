@@ -23,7 +23,7 @@ GATE_S = 0.004
 WAYS = ("series a point", "armed once", "inte", "exts", "exte", "fly", "fly exts", "fly exte")
 ALL = list(
     itertools.product(
-        ("eiger-500k", "eiger2-500k"), WAYS, (1, 4), (1, 3, 1000), ("datum", "stream")
+        ("eiger-500k", "eiger2-500k"), WAYS, (1, 7), (1, 3, 1000), ("datum", "stream")
     )
 )
 
@@ -127,3 +127,29 @@ def test_every_pixel(RE, catalog, tiled, tmp_path, model, way, images, per_file,
         (found,) = read_through_tiled(documents_of_run, tiled, "eiger_image")
         assert found.shape == right.shape
         assert np.array_equal(found, right)
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("model", ["eiger-9m", "eiger2-9m"])
+def test_a_region_that_the_detector_reads_out(RE, catalog, tmp_path, model):
+    """`roi_mode`: documents, files and pixels are the region's, and then again the detector's."""
+    with sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        keys = (eiger.detector.y_pixels_in_detector, eiger.detector.x_pixels_in_detector)
+        eiger.connect()
+        whole = tuple(key.get() for key in keys)
+        region = next(mode for mode in eiger.detector.roi_mode.choices if mode != "disabled")
+        shapes = []
+        for series, mode in enumerate((region, "disabled"), 1):
+            eiger.configure({"roi_mode": mode})
+            (uid,) = RE(bp.count([eiger]))
+            stream = catalog[uid].primary
+            found = np.asarray(stream.read()["eiger_image"])[0, 0]
+            assert np.array_equal(found, dcu.image(series, 1))
+            (descriptor,) = stream.metadata["descriptors"]
+            shapes.append(tuple(descriptor["data_keys"]["eiger_image"]["shape"]))
+            assert shapes[-1] == (1, *found.shape)
+        eiger.destroy()
+    # The middle 4M of a 9M: two by four modules, and the gaps between them.
+    assert shapes[0][1:] in ((2167, 2070), (2162, 2068))
+    assert shapes[1][1:] == whole
