@@ -18,7 +18,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from ophyd_eiger.addresses import base_url
-from ophyd_eiger.bodies import Body, Gatherer, body_of
+from ophyd_eiger.bodies import Body, Gatherer, body_of, keep_body
 from ophyd_eiger.connections import Connections, prepared
 from ophyd_eiger.errors import (
     DcuTimeoutError,
@@ -48,6 +48,8 @@ SAME_METHOD = (307, 308)
 @dataclass(frozen=True)
 class Timeouts:
     """How long each kind of call may go without a byte of its reply, in seconds.
+
+    A reply that drips, a byte now and then, has as long in all.
 
     The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
     changing the energy takes seconds, because the flat field is calculated anew.
@@ -323,7 +325,7 @@ class DcuClient:
             url = target
             response = self._send_once(method, url, timeout, parts)
         if not stream:
-            response.content  # noqa: B018 - it is kept
+            keep_body(response, timeout)
         return response
 
     def _send_once(

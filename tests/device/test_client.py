@@ -13,8 +13,8 @@ import pytest
 import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.addresses import base_url, same_dcu
-from ophyd_eiger.client import DcuClient
-from ophyd_eiger.errors import AddressError, EigerError, RefusedError, ReplyError
+from ophyd_eiger.client import DcuClient, Timeouts
+from ophyd_eiger.errors import AddressError, DcuTimeoutError, EigerError, RefusedError, ReplyError
 from ophyd_eiger.worker import EigerStatus, Worker
 
 
@@ -178,6 +178,48 @@ def test_a_connection_is_kept(dcu):
     for _ in range(5):
         client.get("detector", "status/state")
     assert pool.num_connections == 1
+
+
+@pytest.fixture
+def dripping():
+    """A server whose replies come a byte at a time, for as long as it is there."""
+    over = threading.Event()
+
+    class Drips(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.send_response(200)
+            self.send_header("Content-Length", "1000")
+            self.end_headers()
+            while not over.wait(0.02):
+                self.wfile.write(b"[")
+
+        def do_PUT(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Drips)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    yield DcuClient(
+        f"http://127.0.0.1:{server.server_address[1]}",
+        api_version="1.6.0",
+        timeouts=Timeouts(get=0.3, put=0.3),
+    )
+    over.set()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+@pytest.mark.parametrize("verb", ["get", "put"])
+def test_a_reply_that_drips_times_out(dripping, verb):
+    asked = (dripping, "detector", "config/count_time", 1)
+    with pytest.raises(DcuTimeoutError, match=r"no answer within 0\.3 s .*of 1000 bytes came"):
+        getattr(DcuClient, verb)(*asked[: 4 if verb == "put" else 3])
 
 
 def test_the_dcus_own_words_are_in_the_error(eiger):
