@@ -181,6 +181,15 @@ class EigerDevice(Device):
         return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
 
     @property
+    def series_named(self) -> list[str]:
+        """The series since the last `stage` whose images events name, in their order.
+
+        One that was ended by a pause, and whose point was taken again, is none of them. Each is
+        what its files' names start with.
+        """
+        return [each.basename for each in self._acquisition.deliveries if each.named]
+
+    @property
     def views(self) -> list[Path]:
         """The view files written since the last `stage`, which have what events name."""
         views = [view for delivery in self._acquisition.deliveries for view in delivery.views]

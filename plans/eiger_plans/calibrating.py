@@ -113,9 +113,17 @@ def one_series(eiger: EigerDetector, md: dict[str, Any]) -> Generator[Any, Any, 
 
 
 def masters_at_home(eiger: EigerDetector, series: int) -> Generator[Any, Any, list[Path]]:
-    """Wait for the files of the scan that is over; return its series' master files.
+    """Wait for the files of the scan that is over; return the master files of its points, in order.
 
-    A device that waits for no file (`FilePolicy(wait=False)`) is waited for here.
+    A device that waits for no file (`FilePolicy(wait=False)`) is waited for here. A series that a
+    pause has ended, and whose point was taken again, is none of a point's.
+
+    Parameters
+    ----------
+    eiger : EigerDetector
+        The detector.
+    series : int
+        How many points there were, a series each.
 
     Raises
     ------
@@ -129,15 +137,16 @@ def masters_at_home(eiger: EigerDetector, series: int) -> Generator[Any, Any, li
         yield from in_thread(eiger.wait_for_files, is_left=True)
     except EigerError as error:
         problem = error
-    masters = [file.path for file in eiger.fetched if file.path.name.endswith(MASTER_ENDING)]
+    fetched = {file.path.name: file.path for file in eiger.fetched}
     owed = eiger.owed
-    home = [path for path in masters if path.name.removesuffix(MASTER_ENDING) not in owed]
-    if len(home) < series:
+    named = [f"{each}{MASTER_ENDING}" for each in eiger.series_named if each not in owed]
+    home = [fetched[name] for name in named if name in fetched]
+    if len(home) != series:
         if problem is not None:
             raise problem
         raise PlanError(f"{eiger.name}: {len(home)} of {series} series came home; measure again")
     if problem is not None:
-        # Of a scan before.
+        # Of a scan before, or of a series that no point needs.
         logger.warning("%s", problem)
     return home
 

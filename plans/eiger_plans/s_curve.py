@@ -97,7 +97,11 @@ def fit_s_curve(thresholds: np.ndarray, counts: np.ndarray) -> SCurve:
     ------
     TooFewCountsError
         If the counts do not fall as an S-curve does within the thresholds, with figures.
+    ValueError
+        If there are not as many counts as thresholds.
     """
+    if len(thresholds) != len(counts):
+        raise ValueError(f"{len(counts)} counts of {len(thresholds)} thresholds")
     from scipy.optimize import curve_fit
 
     order = np.argsort(thresholds)

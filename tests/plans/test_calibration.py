@@ -6,6 +6,7 @@ Expected values are the simulator's planted response, mask and beam, and plain f
 import base64
 import math
 import re
+import threading
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +17,7 @@ import requests
 from acceptance_runs import VERSIONS, detector, settings
 from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
+from bluesky.utils import RunEngineInterrupted
 from eiger_plans import dark, energy_scan, flatfield, threshold_scan, update_pixel_mask
 from eiger_plans.counts import PixelCounts, TooFewCountsError
 from eiger_plans.dark import Dark
@@ -231,6 +233,65 @@ def test_the_fit_alone_recovers_a_plain_formula():
         assert curve.width == pytest.approx(width, rel=0.03)
         assert curve.sharing == pytest.approx(sharing, abs=0.02)
         assert curve.fitted == pytest.approx(mean, rel=0.02, abs=3000)
+
+
+class Pauses:
+    """Asks for a pause at once in the exposure of a point; its series then belongs to no event."""
+
+    def __init__(self, engine, point):
+        self.engine, self.left = engine, point
+        engine.msg_hook = self
+
+    def __call__(self, msg):
+        if msg.command == "trigger":
+            self.left -= 1
+        elif msg.command == "wait" and self.left == 0:
+            self.left = -1
+            threading.Thread(target=self.engine.request_pause, args=(False,)).start()
+
+    def resumed(self, plan):
+        """Run a plan that is paused and resumed; return its result."""
+        with pytest.raises(RunEngineInterrupted):
+            self.engine(plan)
+        assert self.engine.state == "paused"
+        return self.engine.resume().plan_result
+
+
+@pytest.mark.parametrize("wait", [True, False])
+@pytest.mark.parametrize("point", [1, 4])
+def test_a_threshold_scan_that_was_paused_finds_the_energy(dcu, eiger, engine, point, wait):
+    dcu.set_beam(Beam("flat", 200.0))
+    eiger.file_policy = FilePolicy(wait=wait)
+    thresholds = np.linspace(2800, 12000, 9)
+    result = Pauses(engine, point).resumed(threshold_scan(eiger, list(thresholds), 0.5, 3))
+    assert len(eiger.series_named) == 9
+    assert len([file for file in eiger.fetched if file.path.name.endswith("_master.h5")]) >= 9
+    assert result.curve.energy == pytest.approx(8047.78, rel=0.02)
+    # Each threshold has its own counts: what is expected of them, by the simulator's formula.
+    passing = np.array([math.erfc((t - 8047.78) / (500 * 2**0.5)) / 2 for t in thresholds])
+    expected = passing * (1 + 0.25 * (1 - 2 * thresholds / 8047.78))
+    assert result.curve.counts / result.curve.counts[1] == pytest.approx(
+        expected / expected[1], abs=0.005
+    )
+
+
+def test_a_dark_that_was_paused_is_of_the_series_that_was_whole(dcu, eiger, engine):
+    result = Pauses(engine, 1).resumed(dark(eiger, 10.0, 4))
+    (named,) = eiger.series_named
+    number = int(named.rpartition("_")[2])
+    assert number >= 2
+    assert result.counts.images == 4
+
+
+def test_files_of_a_point_that_do_not_come_are_told_whatever_came_of_others(dcu, tmp_path, engine):
+    with detector(dcu, tmp_path, timeouts=Timeouts(files=1)) as eiger:
+        eiger.file_policy = FilePolicy(wait=False)
+        Pauses(engine, 1)
+        with pytest.raises(RunEngineInterrupted):
+            engine(dark(eiger, 10.0, 4))
+        dcu.faults.set("refuse", status=503, path="GET data/*_2_*")
+        with pytest.raises(TransferError, match=r"_2_\S+ did not come home"):
+            engine.resume()
 
 
 # ---- energy_scan ----
