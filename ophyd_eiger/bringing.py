@@ -7,6 +7,7 @@ import logging
 import os
 import tempfile
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
@@ -215,6 +216,46 @@ def keep_names(directory: Path) -> None:
         os.fsync(folder)
     finally:
         os.close(folder)
+
+
+def disk_of(folder: Path) -> int | None:
+    """Return which disk a folder is on, as the system numbers them; None if that is not known."""
+    try:
+        return folder.stat().st_dev
+    except OSError:
+        return None
+
+
+def make_folder_again(delivery: Delivery) -> None:
+    """Make the folder of a series again that was removed, if its disk is there.
+
+    Where the disk is not mounted, a folder in its place would be hidden by it later. Unless it is
+    sure that the folder is where it was, nothing is deleted on the DCU.
+    """
+    directory = delivery.directory
+    there = next(each for each in (directory, *directory.parents) if os.path.exists(each))  # noqa: PTH110
+    is_same_disk = delivery.disk is not None and disk_of(there) == delivery.disk
+    if there == directory and is_same_disk:
+        return
+    if delivery.policy.delete_on_dcu:
+        delivery.policy = replace(delivery.policy, delete_on_dcu=False)
+        logger.warning(
+            "%s: the files stay on the DCU, too: %s is not the folder that it was",
+            delivery.basename,
+            directory,
+        )
+    if there == directory:
+        return
+    if not is_same_disk:
+        logger.warning(
+            "%s is not there, nor the disk that it was on: mount it, or make the folder", directory
+        )
+        return
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        # What is then not written there tells it.
+        logger.warning("%s cannot be made: %s", directory, error)
 
 
 def prepare_directory(directory: Path, policy: FilePolicy) -> None:

@@ -90,6 +90,8 @@ class Delivery:
         What events name of it.
     may_be_empty : bool
         Whether nothing need be there if no event names it: it is asked for after all was over.
+    disk : int or None
+        Which disk `directory` was on when the series was taken on, as the system numbers them.
     policy : FilePolicy
         What becomes of the files.
     note : callable
@@ -116,6 +118,7 @@ class Delivery:
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
     may_be_empty: bool = False
+    disk: int | None = None
     policy: FilePolicy = field(default_factory=FilePolicy)
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from ophyd_eiger.bringing import Bringer
+from ophyd_eiger.bringing import Bringer, disk_of, make_folder_again
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, NotServedError, TransferError
@@ -84,6 +84,7 @@ class Transfer:
         seen_by_files : bool
             Whether somebody waits for files to be published, so that the list is asked for often.
         """
+        delivery.disk = disk_of(delivery.directory)
         with self._state:
             if delivery.basename in self._names:
                 self._wrong.append(
@@ -110,6 +111,7 @@ class Transfer:
         """
         delivery.ended = delivery.cut_short = delivery.interrupted = delivery.final = True
         delivery.may_be_empty = True
+        delivery.disk = disk_of(delivery.directory)
         self.bringer.find_home(delivery)
         delivery.known = set(delivery.home)
         self.journals.keep(delivery, journal)
@@ -120,6 +122,11 @@ class Transfer:
 
     def take_up_again(self) -> list[Delivery]:
         """Take on again what was given up, and return it."""
+        with self._state:
+            owed = list(self._owed)
+        # Without the lock: a disk of the network may hang.
+        for delivery in owed:
+            make_folder_again(delivery)
         with self._state:
             owed, self._owed = self._owed, []
             if self._lists is False:
@@ -132,7 +139,6 @@ class Transfer:
                 delivery.reached.clear()
                 delivery.known = set(delivery.home)
                 delivery.final = delivery.may_be_empty = True
-                _make_again(delivery)
                 self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -576,15 +582,6 @@ class Transfer:
         self._progress += 1
         self._progressed = time.monotonic()
         self._state.notify_all()
-
-
-def _make_again(delivery: Delivery) -> None:
-    """Make the folder of a series again that somebody removed."""
-    try:
-        delivery.directory.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        # What is then not written there tells it.
-        logger.warning("%s cannot be made: %s", delivery.directory, error)
 
 
 def _some(names: list[str]) -> str:

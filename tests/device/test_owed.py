@@ -198,6 +198,44 @@ def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path):
     assert {file.path.name for file in device.fetched} <= named(tmp_path / "data")
 
 
+def test_no_folder_is_made_in_the_place_of_a_disk_that_is_not_mounted(
+    dcu, device, tmp_path, monkeypatch, caplog
+):
+    """Another disk would hide it later, and nothing else would have its files then."""
+    device.file_policy = FilePolicy(delete_on_dcu=True)
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    # As if the folder's parent were seen without the disk that was mounted there.
+    (tmp_path / "data").rename(tmp_path / "unmounted")
+    dcu.faults.clear()
+    disks = bringing.disk_of
+    with monkeypatch.context() as patch:
+        patch.setattr(bringing, "disk_of", lambda path: -1 if path == tmp_path else disks(path))
+        with pytest.raises(TransferError, match="did not come home"):
+            device.fetch()
+    assert not (tmp_path / "data").exists()
+    assert "nor the disk that it was on: mount it" in caplog.text
+    # Mounted again: all comes, and stays on the DCU.
+    (tmp_path / "unmounted").rename(tmp_path / "data")
+    assert len(device.fetch()) == 2
+    assert device.owed == {}
+    assert len(device.link.client.files()) == 2
+
+
+def test_what_comes_into_a_folder_that_is_made_again_stays_on_the_dcu(dcu, device, tmp_path):
+    device.file_policy = FilePolicy(delete_on_dcu=True)
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    shutil.rmtree(tmp_path / "data")
+    dcu.faults.clear()
+    assert len(device.fetch()) == 2
+    assert len(device.link.client.files()) == 2
+
+
 def test_what_is_still_exposed_of_a_process_that_ended_is_owed(dcu, device, tmp_path, monkeypatch):
     left = EigerDetector(dcu.url, name="left", directory=tmp_path / "data", timeouts=SHORT)
     dcu.faults.set("refuse", status=503, path="GET data/*")
