@@ -264,10 +264,11 @@ class Arming:
             self.states.require_idle()
             raise
         except DcuTimeoutError as error:
-            self.ending.disarm_after_failure()
+            is_disarmed = self.ending.disarm_after_failure()
+            done = "was disarmed again" if is_disarmed else "may be armed, and cannot be disarmed"
             raise DcuTimeoutError(
-                f"{self.name}: {error}; it was disarmed again. If this DCU needs longer to arm, "
-                "give Timeouts(arm=...)",
+                f"{self.name}: {error}; it {done}. If this DCU needs longer to arm, give "
+                "Timeouts(arm=...)",
                 request=error.request,
             ) from error
         except DcuError:

@@ -38,6 +38,7 @@ class Ending:
         self.states = states
         self.detector = states.detector
         self.transfer = transfer
+        self._may_be_armed = False
 
     def end(self, series: Series) -> None:
         """Disarm after the last trigger; the DCU has done so by itself, and accepts it again."""
@@ -104,12 +105,28 @@ class Ending:
         except NotServedError as error:
             logger.warning("%s: %s; disarm is sent alone", self.states.name, error)
 
-    def disarm_after_failure(self) -> None:
-        """Disarm what may be armed; nothing was exposed, so there is no more to end."""
+    def disarm_after_failure(self) -> bool:
+        """Disarm what may be armed; nothing was exposed, so there is no more to end.
+
+        Return whether that could be done; else `disarm_what_is_left` tries again.
+        """
+        self._may_be_armed = True
         try:
-            self.send(self.detector.disarm)
+            self.disarm_what_is_left()
         except EigerError as error:
             logger.warning("%s: not disarmed: %s", self.states.name, error)
+        return not self._may_be_armed
+
+    def disarm_what_is_left(self) -> None:
+        """Disarm if arm failed so that the detector may be armed, and could not be disarmed then.
+
+        Raises
+        ------
+        EigerError
+        """
+        if self._may_be_armed:
+            self.send(self.detector.disarm)
+            self._may_be_armed = False
 
     def send(self, command: EigerCommand, *, margin: float = 0.0) -> None:
         """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""

@@ -418,6 +418,7 @@ class Acquisition:
             raise errors[0]
 
     def _unstage_steps(self) -> Iterator[Callable[[], object]]:
+        yield self.ending.disarm_what_is_left
         yield self.make_way
         for delivery in self.deliveries:
             self.transfer.finalize(delivery)

@@ -71,12 +71,12 @@ class States:
         ALBA's eiger-simulator 0.5.1 has API 1.6 and calls it "ready", as V1.3 does. Of a DCU that
         ever said "idle" a detector that is ready was armed since, by somebody else.
         """
-        states = [self.detector.state.last]
+        before, now = self.detector.state.last, None
         with contextlib.suppress(DcuError):  # the command was carried out all the same
-            states.append(self.detector.state.get())
-        if "idle" in states:
+            now = self.detector.state.get()
+        if "idle" in (before, now):
             self._idle_word = "idle"
-        elif self._idle_word is None and states[-1] == "ready":
+        elif self._idle_word is None and now == "ready":
             self._idle_word = "ready"
 
     def require_idle(self) -> None:

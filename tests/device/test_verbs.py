@@ -4,11 +4,13 @@ import logging
 import threading
 
 import pytest
+import requests
 from ophyd.utils.errors import RedundantStaging
 
 import sim_dcu
-from ophyd_eiger import EigerDetector
+from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.errors import (
+    DcuTimeoutError,
     EigerError,
     NotServedError,
     NotStagedError,
@@ -266,6 +268,43 @@ def test_folder_that_cannot_be_written(eiger, tmp_path):
     with pytest.raises(TransferError, match=r"no files can be written there"):
         eiger.stage().wait(10)
     assert eiger.detector.state.get() == "idle"
+
+
+def test_an_arm_that_may_have_been_is_disarmed_as_soon_as_that_can_be_done(dcu, tmp_path):
+    """Arm does not reply in time, and then neither does disarm: what is said of it is true."""
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(arm=0.5, end=0.5)
+    )
+    device.connect()
+    dcu.faults.set("late", path="PUT */command/arm", seconds=1)
+    dcu.faults.set("hang", path="PUT */command/disarm")
+    with pytest.raises(DcuTimeoutError, match="it may be armed, and cannot be disarmed"):
+        device.stage().wait(20)
+    assert device.detector.state.get() == "ready"
+    dcu.faults.clear()
+    device.unstage().wait(20)
+    assert device.detector.state.get() == "idle"
+    # Once: what another arms afterwards is left alone.
+    device.detector.arm.set(1).wait(20)
+    device.unstage().wait(20)
+    assert device.detector.state.get() == "ready"
+    device.destroy()
+
+
+def test_a_state_from_before_the_disarm_is_not_what_idle_is_called(dcu, tmp_path):
+    """The question after the command fails, so that nothing is learned of it."""
+    version = f"{dcu.url}/detector/api/1.6.0"
+    requests.put(f"{version}/command/arm", timeout=20).raise_for_status()
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(get=0.5))
+    device.connect()
+    dcu.faults.set("drop", path="GET detector/*/status/state", times=2)
+    device.detector.disarm.set(1).wait(20)
+    dcu.faults.clear()
+    requests.put(f"{version}/command/arm", timeout=20).raise_for_status()
+    with pytest.raises(StateError, match="somebody armed it"):
+        device.stage().wait(20)
+    assert device.detector.state.get() == "ready"
+    device.destroy()
 
 
 def test_prefix(eiger, tmp_path):
