@@ -207,7 +207,8 @@ class EigerDevice(Device):
     def fetch(self) -> list[FetchedFile]:
         """Bring home what is owed, also by processes that have ended; return what came.
 
-        Series that no event needs are brought as far as the DCU has them.
+        Series that no event needs are brought as far as the DCU has them. What is on its way
+        already, as for another call, is waited for, too.
 
         Raises
         ------
@@ -219,7 +220,7 @@ class EigerDevice(Device):
         transfer = self._acquisition.transfer
         folders = self._folders_of_files()
         patience = self.link.client.timeouts.files
-        again = transfer.take_up_again()
+        transfer.take_up_again()
         taken = take_on(transfer, folders, patience)
         for path in taken.busy:
             logger.info("%s: left to the process that takes it: %s", self.name, path)
@@ -229,7 +230,7 @@ class EigerDevice(Device):
             logger.warning("%s: not fetched: the folder of %s is not there", self.name, path)
         for reason in taken.unreadable:
             logger.warning("%s: not fetched: %s", self.name, reason)
-        awaited = [*again, *taken.deliveries]
+        awaited = transfer.ended
         transfer.wait(patience, awaited)
         if taken.not_over:
             raise TransferError(f"{self.name}: not fetched yet: {'; '.join(taken.not_over)}")

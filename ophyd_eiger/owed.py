@@ -1,5 +1,6 @@
 """Takes on what series of processes that ended still owe, and ends one that is left armed."""
 
+import functools
 import logging
 import time
 from collections.abc import Iterable, Iterator
@@ -130,10 +131,12 @@ def _taken_in_hand(
     paths: Iterable[Path], dcu: str, taken: Taken, *, by_force: bool
 ) -> Iterator[tuple[Journal, Owed]]:
     """Take journals of a DCU's series in hand whose process has ended; note the others."""
+    # A name is looked up once, which takes long where nobody answers.
+    is_ours = functools.cache(lambda other: same_dcu(other, dcu))
     for path in paths:
         try:
             found = journal.read(path)
-            if not same_dcu(found.dcu, dcu):
+            if not is_ours(found.dcu):
                 taken.elsewhere.setdefault(found.dcu, []).append(path)
                 continue
             had = journal.take(path, by_force=by_force)

@@ -1,6 +1,7 @@
 """How far files are on their way, on a terminal: bytes, rate, files, time left."""
 
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -57,10 +58,13 @@ def telling(client: "DcuClient", progress: Callable[[], Progress], call: "Call")
 
     def update(task: bars.TaskID) -> None:
         now = progress()
+        until = time.monotonic() + PERIOD_S
         for name in now.names:
+            if time.monotonic() > until or over.is_set():
+                break
             if name not in sizes:
                 sizes[name] = _size(client, name)
-        known = [size for name in now.names if (size := sizes[name]) is not None]
+        known = [size for name in now.names if (size := sizes.get(name)) is not None]
         of = len(now.names)
         bar.update(
             task,
@@ -82,7 +86,8 @@ def telling(client: "DcuClient", progress: Callable[[], Progress], call: "Call")
             yield
         finally:
             over.set()
-            teller.join()
+            # A DCU that does not answer how large a file is keeps nobody here.
+            teller.join(PERIOD_S)
 
 
 def _size(client: "DcuClient", name: str) -> int | None:

@@ -188,7 +188,8 @@ def _shown(result: _Result) -> str:
     if came:
         lines.append(f"{plural(len(came), 'file')}, {size_of(sum(f.bytes for f in came))}")
     elif not (result.failed or result.owed or result.empty or given_up):
-        lines.append("nothing is owed" if not result.out_of_reach else "nothing else is owed")
+        others = result.out_of_reach or result.busy or result.elsewhere
+        lines.append("nothing else is owed" if others else "nothing is owed")
     lines += [
         f"{each}: no file of it is on the DCU, and no event names an image of it; done with it"
         for each in result.empty

@@ -255,6 +255,8 @@ def test_a_living_process_is_left_its_files(dcu, tmp_path):
     document = answer(dcu.url, "--directory", tmp_path)
     assert document["fetched"] == []
     assert len(document["busy"]) == 1
+    said = call(dcu.url, "--directory", tmp_path).stdout
+    assert said.startswith("nothing else is owed\nleft to the process that takes it: ")
     dcu.faults.clear()
     device.unstage().wait(20)
     device.destroy()
@@ -408,6 +410,30 @@ def test_a_terminal_shows_how_far_it_is(dcu, tmp_path):
     ) as end:
         end.expect(rf"file \d of 2\D.*/{total / 1e6:.1f} MB")
         end.expect("2 files, ")
+        end.expect(pexpect.EOF)
+
+
+def test_ctrl_c_waits_for_no_questions_of_a_progress_bar(dcu, tmp_path):
+    """How large 40 files are takes the DCU 20 s to say; none of that is waited for."""
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "there")
+    device.configure({"nimages": 40, "filewriter.nimages_per_file": 1})
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    device.unstage().wait(60)
+    device.destroy()
+    dcu.faults.set("late", seconds=0.5, path="HEAD data/*")
+    dcu.faults.set("hang", path="GET data/*_data_*")
+    command = ["fetch", dcu.url, "--all", "--directory", str(tmp_path / "here")]
+    with pexpect.spawn(
+        COMMAND,
+        command,
+        env={**os.environ, "TERM": "xterm-256color"},
+        encoding="utf-8",
+        timeout=10,
+        dimensions=(24, 120),
+    ) as end:
+        end.expect(r"file \d+ of 41")
+        end.sendintr()
         end.expect(pexpect.EOF)
 
 

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import bluesky.plans as bp
@@ -196,6 +197,33 @@ def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path):
     assert len(device.fetch()) == 2
     assert device.owed == {}
     assert {file.path.name for file in device.fetched} <= named(tmp_path / "data")
+
+
+def test_two_calls_at_once_both_wait_for_the_files(dcu, device, tmp_path):
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    dcu.faults.clear()
+    device.link.client.timeouts = replace(SHORT, files=20)
+    # The first one hangs in a file while the second one is called.
+    fault = dcu.faults.set("hang", path="GET data/*_data_*")
+    came = []
+    first = threading.Thread(target=lambda: came.append(device.fetch()))
+    first.start()
+    end = time.monotonic() + 20
+    while not fault.struck:
+        assert time.monotonic() < end
+        first.join(0.01)
+    second = threading.Thread(target=lambda: came.append(device.fetch()))
+    second.start()
+    second.join(0.3)
+    assert came == []
+    dcu.faults.clear()
+    first.join(20)
+    second.join(20)
+    assert [len(files) for files in came] == [2, 2]
+    assert device.owed == {}
 
 
 def test_no_folder_is_made_in_the_place_of_a_disk_that_is_not_mounted(
