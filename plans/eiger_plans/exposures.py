@@ -9,7 +9,7 @@ import numpy as np
 
 from eiger_plans.arguments import checked
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, put_back, set_energy, tidied
+from eiger_plans.steps import Plan, moved_back, put_back, set_energy
 from ophyd_eiger import EigerDetector
 
 
@@ -93,12 +93,11 @@ def exposure_series(
         yield from bps.mv(detector.ntrigger, len(asked), device.triggers_per_point, 1)
         return (yield from bp.list_scan([device], *scanned, md=_md))
 
-    def exposure_back() -> Plan:
-        yield from bps.mv(device.exposure, before, device.triggers_per_point, triggers)
-
     triggers = yield from bps.rd(device.triggers_per_point, default_value=1)
     kept = put_back(taken(), detector.trigger_mode, detector.nimages, detector.ntrigger)
-    uid = yield from tidied(kept, exposure_back)
+    uid = yield from moved_back(
+        kept, (device.exposure, before), (device.triggers_per_point, triggers)
+    )
     say_where(eiger, uid)
     return uid
 

@@ -7,7 +7,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Stoppable
 
-from eiger_plans.steps import Plan, aside, put_back, tidied
+from eiger_plans.steps import Plan, aside, moved_back, put_back, tidied
 from eiger_plans.sweeps import Sweep
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, EigerError, TriggerInfo
@@ -89,10 +89,7 @@ def armed_at_once(plan: Plan, setup: Setup, info: TriggerInfo) -> Plan:
         yield from bps.mv(triggers, 1)
         return (yield from plan)
 
-    def triggers_back() -> Plan:
-        yield from bps.mv(triggers, before)
-
-    return (yield from tidied(put_back(set_up(), *signals), triggers_back))
+    return (yield from moved_back(put_back(set_up(), *signals), (triggers, before)))
 
 
 def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:

@@ -293,6 +293,30 @@ def put_back(plan: Plan, *signals: Any) -> Plan:
         raise
 
 
+def moved_back(plan: Plan, *before: tuple[Any, Any]) -> Plan:
+    """Run a plan, and move what it moves back, come what may; of what is not the DCU's to know.
+
+    After `RE.halt()` alone it stays; a warning has what it was.
+
+    Parameters
+    ----------
+    plan : generator
+        The plan.
+    *before : (Signal, value)
+        What is moved back to which value.
+    """
+
+    def back() -> Plan:
+        for signal, value in before:
+            yield from bps.mv(signal, value)
+
+    try:
+        return (yield from tidied(plan, back))
+    except GeneratorExit:
+        logger.warning("halted, so not put back: %s", ", ".join(_named(before)))
+        raise
+
+
 def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
     """Put settings to values they had, each that differs, whatever becomes of the others.
 

@@ -76,6 +76,37 @@ def test_two_detectors_and_one_pulse_generator(RE, tmp_path, tiled):
         assert stop["num_events"] == {"primary": 5}
 
 
+def test_a_pulse_that_came_before_prepare_is_no_image_of_the_scan(RE, catalog, dcu, eiger):
+    """What stage has armed for the very same scan took it, and would shift all images by one."""
+    info = TriggerInfo(3, 1, "exts")
+    eiger.configure({"trigger_mode": "exts", "nimages": 1, "ntrigger": 3})
+
+    @bpp.stage_decorator([eiger])
+    @bpp.run_decorator()
+    def inner():
+        assert dcu.pulse()
+        yield from bps.prepare(eiger, info, wait=True)
+        yield from bps.declare_stream(eiger, name="primary", collect=True)
+        yield from bps.kickoff(eiger, wait=True)
+        yield from bps.collect_while_completing([eiger], [eiger], 0.1, "primary")
+
+    started = threading.Event()
+    RE.msg_hook = lambda msg: started.set() if msg.command == "kickoff" else None
+
+    def pulses():
+        assert started.wait(20)
+        with signals(dcu, most=3) as taken:
+            while len(taken) < 3:
+                started.wait(0.01)
+
+    thread = threading.Thread(target=pulses, daemon=True)
+    thread.start()
+    (uid,) = RE(inner())
+    thread.join(20)
+    found = np.asarray(catalog[uid].primary.read()["eiger_image"])
+    assert np.array_equal(found, right(dcu, 2, [[1], [2], [3]]))
+
+
 @pytest.mark.parametrize("documents", ["datum", "stream"])
 def test_ended_after_fewer_points_than_it_was_armed_for(RE, dcu, tmp_path, tiled, documents):
     eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents=documents)

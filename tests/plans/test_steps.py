@@ -16,7 +16,7 @@ from bluesky.simulators import summarize_plan
 from bluesky.utils import RunEngineInterrupted
 from eiger_plans import update_pixel_mask
 from eiger_plans.calibrating import kept, put_array
-from eiger_plans.steps import PlanError, aside, in_thread, put_back, tidied
+from eiger_plans.steps import PlanError, aside, in_thread, moved_back, put_back, tidied
 from ophyd import Signal
 
 from ophyd_eiger.arrays import encode
@@ -257,6 +257,24 @@ def test_a_halt_tells_what_is_not_put_back(engine, eiger, caplog):
     told = f"halted, so not put back: eiger_detector_nimages to {before}"
     assert told in [record.getMessage() for record in caplog.records]
     assert images.get() == before + 5
+
+
+def test_what_is_not_the_dcus_is_moved_back_and_told_at_a_halt(engine, eiger, caplog):
+    triggers = eiger.triggers_per_point
+
+    def changes(*, pauses):
+        yield from bps.checkpoint()
+        yield from bps.mv(triggers, 7)
+        if pauses:
+            yield from bps.pause()
+
+    engine(moved_back(changes(pauses=False), (triggers, 2)))
+    assert triggers.get() == 2
+    paused(engine, moved_back(changes(pauses=True), (triggers, 2)))
+    engine.halt()
+    told = "halted, so not put back: eiger_triggers_per_point to 2"
+    assert told in [record.getMessage() for record in caplog.records]
+    assert triggers.get() == 7
 
 
 def test_a_failure_from_before_keeps_nothing_from_being_put_back(engine, eiger):
