@@ -1,8 +1,8 @@
 """Any plan with the detector armed once, instead of once a point."""
 
 import functools
-import operator
 from collections.abc import Callable, Sequence
+from numbers import Integral
 from typing import Any
 
 import bluesky.plan_stubs as bps
@@ -58,8 +58,10 @@ def armed_once(
     ...     yield from bp.rel_scan([eiger], motor, -1, 1, 11)
     """
     detectors = all_of(eigers, "armed_once")
-    if points is not None and operator.index(points) < 1:
-        raise ValueError(f"points is {points!r}; it is at least 1")
+    if points is not None and not isinstance(points, Integral):
+        raise TypeError(f"armed_once: points is {points!r}; it is a whole number")
+    if points is not None and points < 1:
+        raise ValueError(f"armed_once: points is {points!r}; it is at least 1")
 
     def applied(plan: Any) -> Any:
         if callable(plan):

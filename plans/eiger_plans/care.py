@@ -6,6 +6,7 @@ from typing import Any
 
 from bluesky.suspenders import SuspenderBase
 
+from eiger_plans.steps import check_detector
 from ophyd_eiger import EigerDetector
 
 logger = logging.getLogger(__name__)
@@ -92,6 +93,8 @@ def suspenders(
 
     Raises
     ------
+    NotADetectorError
+        If something else stands where the detector should.
     DcuError
         If the DCU cannot be asked.
 
@@ -100,6 +103,7 @@ def suspenders(
     >>> for suspender in suspenders(eiger):
     ...     RE.install_suspender(suspender)
     """
+    check_detector(eiger, "suspenders")
     care = eiger.care
     if not care.signals:
         eiger.connect()

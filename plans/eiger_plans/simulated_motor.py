@@ -104,6 +104,13 @@ class _Readback(Signal):
         return keys
 
 
+def _is_finite(value: Any) -> bool:
+    try:
+        return math.isfinite(value)
+    except TypeError:
+        return False
+
+
 class _Positive(Signal):
     """A number above 0, with a largest one where `limits` has it."""
 
@@ -114,7 +121,7 @@ class _Positive(Signal):
         return (0.0, self.largest)
 
     def check_value(self, value: Any) -> None:
-        if not (math.isfinite(value) and value > 0):
+        if not (_is_finite(value) and value > 0):
             raise LimitError(f"{self.name}: {value!r} is not above 0")
         if self.largest and value > self.largest:
             raise LimitError(f"{self.name}: {value:g} is above the largest, {self.largest:g}")
@@ -231,7 +238,7 @@ class SimulatedMotor(Device, PositionerBase):
         LimitError
         """
         low, high = self.limits
-        if not math.isfinite(value):
+        if not _is_finite(value):
             raise LimitError(f"{self.name}: {value!r} is no position")
         if low < high and not low <= value <= high:
             raise LimitError(

@@ -12,7 +12,8 @@ from bluesky.utils import FailedStatus
 
 from ophyd_eiger import EigerError
 
-BLUESKYS_PLANS = ("bluesky.plans", "bluesky.plan_stubs", "bluesky.plan_patterns")
+# Where bluesky refuses arguments; in the last of them what is no plan, as RE(count).
+BLUESKYS = ("bluesky.plans", "bluesky.plan_stubs", "bluesky.plan_patterns", "bluesky.utils")
 
 
 def told_of(error):
@@ -30,7 +31,7 @@ def is_refusal(error):
     module = frames[-1].f_globals.get("__name__", "") if frames else ""
     ours = module.partition(".")[0] in {"eiger_plans", "ophyd_eiger"}
     # A TypeError in our own code is a mistake of ours, and wanted in full.
-    return (ours and isinstance(error, ValueError)) or module in BLUESKYS_PLANS
+    return (ours and isinstance(error, ValueError)) or module in BLUESKYS
 
 
 def show_error(shell, kind, error, trace, tb_offset=None):

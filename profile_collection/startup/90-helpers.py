@@ -1,5 +1,7 @@
 """What one asks at the prompt: where files are, how an image looks, what is measured now."""
 
+from numbers import Integral
+
 import matplotlib.pyplot as plt
 
 from ophyd_eiger import EigerError, open_run
@@ -25,6 +27,11 @@ def where(run=-1):
 
 def show_last(image=0, run=-1, **look):
     """Show an image of a run's last point; look as of Series.show: log=True, top=20, ..."""
+    if not isinstance(image, Integral):
+        print(
+            f"no image to show: {image!r} is no image's number; a run is show_last(run={image!r})"
+        )
+        return
     try:
         taken = open_run(run_of(run))
         found = taken[-1].found

@@ -164,5 +164,6 @@ def test_what_makes_no_sense(eiger):
             armed_once(wrong)
     with pytest.raises(ValueError, match="points is 0"):
         armed_once(eiger, points=0)
-    with pytest.raises(TypeError):
-        armed_once(eiger, points=2.5)
+    for wrong in (2.5, "3"):
+        with pytest.raises(TypeError, match=rf"points is {wrong!r}; it is a whole number"):
+            armed_once(eiger, points=wrong)

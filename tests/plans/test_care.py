@@ -180,3 +180,9 @@ def test_without_limits_it_says_so(dcu, eiger, model, caplog):
     assert ("states no critical limits" in caplog.text) is not has_limits
     # Two links of a 500K.
     assert sum("link" in name for name in names) == 2
+
+
+@pytest.mark.parametrize("wrong", [3, "eiger", []])
+def test_suspenders_are_those_of_a_detector(wrong):
+    with pytest.raises(TypeError, match="suspenders takes the detector first"):
+        suspenders(wrong)

@@ -97,10 +97,12 @@ def test_a_new_move_takes_the_place_of_the_old(motor):
 def test_what_it_does_not_take(RE, motor):
     with pytest.raises(LimitError, match=r"401 deg is outside its limits \[-10, 400\]"):
         motor.set(401)
-    with pytest.raises(LimitError, match="no position"):
-        motor.set(float("nan"))
-    with pytest.raises(LimitError, match="not above 0"):
-        motor.velocity.set(0)
+    for wrong in (float("nan"), "x", None, [3]):
+        with pytest.raises(LimitError, match="no position"):
+            motor.set(wrong)
+    for wrong in (0, "x", None):
+        with pytest.raises(LimitError, match="not above 0"):
+            motor.velocity.set(wrong)
     with pytest.raises(LimitError, match="above the largest, 300"):
         motor.velocity.set(301)
     with pytest.raises(ReadOnlyError, match=r"omega.set\(\)"):

@@ -60,6 +60,8 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     for run in ("99", "'zz'"):
         assert f"no files: there is no run {run}" in shell(f"where({run})")
         assert f"no image to show: there is no run {run}" in shell(f"show_last(run={run})")
+    said = shell("show_last('zz')")
+    assert "no image to show: 'zz' is no image's number; a run is show_last(run='zz')" in said
     # A refusal is a sentence, and what else fails has its traceback.
     forgotten = shell("RE(count(eiger, 3))")
     assert re.match(r"\s*TypeError: .*list", forgotten), forgotten

@@ -113,6 +113,7 @@ def test_a_value_that_a_plan_refuses_is_its_sentence(prompt, capsys):
         lambda eiger: bp.scan([eiger], eiger.detector.count_time, 0, 1),
         lambda eiger: series(eiger, "0.1"),
         lambda eiger: series(eiger),
+        lambda eiger: RunEngine({})(bp.count),
     ],
 )
 def test_a_plan_that_is_called_wrongly_is_a_sentence(prompt, capsys, typed):
@@ -125,6 +126,18 @@ def test_a_plan_that_is_called_wrongly_is_a_sentence(prompt, capsys, typed):
     assert told.endswith("\n(%tb shows where)\n")
     assert prompt.traced == []
     eiger.destroy()
+
+
+def test_a_type_error_in_a_plan_of_the_users_own_keeps_its_traceback(prompt, capsys):
+    def per_shot(detectors):
+        yield from ()
+        return len(detectors) + "x"
+
+    with pytest.raises(TypeError, match="unsupported operand") as failed:
+        RunEngine({})(bp.count([], 1, per_shot=per_shot))
+    prompt.show(prompt, failed.type, failed.value, failed.tb)
+    assert prompt.traced == [failed.value]
+    assert capsys.readouterr().err == ""
 
 
 def test_other_errors_are_shown_in_full(prompt, failed, capsys):
