@@ -14,13 +14,14 @@ from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination, checked_prefix
-from ophyd_eiger.errors import TransferError
+from ophyd_eiger.errors import TransferError, ValueRefusedError
 from ophyd_eiger.home import FilesHome
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
 from ophyd_eiger.owed import take_on
 from ophyd_eiger.point_settings import PointExposure, TriggersPerPoint
 from ophyd_eiger.policy import FilePolicy
+from ophyd_eiger.replies import shown
 from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import Link
@@ -275,9 +276,14 @@ class EigerDevice(Device):
 
         Raises
         ------
-        UnknownSettingError, LimitError, ReadOnlyError
-            Before anything is put.
+        UnknownSettingError, LimitError, ReadOnlyError, ValueRefusedError
+            Before anything is put; the last one if `d` is no dict.
         """
+        if not isinstance(d, Mapping):
+            raise ValueRefusedError(
+                f"{self.name}: settings are a dict, as in configure({{'count_time': 0.1}}), and "
+                f"not {shown(d)}"
+            )
         return self.configuration.configure(d)
 
     @property

@@ -9,7 +9,7 @@ import numpy as np
 
 from eiger_plans.arguments import checked
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, moved_back, put_back, set_energy
+from eiger_plans.steps import Plan, ask, moved_back, put_back, set_energy
 from ophyd_eiger import EigerDetector
 
 
@@ -26,7 +26,8 @@ def exposure_series(
 ) -> Generator[Any, Any, str]:
     """Take one image for each of several exposures, armed once, and say where they are.
 
-    In trigger mode `inte`, which is put back afterwards. Each event has its exposure as
+    In trigger mode `inte`, with a `count_time` as long as the longest, so that the images have the
+    bits for it; what was set is put back afterwards. Each event has its exposure as
     `<name>_exposure`.
 
     Parameters
@@ -88,13 +89,19 @@ def exposure_series(
     scanned: Any = (device.exposure, asked)
 
     def taken() -> Plan:
+        # By it the detector chooses how many bits its images have; what a trigger brings counts.
+        count_time = yield from ask(detector.count_time)
+        if count_time is None or count_time < max(asked):
+            yield from bps.mv(detector.count_time, max(asked))
         yield from bps.mv(detector.nimages, 1)
         yield from bps.mv(detector.trigger_mode, "inte")
         yield from bps.mv(detector.ntrigger, len(asked), device.triggers_per_point, 1)
         return (yield from bp.list_scan([device], *scanned, md=_md))
 
     triggers = yield from bps.rd(device.triggers_per_point, default_value=1)
-    kept = put_back(taken(), detector.trigger_mode, detector.nimages, detector.ntrigger)
+    changed = (detector.trigger_mode, detector.nimages, detector.ntrigger)
+    # In this order, because a frame time is never shorter than the count time.
+    kept = put_back(taken(), *changed, detector.count_time, detector.frame_time)
     uid = yield from moved_back(
         kept, (device.exposure, before), (device.triggers_per_point, triggers)
     )

@@ -329,6 +329,14 @@ def test_refused_before_anything_is_put(eiger, requests_sent, bad, error, messag
     assert puts(requests_sent) == []
 
 
+@pytest.mark.parametrize("wrong", [3, "count_time", ["count_time"], None])
+def test_settings_are_a_dict(eiger, requests_sent, wrong):
+    requests_sent.clear()
+    with pytest.raises(ValueRefusedError, match=r"^eiger: settings are a dict, as in configure"):
+        eiger.configure(wrong)
+    assert requests_sent() == []
+
+
 def test_limits_are_asked_for_before_the_first_put(dcu, tmp_path, requests_sent):
     device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
     with pytest.raises(LimitError, match=r"4000\.0 s is outside"):

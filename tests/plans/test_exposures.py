@@ -5,6 +5,8 @@ import pytest
 from bluesky.simulators import check_limits, summarize_plan
 from eiger_plans import exposure_series
 
+from sim_dcu.beam import Beam
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),
@@ -35,6 +37,18 @@ def test_each_event_has_its_exposure(
     settings = (eiger.detector.trigger_mode, eiger.detector.nimages, eiger.detector.ntrigger)
     assert [signal.get() for signal in settings] == ["ints", 3, 2]
     assert eiger.detector.state.get() == "idle"
+
+
+def test_images_have_the_bits_for_the_longest_exposure(RE, images_of, dcu, eiger):
+    """10,000 counts a second for 10 s do not fit into the 16 bits of a short count_time."""
+    dcu.set_beam(Beam("flat", 1000.0))
+    eiger.configure({"frame_time": 0.01, "count_time": 0.008, "pixel_mask_applied": False})
+    (uid,) = RE(exposure_series(eiger, [0.1, 10.0]))
+    found, _ = images_of(uid)
+    assert found.dtype == np.uint32
+    assert [np.median(image) for image in found[:, 0]] == pytest.approx([1e3, 1e5], rel=0.01)
+    times = (eiger.detector.count_time.get(), eiger.detector.frame_time.get())
+    assert times == pytest.approx((0.008, 0.01), rel=1e-3)
 
 
 @pytest.mark.parametrize(
