@@ -180,7 +180,8 @@ def hammer(url: str, rng: random.Random, paths: list[str], count: int) -> Counte
                 continue
             seconds = time.monotonic() - begin
             asked = (verb, path[:200], headers, content[:200])
-            assert seconds < LONGEST, asked
+            # The oracle, which no DCU has, takes its time for an image of 16 million pixels.
+            assert seconds < LONGEST or path.startswith(("/sim/image/", "/sim/planted/")), asked
             # The links that an EIGER 500K lacks are the one kind of resource with 500.
             assert reply.status < 500 or path.rstrip("/?x=1").endswith(("link_2", "link_3")), asked
             statuses[reply.status] += 1
