@@ -188,7 +188,7 @@ def _shown(result: _Result) -> str:
     if came:
         lines.append(f"{plural(len(came), 'file')}, {size_of(sum(f.bytes for f in came))}")
     elif not (result.failed or result.owed or result.empty or given_up):
-        others = result.out_of_reach or result.busy or result.elsewhere
+        others = result.out_of_reach or result.busy
         lines.append("nothing else is owed" if others else "nothing is owed")
     lines += [
         f"{each}: no file of it is on the DCU, and no event names an image of it; done with it"

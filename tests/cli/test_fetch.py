@@ -432,7 +432,7 @@ def test_ctrl_c_waits_for_no_questions_of_a_progress_bar(dcu, tmp_path):
         timeout=10,
         dimensions=(24, 120),
     ) as end:
-        end.expect(r"file \d+ of 41")
+        end.expect(r"file \d+ of 41", timeout=60)
         end.sendintr()
         end.expect(pexpect.EOF)
 
