@@ -214,7 +214,7 @@ GOOD = {"start": 0, "step": 1, "images": 10, "exposure": 0.1}
     ],
 )
 def test_what_is_refused_before_the_first_message(quiet_eiger, omega, wrong, said):
-    with pytest.raises(ValueError, match=said):
+    with pytest.raises((ValueError, TypeError), match=said):
         next(rotation(quiet_eiger, omega, **{**GOOD, **wrong}))
 
 
@@ -222,8 +222,8 @@ def test_what_the_detector_cannot_do_opens_no_run(RE, documents, eiger, omega):
     with pytest.raises(ValueError, match=r"cannot follow each other every 0\.05 s"):
         RE(rotation(eiger, omega, **GOOD, period=0.05))
     source = Pulses(None, omega)
-    with pytest.raises(ValueError, match=r"cannot be triggered every 0\.05 s"):
-        RE(rotation(eiger, omega, **GOOD, period=0.05, source=source))
+    with pytest.raises(ValueError, match=r"cannot be triggered every 0\.1 s"):
+        RE(rotation(eiger, omega, **GOOD, period=0.1, source=source))
     with pytest.raises(TypeError, match="velocity, acceleration and position"):
         RE(rotation(eiger, SynSignal(name="temperature"), **GOOD))
     assert documents == []
