@@ -319,7 +319,7 @@ def test_dates_arrive_as_text(eiger1):
     ("key", "value", "message"),
     [
         ("detector_orientation", 3, "3 is not a list, as the detector says of"),
-        ("detector_orientation", [1, "x"], r"with 'x' at place 1, which is not a number in"),
+        ("detector_orientation", [1, "x"], "with 'x' at place 1, which is not a number, as"),
         ("transformation_order", [1], "with 1 at place 0, which is not a string"),
         ("auto_summation", "yes", "'yes' is not true or false"),
         ("auto_summation", np.zeros(3), r"is not true or false"),
