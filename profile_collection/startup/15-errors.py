@@ -22,16 +22,31 @@ def told_of(error):
         error = error.__cause__
     if isinstance(error, EigerError):
         return error
+    if isinstance(error, AttributeError):
+        return of_a_name_in_quotes(error)
     return error if isinstance(error, ValueError | TypeError) and is_refusal(error) else None
+
+
+def of_a_name_in_quotes(error):
+    """Return what says that a device's name was given to bluesky, and not the device; or None."""
+    given = error.obj
+    if isinstance(given, str) and module_of(error) in BLUESKYS:
+        return TypeError(f"{given!r} is a string; a plan wants the object: {given}, without quotes")
+    return None
 
 
 def is_refusal(error):
     """Return whether a plan or our device refused what it was given, and not something below."""
-    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
-    module = frames[-1].f_globals.get("__name__", "") if frames else ""
+    module = module_of(error)
     ours = module.partition(".")[0] in {"eiger_plans", "ophyd_eiger"}
     # A TypeError in our own code is a mistake of ours, and wanted in full.
     return (ours and isinstance(error, ValueError)) or module in BLUESKYS
+
+
+def module_of(error):
+    """Return the name of the module that an error is from."""
+    frames = [frame for frame, _ in traceback.walk_tb(error.__traceback__)]
+    return frames[-1].f_globals.get("__name__", "") if frames else ""
 
 
 def show_error(shell, kind, error, trace, tb_offset=None):
@@ -48,4 +63,6 @@ def show_error(shell, kind, error, trace, tb_offset=None):
 
 
 if hasattr(get_ipython(), "set_custom_exc"):
-    get_ipython().set_custom_exc((EigerError, FailedStatus, ValueError, TypeError), show_error)
+    get_ipython().set_custom_exc(
+        (EigerError, FailedStatus, ValueError, TypeError, AttributeError), show_error
+    )

@@ -12,6 +12,7 @@ from bluesky import RunEngine
 from bluesky.plan_stubs import mv
 from bluesky.utils import FailedStatus
 from eiger_plans import series
+from ophyd.sim import SynAxis
 from ophyd.status import Status
 
 import sim_dcu
@@ -128,6 +129,26 @@ def test_a_plan_that_is_called_wrongly_is_a_sentence(prompt, capsys, typed):
     eiger.destroy()
 
 
+@pytest.mark.parametrize(
+    ("name", "typed"),
+    [
+        ("eiger", lambda motor: bp.count(["eiger"])),
+        ("motor", lambda motor: bp.scan([motor], "motor", 0, 1, 3)),
+        ("motor", lambda motor: mv("motor", 1)),
+    ],
+)
+def test_a_name_in_quotes_is_a_sentence(prompt, capsys, name, typed):
+    with pytest.raises(AttributeError) as refused:
+        RunEngine({})(typed(SynAxis(name="motor")))
+    prompt.show(prompt, refused.type, refused.value, refused.tb)
+    told = capsys.readouterr().err.splitlines()
+    assert told[-2:] == [
+        f"TypeError: '{name}' is a string; a plan wants the object: {name}, without quotes",
+        "(%tb shows where)",
+    ]
+    assert prompt.traced == []
+
+
 def test_a_type_error_in_a_plan_of_the_users_own_keeps_its_traceback(prompt, capsys):
     def per_shot(detectors):
         yield from ()
@@ -143,6 +164,7 @@ def test_a_type_error_in_a_plan_of_the_users_own_keeps_its_traceback(prompt, cap
 def test_other_errors_are_shown_in_full(prompt, failed, capsys):
     others = [failed(ValueError("a motor's")), failed(None), ValueError("of the user's own")]
     others.append(TypeError("of the user's own"))
+    others.append(AttributeError("of the user's own", name="x", obj="text"))
     for error in others:
         prompt.fails(error)
     # After %pdb the debugger begins, as ever.
