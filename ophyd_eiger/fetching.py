@@ -15,7 +15,7 @@ import time
 import uuid
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import BinaryIO
@@ -33,6 +33,8 @@ SMALLEST_PIECE, LARGEST_PIECE = 1 << 13, 1 << 20
 FAST_PIECE_S, SLOW_PIECE_S = 0.05, 0.5
 # In bytes: so much of what is here is asked for again before a file is gone on with, and compared.
 OVERLAP = 1 << 16
+# In bytes: so much is written before the system is told to bring it to the disk.
+DISK_PIECE = 1 << 23
 NO_SUCH_RANGE = 416
 ASIDE_ENDING = ".part"
 
@@ -256,7 +258,7 @@ class Download:
         # Without a size nothing would tell whether the rest is of the same file.
         self._begun = None if body.size is None else (body.size, body.version)
         buffer = memoryview(bytearray(LARGEST_PIECE))
-        piece = SMALLEST_PIECE
+        piece, on_its_way = SMALLEST_PIECE, written
         while True:
             began = time.perf_counter()
             count = body.read_into(buffer[:piece])
@@ -268,6 +270,9 @@ class Download:
             except OSError as error:
                 raise _not_written(self.final, file.tell(), error, body.size) from error
             written += count
+            if written - on_its_way >= DISK_PIECE:
+                _begin_to_sync(file, on_its_way, written)
+                on_its_way = written
             handling.proceed(written)
         if body.size is not None and written != body.size:
             raise FileError(f"{self.aside}: {written} bytes came, {body.size} were announced")
@@ -330,6 +335,17 @@ def _synced_meanwhile(file: BinaryIO) -> Iterator[None]:
     finally:
         wait([synced])
     synced.result()
+
+
+def _begin_to_sync(file: BinaryIO, begin: int, end: int) -> None:
+    """Let what was just written go to the disk while more comes, so that the sync has less to do.
+
+    Linux does so before it drops pages that are said not to be needed, and keeps those that are
+    not written yet: the check finds them in memory.
+    """
+    if hasattr(os, "posix_fadvise"):
+        with suppress(OSError):
+            os.posix_fadvise(file.fileno(), begin, end - begin, os.POSIX_FADV_DONTNEED)
 
 
 def _write_all(file: BinaryIO, piece: memoryview) -> None:
