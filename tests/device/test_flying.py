@@ -437,6 +437,31 @@ def test_images_that_the_monitor_kept_are_not_taken_for_new_ones(dcu, tmp_path, 
         eiger.destroy()
 
 
+def test_a_series_that_becomes_a_fly_scan_does_not_go_by_what_the_monitor_kept(
+    slow, tmp_path, caplog
+):
+    dcu, _ = slow
+    eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents="stream")
+    try:
+        eiger.configure({"monitor.mode": "enabled", "nimages": 3, "frame_time": 0.005})
+        eiger.stage().wait(20)
+        eiger.trigger().wait(20)
+        eiger.unstage().wait(20)
+        requests.put(f"{dcu.url}/detector/api/1.6.0/command/initialize", timeout=20)
+        eiger.refresh()
+        eiger.configure({"nimages": 4, "frame_time": 100.0})
+        eiger.stage().wait(20)
+        assert "older series" not in caplog.text
+        eiger.prepare(TriggerInfo(4)).wait(20)
+        assert "holds images of an older series 1" in caplog.text
+        eiger.kickoff().wait(20)
+        # The monitor shows three, of the other one.
+        assert eiger.get_index() == 0
+        eiger.unstage().wait(20)
+    finally:
+        eiger.destroy()
+
+
 def test_a_pause_ends_a_fly_scan_that_staged_itself(RE, slow):
     _, eiger = slow
     eiger.detector.nimages.set(200).wait(10)
