@@ -129,7 +129,7 @@ def instant_settings(monkeypatch):
     """Have simulated detectors in real time take it for exposures, none for puts and arming."""
     from sim_dcu.models import Durations, Model
 
-    swift = Durations(arm=0.05, arm_again=0.05, put=0, slow_put=0)
+    swift = Durations(initialize=0.05, arm=0.05, arm_again=0.05, put=0, slow_put=0)
     monkeypatch.setattr(Model, "durations", swift)
 
 
