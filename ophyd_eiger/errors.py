@@ -25,7 +25,8 @@
     ├── RegionError (ValueError)                  a region of interest that no image has
     ├── CodecError (RuntimeError)                 nothing here that decompresses images
     ├── RunError (ValueError)                     a run that cannot be worked on as asked
-    │   └── NoImagesError (LookupError)               a run without such images
+    │   ├── NoImagesError (LookupError)               a run without such images
+    │   └── NoRunError (LookupError)                  no run by that number or uid
     ├── TiffError (ValueError)                    an image of the monitor that cannot be decoded
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
@@ -148,6 +149,10 @@ class RunError(EigerError, ValueError):
 
 class NoImagesError(RunError, LookupError):
     """A run has no images of an EIGER, or none of that stream and key."""
+
+
+class NoRunError(RunError, LookupError):
+    """No run of a catalog is the one that was asked for, or several may be."""
 
 
 class TiffError(EigerError, ValueError):

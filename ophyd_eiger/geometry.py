@@ -5,12 +5,13 @@ client.
 """
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from ophyd_eiger.errors import FileError
+from ophyd_eiger.errors import EigerError, FileError
 from ophyd_eiger.series_metadata import read_metadata
 
 # What a geometry takes, and how a series' metadata call it.
@@ -22,6 +23,8 @@ _SOURCES = {
     "pixel_size_x": "x_pixel_size",
     "pixel_size_y": "y_pixel_size",
 }
+# The names of a geometry's numbers.
+PARTS = tuple(_SOURCES)
 # What a detector says that nobody told: a beam centre of 0 is possible, the others are not.
 _MUST_BE_POSITIVE = ("distance", "wavelength", "pixel_size_x", "pixel_size_y")
 
@@ -72,8 +75,15 @@ class ScatteringGeometry:
         return float(self.distance * np.tan(two_theta)) if two_theta < np.pi / 2 else None
 
 
-def read_geometry(master: Path) -> ScatteringGeometry:
+def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> ScatteringGeometry:
     """Read the geometry that a master file has.
+
+    Parameters
+    ----------
+    master : Path
+        The file.
+    given : mapping, optional
+        What is known better, by the names of `ScatteringGeometry`: ``{"distance": 0.2}``.
 
     Raises
     ------
@@ -81,18 +91,39 @@ def read_geometry(master: Path) -> ScatteringGeometry:
         If there is no such file.
     FileError
         Naming what it does not have, or has as 0, which a detector says that nobody told.
+    EigerError
+        If what is given is no part of a geometry.
     """
+    given = given or {}
+    if strange := sorted(set(given).difference(PARTS)):
+        raise EigerError(
+            f"{', '.join(strange)}: no part of a geometry; those are {', '.join(PARTS)}"
+        )
     metadata = read_metadata(master)
     found: dict[str, float] = {}
     lacking = []
     for name, source in _SOURCES.items():
-        value = getattr(metadata, source)
+        value = given.get(name, getattr(metadata, source))
         if value is None or not math.isfinite(value) or (name in _MUST_BE_POSITIVE and value <= 0):
             lacking.append(name)
         else:
             found[name] = value
     if lacking:
         raise FileError(
-            f"{master}: it does not say {', '.join(lacking)}; give a ScatteringGeometry"
+            f"{master}: it does not say {', '.join(lacking)}; give what is not there, as geometry="
+            "{'distance': 0.2} in m"
         )
     return ScatteringGeometry(**found)
+
+
+def geometry_of(
+    master: Path, given: ScatteringGeometry | Mapping[str, float] | None
+) -> ScatteringGeometry:
+    """Return a geometry that is given, or what a master file has with the parts that are given.
+
+    Raises
+    ------
+    MissingFileError, FileError, EigerError
+        As of `read_geometry`.
+    """
+    return given if isinstance(given, ScatteringGeometry) else read_geometry(master, given)

@@ -7,7 +7,7 @@ drawn; it never asks for a display.
 import base64
 import html
 import io
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 import numpy as np
 
 from ophyd_eiger.errors import EigerError, FileError
-from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
+from ophyd_eiger.geometry import ScatteringGeometry, geometry_of
 from ophyd_eiger.run_reductions import Numbers, Projections
 from ophyd_eiger.writing import new_file
 
@@ -110,15 +110,15 @@ class Look:
     rings : bool or iterable of float
         d-spacings of resolution rings in angstrom; True for some that fit the image, where the
         master file says where the beam was.
-    geometry : ScatteringGeometry or None
-        In place of the master file's.
+    geometry : ScatteringGeometry, mapping or None
+        In place of the master file's; of a mapping, as ``{"distance": 0.2}``, the parts it has.
     """
 
     log: bool = False
     top: float | None = None
     mask: np.ndarray | None = None
     rings: bool | Iterable[float] = True
-    geometry: ScatteringGeometry | None = None
+    geometry: ScatteringGeometry | Mapping[str, float] | None = None
 
 
 def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Picture:
@@ -268,7 +268,7 @@ class _Drawing:
         if rings is False:
             return
         try:
-            geometry = self._look.geometry or read_geometry(self._series.master_path)
+            geometry = geometry_of(self._series.master_path, self._look.geometry)
         except FileError:
             if rings is True:
                 return  # Nobody asked for them.

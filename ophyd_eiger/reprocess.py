@@ -47,8 +47,8 @@ class Recipe:
         Of the profile's axis: "q_A^-1", "2th_deg" or "r_mm".
     solid_angle : bool
         Whether a profile's pixels are weighted by the solid angle they see.
-    geometry : ScatteringGeometry, optional
-        In place of the master file's.
+    geometry : ScatteringGeometry or mapping, optional
+        In place of the master file's; of a mapping, as ``{"distance": 0.2}``, the parts it has.
     """
 
     mask: np.ndarray | None = None
@@ -58,7 +58,7 @@ class Recipe:
     bins: int = 0
     unit: str = PROFILE_UNITS[0]
     solid_angle: bool = False
-    geometry: ScatteringGeometry | None = None
+    geometry: ScatteringGeometry | Mapping[str, float] | None = None
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ophyd_eiger.archives import HANDLERS
 from ophyd_eiger.errors import FileError, NoImagesError, RunError
-from ophyd_eiger.geometry import ScatteringGeometry, read_geometry
+from ophyd_eiger.geometry import ScatteringGeometry, geometry_of
 from ophyd_eiger.handlers import SPEC, EigerHandler, Found
 from ophyd_eiger.reader import Series, open_series
 from ophyd_eiger.run_documents import Event, Place, RunDocuments, Stream, array_node, gather
@@ -107,7 +107,7 @@ class EigerRun:
         *,
         mask: np.ndarray | None,
         detector_mask: bool,
-        geometry: ScatteringGeometry | None,
+        geometry: ScatteringGeometry | Mapping[str, float] | None,
         node: Any = None,
     ) -> None:
         self._documents = documents
@@ -216,14 +216,16 @@ class EigerRun:
 
         Raises
         ------
-        MissingFileError, FileError
+        MissingFileError, FileError, EigerError
         """
-        if self._geometry is None and self.through_catalog:
+        if isinstance(self._geometry, ScatteringGeometry):
+            return self._geometry
+        if self.through_catalog:
             raise RunError(
                 f"run {self.uid}: images through the catalog have no master file to say where the "
-                "beam was; give geometry="
+                "beam was; give geometry=ScatteringGeometry(...)"
             )
-        return self._geometry or read_geometry(self.series.master_path)
+        return geometry_of(self.series.master_path, self._geometry)
 
 
 def open_run(
@@ -233,7 +235,7 @@ def open_run(
     key: str | None = None,
     mask: np.ndarray | None = None,
     detector_mask: bool = True,
-    geometry: ScatteringGeometry | None = None,
+    geometry: ScatteringGeometry | Mapping[str, float] | None = None,
     root_map: Mapping[str | os.PathLike, str | os.PathLike] | None = None,
     through_catalog: bool = False,
 ) -> EigerRun:
@@ -251,8 +253,8 @@ def open_run(
         Not 0 where a pixel is left out, besides the detector's own mask.
     detector_mask : bool
         Whether the mask of the master file is used; for masters that have none.
-    geometry : ScatteringGeometry, optional
-        In place of the master file's.
+    geometry : ScatteringGeometry or mapping, optional
+        In place of the master file's; of a mapping, as ``{"distance": 0.2}``, the parts it has.
     root_map : mapping, optional
         Where folders of the documents are on this machine: ``{"/data": "/mnt/beamline"}``.
     through_catalog : bool

@@ -37,20 +37,6 @@ def opened(catalog: str) -> Iterator[Any]:
         yield client
 
 
-def run_of(client: Any, uid: str) -> Any:
-    """Return a run by its uid, or by how that begins.
-
-    Raises
-    ------
-    Failed
-        If there is none, or several.
-    """
-    try:
-        return client[uid]
-    except LookupError as error:
-        raise Failed(f"run {uid} was not found: {_words(error)}", "KeyError") from error
-
-
 def _folder(catalog: str) -> Path | None:
     if "://" in catalog:
         return None

@@ -2,6 +2,7 @@
 
 import contextlib
 import datetime as dt
+import math
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,9 +10,12 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ophyd_eiger.cli.arrays import load_array
-from ophyd_eiger.cli.catalogs import opened, run_of
+from ophyd_eiger.cli.catalogs import opened
 from ophyd_eiger.cli.common import Call, Failed, file_command
+from ophyd_eiger.cli.geometry import geometry_option, unknown_geometry
 from ophyd_eiger.cli.words import plural
+from ophyd_eiger.errors import FileError
+from ophyd_eiger.finding import find_run
 from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
@@ -53,7 +57,7 @@ class Pair(click.ParamType):
 
 @file_command("reprocess")
 @click.argument("catalog")
-@click.argument("uids", nargs=-1, metavar="[UID]...")
+@click.argument("wanted", nargs=-1, metavar="[RUN]...")
 @click.option("--plan", metavar="NAME", help="Only runs of this plan.")
 @click.option("--since", type=click.DateTime(), help="Only runs that began then or later.")
 @click.option("--until", type=click.DateTime(), help="Only runs that began before.")
@@ -87,6 +91,7 @@ class Pair(click.ParamType):
     show_default=True,
     help="Of the profiles' axis.",
 )
+@geometry_option
 @click.option("--save", is_flag=True, help="Save what becomes of each run as a new run.")
 @click.option(
     "--directory",
@@ -95,25 +100,33 @@ class Pair(click.ParamType):
     help="Where sum and maximum of all images go, and with --npz all numbers.",
 )
 @click.option("--npz", is_flag=True, help="Write a .npz file a run into --directory.")
-def command(call: Call, catalog: str, uids: tuple[str, ...], **options: Any) -> None:
+def command(call: Call, catalog: str, wanted: tuple[str, ...], **options: Any) -> None:
     """Work on runs of CATALOG again: mask, flat field, sums, regions, radial profiles.
 
     CATALOG is a folder with a catalog, as data/catalog of `make shell`, which is served as long as
     the command lasts, beside a prompt or not; or the URL of a tiled server, with its key in it
     (http://HOST:8000?api_key=KEY) or in the variable TILED_API_KEY; or the name of a tiled profile.
-    Without UIDs it works on the runs that the options find, of those on each that has images. A
-    UID may be the beginning of one.
+    Without RUNs it works on the runs that the options find, of those on each that has images. A
+    RUN is its number, its uid, or how that begins. What is told of a run are the sums over all its
+    images; --npz and --save keep the numbers of each.
     """
     if options["npz"] and options["directory"] is None:
         raise click.UsageError("--npz needs --directory")
+    if not (options["npz"] or options["save"]):
+        for option, given in (
+            ("--directory", options["directory"]),
+            ("--profile", options["bins"]),
+        ):
+            if given is not None:
+                raise click.UsageError(f"{option}: nothing would be in it; add --npz or --save")
     recipe = _recipe(options)
     with opened(catalog) as client:
-        runs = [run_of(client, uid) for uid in uids] if uids else _searched(client, options)
+        runs = [find_run(client, each) for each in wanted] or _searched(client, options)
         found = _found(runs, recipe, options, call)
+        if not found:
+            raise Failed(f"no run with images was found{_near(client, options['plan'])}")
         done = _worked(found, recipe, client, options, call)
-    call.give({"runs": done}, "\n".join(map(_shown, done)) or "no run with images was found")
-    if not done:
-        raise Failed("no run with images was found")
+    call.give({"runs": done}, "\n".join(map(_shown, done)))
 
 
 def _recipe(options: dict[str, Any]) -> "Recipe":
@@ -129,6 +142,7 @@ def _recipe(options: dict[str, Any]) -> "Recipe":
         rois=dict(options["rois"]),
         bins=options["bins"] or 0,
         unit=options["unit"],
+        geometry=dict(options["geometry"]),
     )
 
 
@@ -145,6 +159,15 @@ def _searched(client: Any, options: dict[str, Any]) -> Any:
             # A time without a zone is that of the machine.
             found = found.search(Comparison(relation, "start.time", when.astimezone().timestamp()))
     return found
+
+
+def _near(client: Any, plan: str | None) -> str:
+    """Return a hint, where a plan was asked for of which the catalog has no run."""
+    if plan is None:
+        return ""
+    found = client.distinct("start.plan_name")["metadata"]["start.plan_name"]
+    plans = sorted(str(each["value"]) for each in found)
+    return "" if plan in plans else f": of plan {plan!r} there is none, but of {', '.join(plans)}"
 
 
 def _found(runs: Any, recipe: "Recipe", options: dict[str, Any], call: Call) -> "list[EigerRun]":
@@ -169,12 +192,20 @@ def _worked(
     total = sum(run.shape[0] * run.shape[1] for run in runs)
     with _bar(total, call) as advance:
         for run in runs:
+            _require_geometry(run, recipe)
             reduced = reduce_run(run, recipe, progress=advance)
             said: dict[str, Any] = {
                 "uid": run.uid,
                 "events": run.shape[0],
                 "images": run.shape[0] * run.shape[1],
                 "sum": int(reduced.pictures["total"].sum()),
+                "regions": {
+                    # Where a region has no good pixel it has no sum.
+                    name: None
+                    if math.isnan(total := reduced.numbers[f"{name}_sum"].sum())
+                    else total
+                    for name in recipe.rois
+                },
                 "new_uid": None,
                 "file": None,
             }
@@ -184,6 +215,22 @@ def _worked(
                 said["file"] = str(_written(reduced, options["directory"]))
             done.append(said)
     return done
+
+
+def _sum(of_images: Any) -> float | None:
+    """Return the sum over all images; None of a region without a good pixel."""
+    total = float(of_images.sum())
+    return None if math.isnan(total) else total
+
+
+def _require_geometry(run: "EigerRun", recipe: "Recipe") -> None:
+    """See that a profile can be made before the images are read."""
+    if not recipe.bins:
+        return
+    try:
+        _ = run.geometry
+    except FileError as error:
+        raise unknown_geometry(error) from error
 
 
 @contextlib.contextmanager
@@ -231,6 +278,8 @@ def _written(reduced: "Reduced", directory: Path) -> Path:
 
 def _shown(said: dict[str, Any]) -> str:
     line = f"{said['uid']}  {plural(said['images'], 'image')}, sum {said['sum']}"
+    for name, total in said["regions"].items():
+        line += f", {name} {'no good pixel' if total is None else f'{total:.0f}'}"
     for what in ("new_uid", "file"):
         if said[what]:
             line += f" -> {said[what]}"

@@ -7,6 +7,7 @@ import click
 
 from ophyd_eiger.cli.arrays import load_array
 from ophyd_eiger.cli.common import Call, Failed, file_command
+from ophyd_eiger.cli.geometry import geometry_option, unknown_geometry
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.errors import FileError
 
@@ -42,6 +43,7 @@ _NO_RINGS, _RINGS_THAT_FIT = "none", "fitting"
     help="d-spacings of rings, in angstrom; --rings alone demands some that fit. Without it these "
     "are drawn where the beam centre is known.",
 )
+@geometry_option
 @click.option(
     "--output",
     type=click.Path(dir_okay=False, path_type=Path),
@@ -56,6 +58,7 @@ def command(
     top: float | None,
     mask: Path | None,
     rings: str | None,
+    geometry: tuple[tuple[str, float], ...],
     output: Path | None,
 ) -> None:
     """Draw FILE into a PNG: the master file of a series, a view, a data file, or a folder.
@@ -72,10 +75,11 @@ def command(
         top=top,
         mask=None if mask is None else load_array(mask),
         rings=_rings(rings),
+        geometry=dict(geometry),
     )
     series = open_series(file)
     if rings not in (None, _NO_RINGS):
-        _require_geometry(series.master_path)
+        _require_geometry(series.master_path, dict(geometry))
     stem = file.resolve().name if file.is_dir() else file.stem
     path = output or Path(f"{stem}_{what or image or 1}.png")
     if path.exists():
@@ -96,19 +100,14 @@ def command(
     call.give(document, str(path))
 
 
-def _require_geometry(master: Path) -> None:
-    """See that rings can be drawn, as a geometry can be given in Python only."""
+def _require_geometry(master: Path, given: dict[str, float]) -> None:
+    """See that rings can be drawn, where somebody asked for them."""
     from ophyd_eiger.geometry import read_geometry
 
     try:
-        read_geometry(master)
+        read_geometry(master, given)
     except FileError as error:
-        reason = str(error).partition("; give a")[0]
-        raise Failed(
-            f"{reason}; leave rings out (--rings none), and before the next series tell the "
-            "detector: ophyd-eiger set URL detector_distance=... beam_center_x=...",
-            type(error).__name__,
-        ) from error
+        raise unknown_geometry(error, ", or leave rings out (--rings none)") from error
 
 
 def _rings(given: str | None) -> bool | list[float]:

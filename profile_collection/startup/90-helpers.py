@@ -5,16 +5,18 @@ from numbers import Integral
 import matplotlib.pyplot as plt
 
 from ophyd_eiger import EigerError, open_run
+from ophyd_eiger.errors import NoImagesError, NoRunError
+from ophyd_eiger.finding import find_run
 from ophyd_eiger.prompt import FileList, LiveView, said_of_image
 
 
 def run_of(run):
-    """Return a run of the catalog: -1 is the last, else by scan_id or uid."""
+    """Return a run of the catalog: -1 is the last, else by scan_id, uid, or how that begins."""
     try:
-        return cat[run]
-    except (LookupError, ValueError):
+        return find_run(cat, run)
+    except NoRunError as error:
         none = "there are no runs yet: RE(count([eiger], 3)) takes one"
-        raise LookupError(none if run == -1 else f"there is no run {run!r}") from None
+        raise NoRunError(none if run == -1 else str(error)) from None
 
 
 def where(run=-1):
@@ -32,17 +34,43 @@ def show_last(image=0, run=-1, **look):
             f"no image to show: {image!r} is no image's number; a run is show_last(run={image!r})"
         )
         return
+    taken = None
     try:
         taken = open_run(run_of(run))
         found = taken[-1].found
         print(said_of_image(taken, image=image))
     except (EigerError, LookupError) as error:
-        hint = "" if image < 1 or run != -1 else f"; run {image} is show_last(run={image})"
-        print(f"no image to show: {error}{hint}")
+        print(f"no image to show: {error}{hint_after(error, taken, image, run)}")
         return
     picture = found.series.show(found.numbers[image], **look)
     if drawn := screen.show(picture.figure, "last_image"):
         print(f"drawn in {drawn}")
+
+
+def hint_after(error, taken, image, run):
+    """Return what to type where a run has no such image, as far as that can be known."""
+    if taken is None:
+        return run_with_images() if isinstance(error, NoImagesError) else ""
+    if image < 1 or run != -1:
+        return ""
+    try:
+        find_run(cat, image)
+    except NoRunError:
+        return ""
+    return f"; run {image} is show_last(run={image})"
+
+
+def run_with_images():
+    """Return how to show the newest run that has images, if it is one of the last twenty."""
+    for run in cat.values().tail(20)[::-1]:
+        try:
+            open_run(run)
+        except (EigerError, LookupError):
+            continue
+        start = run.metadata["start"]
+        which = start.get("scan_id", start["uid"])
+        return f"; the newest run with images is show_last(run={which!r})"
+    return ""
 
 
 def show_plots():

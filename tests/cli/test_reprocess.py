@@ -44,6 +44,23 @@ def test_what_is_no_catalog_is_told_in_a_sentence(run, tmp_path, monkeypatch):
     assert list((tmp_path / "empty").iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("options", "why"),
+    [
+        (["--npz"], "--npz needs --directory"),
+        (["--directory", "new"], "--directory: nothing would be in it; add --npz or --save"),
+        (["--profile", "9"], "--profile: nothing would be in it; add --npz or --save"),
+        (["--geometry", "distance"], "'distance' is no number by its name, as distance=0.2"),
+        (["--geometry", "length=1"], "'length' is none of beam_center_x, beam_center_y, distance"),
+        (["--roi", "peak"], "'peak' is no region; give NAME=X,Y,WIDTH,HEIGHT in pixels"),
+    ],
+)
+def test_options_that_do_nothing_are_refused(run, options, why):
+    said = run("reprocess", "data", *options)
+    assert said.status == 2
+    assert why in said.err
+
+
 @pytest.mark.long
 def test_a_key_that_is_wrong_is_not_repeated(tiled):
     said = refused(f"{tiled.context.api_uri}?api_key=abc123")

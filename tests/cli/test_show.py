@@ -66,7 +66,7 @@ def test_options_that_do_not_fit(run, master, tmp_path):
     said = run("show", master, "--rings", "2.5")
     assert said.status == 1
     assert "x_7_master.h5: it does not say beam_center_x" in said.err
-    assert "leave rings out (--rings none)" in said.err
+    assert "give it, as --geometry distance=0.2, or leave rings out (--rings none)" in said.err
     assert "ophyd-eiger set URL detector_distance=" in said.err
     assert "ScatteringGeometry" not in said.err
     assert list((tmp_path / "here").iterdir()) == []

@@ -68,6 +68,7 @@ def test_a_run_of_another_process_is_found_and_reprocessed(taken, address, tiled
     good = np.where(left_out, 0, oracle).astype(np.uint64)
     assert said["sum"] == good.sum()
     assert said["images"] == 6
+    assert said["regions"] == {"peak": good[BOX_PIXELS].sum()}
 
     broker = CatalogOfBlueskyRuns(
         tiled.context, item=tiled.item, structure_clients=own_structure_clients(tiled)

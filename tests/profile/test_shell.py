@@ -50,8 +50,11 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     files = {path.name for path in (tmp_path / "data").glob("eiger_*.h5")}
     assert len(files) == 15
     assert len(re.findall(r"_view\.h5  \d+\.\d kB", told)) == 5
-    # Image 3 is not run 3.
-    assert "run 1, point 5 has no image 3, but image 0 alone; run 3 is" in shell("show_last(3)")
+    # Image 1 is not run 1, and there is no run 3.
+    hint = "run 1, point 5 has no image 1, but image 0 alone; run 1 is show_last(run=1)"
+    assert hint in shell("show_last(1)")
+    assert "has no image 3, but image 0 alone" in (missing := shell("show_last(3)"))
+    assert "show_last(run=3)" not in missing
     assert set(re.findall(r"eiger_\w+\.h5", told)) == files
     assert "eiger_live_full_sum vs time" in shell("show_plots()")
     assert (tmp_path / "data" / "plot_1.png").read_bytes().startswith(b"\x89PNG")
@@ -66,6 +69,9 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     forgotten = shell("RE(count(eiger, 3))")
     assert re.match(r"\s*TypeError: .*list", forgotten), forgotten
     assert len(forgotten.splitlines()) < 6
+    in_quotes = shell("RE(count(['eiger']))")
+    assert "TypeError: 'eiger' is a string; a plan wants the object" in in_quotes
+    assert len(in_quotes.splitlines()) < 6
     refused = shell("RE(series(eiger, '0.1'))")
     assert "ArgumentError: series: exposure is '0.1'; it is a number" in refused
     refused = shell("RE(dark(eiger, 0.5, images=5))")
@@ -89,11 +95,22 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     assert shell.value("len(cat)") == "1"
     # Its catalog is another program's, too, by the folder.
     command = Path(sys.executable).with_name("ophyd-eiger")
-    reprocess = [command, "reprocess", "data/catalog", "--json"]
+    reprocess = [command, "reprocess", "data/catalog", "1", "--roi", "all=0,0,1030,1065", "--json"]
     done = subprocess.run(reprocess, cwd=tmp_path, capture_output=True, check=True, timeout=200)
     (run,) = json.loads(done.stdout)["runs"]
     oracle = np.load(tmp_path / "oracle.npy")
-    assert run["sum"] == np.where(oracle == oracle.max(), 0, oracle).sum(dtype=np.uint64)
+    total = np.where(oracle == oracle.max(), 0, oracle).sum(dtype=np.uint64)
+    assert (run["sum"], run["regions"]) == (total, {"all": total})
+    for run, why in (("7", "run '7'"), ("zz", "run 'zz': of a uid give 5 characters at least")):
+        done = subprocess.run(
+            [command, "reprocess", "data/catalog", run, "--profile", "9", "--save"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert (done.returncode, done.stderr) == (1, f"Error: there is no {why}\n")
 
     # Every file once more: nothing is subscribed twice, and the runs stay.
     for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):

@@ -357,11 +357,19 @@ def test_a_geometry_that_nobody_told(make, tmp_path):
     made = make()
     with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
         file["entry/instrument/detector/detector_distance"][()] = 0
-    with pytest.raises(FileError, match=r"x_7_master\.h5: it does not say distance; give a Scatt"):
+    with pytest.raises(FileError, match=r"x_7_master\.h5: it does not say distance; give what"):
         reprocess(made.documents, Recipe(bins=25))
     own = ScatteringGeometry(31.25, 18.5, 0.02, 1.2, 7.5e-5, 7.5e-5)
     (reduced,) = reprocess(made.documents, Recipe(bins=25, geometry=own))
     assert reduced.parameters["profile"]["distance"] == 0.02
+    # Of a part that is given, the rest is the master file's.
+    (partly,) = reprocess(made.documents, Recipe(bins=25, geometry={"distance": 0.02}))
+    assert partly.parameters["profile"]["distance"] == 0.02
+    with h5py.File(tmp_path / "x_7_master.h5") as file:
+        told = file["entry/instrument/detector/beam_center_x"][()]
+    assert partly.parameters["profile"]["beam_center_x"] == told
+    with pytest.raises(EigerError, match="length: no part of a geometry; those are beam_center_x"):
+        reprocess(made.documents, Recipe(bins=25, geometry={"length": 0.02}))
 
 
 def test_a_unit_that_there_is_not():
