@@ -26,6 +26,7 @@ from ophyd_eiger.series import Acquisition
 from ophyd_eiger.settings import Differences, Report
 from ophyd_eiger.signals import Link
 from ophyd_eiger.states import States
+from ophyd_eiger.subsystem import NoSuchNameError
 from ophyd_eiger.subsystems import (
     Detector,
     Filewriter,
@@ -116,6 +117,11 @@ class EigerDevice(Device):
         )
 
     # ---- at the prompt ----
+
+    def __getattr__(self, name: str) -> Any:
+        if "." in name or name.startswith("_"):
+            return super().__getattr__(name)
+        raise NoSuchNameError(self, name, [each for each in dir(type(self)) if each[0] != "_"])
 
     @property
     def file_prefix(self) -> str | None:
@@ -258,7 +264,7 @@ class EigerDevice(Device):
         transfer = self._acquisition.transfer
         transfer.wait(self.link.client.timeouts.files, transfer.ended)
 
-    def configure(self, d: Mapping[Any, Any]) -> Any:
+    def configure(self, d: Mapping[Any, Any] | None = None, **settings: Any) -> Any:
         """Set up in one call: what is not so already, in the order the hardware needs.
 
         Parameters
@@ -266,6 +272,8 @@ class EigerDevice(Device):
         d : mapping
             Value by name: "count_time" for the detector's settings, "filewriter.nimages_per_file"
             for those of another subsystem; ophyd names of signals, too.
+        **settings
+            More of them, as `configure(count_time=0.1)`.
 
         Returns
         -------
@@ -277,14 +285,17 @@ class EigerDevice(Device):
         Raises
         ------
         UnknownSettingError, LimitError, ReadOnlyError, ValueRefusedError
-            Before anything is put; the last one if `d` is no dict.
+            Before anything is put; the last one if `d` is no dict, or has what is in `settings`.
         """
+        d = {} if d is None and settings else d
         if not isinstance(d, Mapping):
             raise ValueRefusedError(
                 f"{self.name}: settings are a dict, as in configure({{'count_time': 0.1}}), and "
                 f"not {shown(d)}"
             )
-        return self.configuration.configure(d)
+        if twice := sorted(set(d) & set(settings)):
+            raise ValueRefusedError(f"{self.name}: {', '.join(twice)} is given twice")
+        return self.configuration.configure({**d, **settings})
 
     @property
     def last_configuration(self) -> Report | None:

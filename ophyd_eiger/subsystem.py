@@ -43,6 +43,24 @@ UNNAMED = {
 }
 
 
+class NoSuchNameError(AttributeError):
+    """A device has nothing of that name; the near ones are looked for when somebody reads it.
+
+    bluesky asks every device for many things that it may not have.
+    """
+
+    def __init__(self, device: Device, name: str, names: Iterable[str]) -> None:
+        super().__init__(name=name, obj=device)
+        self._asked = device, name, names
+
+    def __str__(self) -> str:
+        """Return it in words."""
+        device, name, names = self._asked
+        near = difflib.get_close_matches(name, names)
+        hint = f"; did you mean {' or '.join(near)}?" if near else ""
+        return f"{device.name} has nothing named {name!r}{hint}"
+
+
 class Subsystem(Device):
     """One subsystem of the SIMPLON API; its signals are its resources.
 
@@ -65,9 +83,7 @@ class Subsystem(Device):
     def __getattr__(self, name: str) -> Any:
         if "." in name or name.startswith("_"):
             return super().__getattr__(name)
-        near = difflib.get_close_matches(name, self.component_names)
-        hint = f"; did you mean {' or '.join(near)}?" if near else ""
-        raise AttributeError(f"{self.name} has nothing named {name!r}{hint}")
+        raise NoSuchNameError(self, name, self.component_names)
 
     @property
     def link(self) -> Link:

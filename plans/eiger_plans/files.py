@@ -16,6 +16,7 @@ Plan = Generator[Msg, Any, Any]
 
 def files_home(
     *detectors: EigerDetector | Sequence[EigerDetector],
+    times: bool = True,
 ) -> Callable[[Plan], Plan]:
     """Return a preprocessor that has each run end when its files are home and checked.
 
@@ -29,6 +30,8 @@ def files_home(
     ----------
     *detectors : EigerDetector, or a list of them
         Those whose files are waited for.
+    times : bool
+        Whether there is a stream `<name>_times`.
 
     Returns
     -------
@@ -52,7 +55,7 @@ def files_home(
         def told_then_closed() -> Plan:
             failures: list[Exception] = []
             for detector in owing:
-                plan = _told(detector, failures)
+                plan = _told(detector, failures, times)
                 yield from plan if msg.run is None else bpp.set_run_key_wrapper(plan, msg.run)
             if failures:
                 raise failures[0]
@@ -66,7 +69,7 @@ def files_home(
     return preprocess
 
 
-def _told(detector: EigerDetector, failures: list[Exception]) -> Plan:
+def _told(detector: EigerDetector, failures: list[Exception], times: bool) -> Plan:
     """Wait for a detector's files and tell what came of them, also where some did not."""
     files: Any = detector.files_home
     series = files.pending
@@ -74,7 +77,7 @@ def _told(detector: EigerDetector, failures: list[Exception]) -> Plan:
         yield from bps.trigger(files, wait=True)
     except (EigerError, FailedStatus) as error:
         failures.append(error)
-    for reading in [files] * series + [detector.times]:
+    for reading in [files] * series + [detector.times] * times:
         yield from bps.create(name=reading.name)
         yield from bps.read(reading)
         yield from bps.save()

@@ -275,10 +275,13 @@ class SimulatedMotor(Device, PositionerBase):
             If that is outside the limits.
         """
         with self._moves:
-            status = PositionerBase.move(self, position, moved_cb=moved_cb, timeout=timeout)
+            self.check_value(position)
+            # Of a number of numpy, as plans give them, ophyd divides by 0 where nothing moves.
+            target = float(position)
+            status = PositionerBase.move(self, target, moved_cb=moved_cb, timeout=timeout)
             speed, rate = self._speed_and_rate()
             now = time.monotonic()
-            self._take_up(self._motion.turned_to(float(position), now, speed, rate))
+            self._take_up(self._motion.turned_to(target, now, speed, rate))
         if wait:
             status.wait()
         return status

@@ -14,16 +14,23 @@ from ophyd_eiger import EigerError
 
 # Where bluesky refuses arguments; in the last of them what is no plan, as RE(count).
 BLUESKYS = ("bluesky.plans", "bluesky.plan_stubs", "bluesky.plan_patterns", "bluesky.utils")
+# Where cat[12] looks.
+CATALOGS = ("bluesky_tiled_plugins.clients.catalog_of_bluesky_runs",)
 
 
 def told_of(error):
-    """Return the error that says it all: an EIGER's, or a value that a plan refused; or None."""
+    """Return the error that says it all: an EIGER's, or of what was typed; or None."""
     while isinstance(error, FailedStatus):
         error = error.__cause__
     if isinstance(error, EigerError):
         return error
     if isinstance(error, AttributeError):
         return of_a_name_in_quotes(error)
+    if isinstance(error, LookupError):
+        # Its own words, which Python puts in quotes.
+        return LookupError(*error.args) if module_of(error) in CATALOGS else None
+    if isinstance(error, RuntimeError):
+        return of_a_pause(error)
     return error if isinstance(error, ValueError | TypeError) and is_refusal(error) else None
 
 
@@ -35,12 +42,21 @@ def of_a_name_in_quotes(error):
     return None
 
 
+def of_a_pause(error):
+    """Return what to do about a plan that is paused while another is to begin; or None."""
+    if module_of(error) == "bluesky.run_engine" and "paused state" in str(error):
+        return RuntimeError(
+            "a plan is paused: RE.resume() goes on with it, RE.abort() or RE.stop() ends it"
+        )
+    return None
+
+
 def is_refusal(error):
     """Return whether a plan or our device refused what it was given, and not something below."""
     module = module_of(error)
     ours = module.partition(".")[0] in {"eiger_plans", "ophyd_eiger"}
     # A TypeError in our own code is a mistake of ours, and wanted in full.
-    return (ours and isinstance(error, ValueError)) or module in BLUESKYS
+    return (ours and isinstance(error, ValueError)) or module in (*BLUESKYS, *CATALOGS)
 
 
 def module_of(error):
@@ -64,5 +80,14 @@ def show_error(shell, kind, error, trace, tb_offset=None):
 
 if hasattr(get_ipython(), "set_custom_exc"):
     get_ipython().set_custom_exc(
-        (EigerError, FailedStatus, ValueError, TypeError, AttributeError), show_error
+        (
+            EigerError,
+            FailedStatus,
+            ValueError,
+            TypeError,
+            AttributeError,
+            LookupError,
+            RuntimeError,
+        ),
+        show_error,
     )

@@ -33,7 +33,7 @@ def note_baseline(plan):
 RE.preprocessors[:] = [note_baseline, files_home(eiger)]
 if "BlueskyMagics" in globals():
     # %ct has a RunEngine of its own, and no catalog: it tells which series its image is.
-    BlueskyMagics.RE.preprocessors[:] = [files_home(eiger)]
+    BlueskyMagics.RE.preprocessors[:] = [files_home(eiger, times=False)]
 
 try:
     eiger.connect()

@@ -3,6 +3,12 @@
 import requests
 from ophyd import Signal
 
+from ophyd_eiger import EigerError
+
+
+class LightError(EigerError, ValueError):
+    """There is no such light, or nothing that shines."""
+
 
 class SimulatedShutter(Signal):
     """A shutter before the simulated detector, "open" or "close"; closed, the flux is 0.
@@ -26,7 +32,7 @@ class SimulatedShutter(Signal):
     def put(self, value, **kwargs):
         """Open or close it, from the next arm on."""
         if value not in ("open", "close"):
-            raise ValueError(f"{self.name} can be set to 'open' and 'close', and not to {value!r}")
+            raise LightError(f"{self.name} can be set to 'open' and 'close', and not to {value!r}")
         if value == "close" and not self.is_closed:
             self._flux = self._change()["flux"]
             self._change(flux=0)
@@ -43,9 +49,12 @@ class SimulatedShutter(Signal):
         return now
 
     def _change(self, **changes):
-        reply = requests.put(self._beam, json=changes, timeout=10)
+        try:
+            reply = requests.put(self._beam, json=changes, timeout=10)
+        except requests.RequestException as error:
+            raise LightError(f"the simulated detector does not answer: {error}") from error
         if not reply.ok:
-            raise ValueError(f"there is no such light: {reply.text}")
+            raise LightError(f"there is no such light: {reply.text}")
         return reply.json()
 
 
@@ -67,6 +76,6 @@ if simulator:
         """
         asked = {"scene": scene, "flux": flux, "energy": energy}
         now = shutter.shine(**{name: given for name, given in asked.items() if given is not None})
-        of = "that photon_energy says" if now["energy"] is None else f"{now['energy']:g} eV"
+        of = "the detector's photon_energy" if now["energy"] is None else f"{now['energy']:g} eV"
         closed = "; the shutter is closed" if shutter.is_closed else ""
         print(f"light: {now['scene']}, flux {now['flux']:g}, photons of {of}{closed}")

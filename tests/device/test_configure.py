@@ -337,6 +337,13 @@ def test_settings_are_a_dict(eiger, requests_sent, wrong):
     assert requests_sent() == []
 
 
+def test_settings_by_name(eiger, dcu):
+    eiger.configure({"filewriter.nimages_per_file": 7}, frame_time=0.5, count_time=0.25)
+    assert (eiger.filewriter.nimages_per_file.get(), eiger.detector.count_time.get()) == (7, 0.25)
+    with pytest.raises(ValueRefusedError, match=r"^eiger: count_time is given twice$"):
+        eiger.configure({"count_time": 0.1}, count_time=0.1)
+
+
 def test_limits_are_asked_for_before_the_first_put(dcu, tmp_path, requests_sent):
     device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
     with pytest.raises(LimitError, match=r"4000\.0 s is outside"):

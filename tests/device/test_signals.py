@@ -368,6 +368,9 @@ def test_a_name_that_is_almost_one(shared):
     with pytest.raises(AttributeError, match=r"has nothing named 'qqq'$"):
         _ = shared.detector.qqq
     assert not hasattr(shared.detector, "count_tim")
+    with pytest.raises(AttributeError, match=r"^eiger has nothing named 'detctor'; .* detector"):
+        _ = shared.eiger.detctor
+    assert not hasattr(shared.eiger, "set")
 
 
 def test_protocols(shared):

@@ -124,6 +124,12 @@ def test_every_detector_is_told_of_though_the_first_one_fails(dcu, taken, eiger,
     assert told(taken.documents, "other_files")[0]["other_files_images"] == 1
 
 
+def test_a_run_need_not_say_where_its_time_went(eiger, taken):
+    taken.engine.preprocessors[:] = [files_home(eiger, times=False)]
+    documents = taken(bp.count([eiger]))
+    assert (len(told(documents)), told(documents, "eiger_times")) == (1, [])
+
+
 def test_a_run_says_where_its_time_went(eiger, taken):
     eiger.configure({"ntrigger": 3})
     (event,) = told(taken(bp.count([eiger], 3)), "eiger_times")

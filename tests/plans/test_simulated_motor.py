@@ -118,3 +118,12 @@ def test_a_scan_of_it(RE, catalog, motor):
     (uid,) = RE(scan([motor], motor, 0, 2, 3))
     found = catalog[uid].primary.read()["omega"]
     assert np.allclose(found, [0, 1, 2])
+
+
+def test_a_move_to_where_it_is_divides_by_nothing(motor):
+    """With what plans give, a number of numpy, and a progress bar; a warning is an error here."""
+    status = motor.set(np.float64(0.0))
+    told = []
+    status.watch(lambda **what: told.append(what["current"]))
+    status.wait(10)
+    assert set(told) <= {0.0}

@@ -69,6 +69,9 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     forgotten = shell("RE(count(eiger, 3))")
     assert re.match(r"\s*TypeError: .*list", forgotten), forgotten
     assert len(forgotten.splitlines()) < 6
+    absent = shell("cat[12]")
+    assert "LookupError: No match for scan_id=12" in absent
+    assert len(absent.splitlines()) < 6
     in_quotes = shell("RE(count(['eiger']))")
     assert "TypeError: 'eiger' is a string; a plan wants the object" in in_quotes
     assert len(in_quotes.splitlines()) < 6
@@ -90,6 +93,7 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     assert re.search(r"motor +0\.3 ", shell("%wa motors"))
     counted = shell("%ct")
     assert re.search(r"eiger_live_full_sum +[1-9]", counted), counted
+    assert "eiger_times" not in counted
     (series,) = re.findall(r"eiger_files_series +(\S+)", counted)
     assert (tmp_path / "data" / f"{series}_master.h5").exists()
     assert shell.value("len(cat)") == "1"

@@ -10,13 +10,13 @@ import pytest
 import requests
 from bluesky import RunEngine
 from bluesky.plan_stubs import mv
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted
 from eiger_plans import series
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 
 import sim_dcu
-from ophyd_eiger import EigerDetector
+from ophyd_eiger import EigerDetector, EigerError
 from ophyd_eiger.companion import Companion
 from ophyd_eiger.errors import StateError
 from ophyd_eiger.signals import LimitError
@@ -161,10 +161,25 @@ def test_a_type_error_in_a_plan_of_the_users_own_keeps_its_traceback(prompt, cap
     assert capsys.readouterr().err == ""
 
 
+def test_a_plan_beside_a_paused_one_is_a_sentence(prompt, capsys):
+    engine = RunEngine({})
+    with pytest.raises(RunEngineInterrupted):
+        engine([Msg("pause")])
+    with pytest.raises(RuntimeError) as refused:
+        engine([Msg("null")])
+    engine.abort()
+    prompt.show(prompt, refused.type, refused.value, refused.tb)
+    assert (
+        capsys.readouterr().err.splitlines()[-2].startswith("RuntimeError: a plan is paused: RE.")
+    )
+    assert prompt.traced == []
+
+
 def test_other_errors_are_shown_in_full(prompt, failed, capsys):
     others = [failed(ValueError("a motor's")), failed(None), ValueError("of the user's own")]
     others.append(TypeError("of the user's own"))
     others.append(AttributeError("of the user's own", name="x", obj="text"))
+    others += [KeyError("of the user's own"), RuntimeError("of the user's own")]
     for error in others:
         prompt.fails(error)
     # After %pdb the debugger begins, as ever.
@@ -200,7 +215,7 @@ def test_light_and_shutter(lit, capsys):
 def test_light_that_there_is_not(lit):
     before = lit.dcu.beam
     for asked in ({"scene": "moon"}, {"flux": -1}, {"energy": 0}):
-        with pytest.raises(ValueError, match="there is no such light"):
+        with pytest.raises(EigerError, match="there is no such light"):
             lit.light(**asked)
     with pytest.raises(ValueError, match="'open' and 'close', and not to 'ajar'"):
         lit.shutter.put("ajar")
