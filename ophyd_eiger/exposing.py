@@ -14,12 +14,14 @@ from collections.abc import Callable, Sequence
 from ophyd.utils.errors import WaitTimeoutError
 
 from ophyd_eiger.errors import (
+    DcuError,
     DcuTimeoutError,
     LostReplyError,
     RefusedError,
     SignalTimeoutError,
     StateError,
 )
+from ophyd_eiger.pace import PLAUSIBLE_PART, SHORTEST_SUSPECT_S, Pace
 from ophyd_eiger.points import Exposure, Flight, Series
 from ophyd_eiger.progress import ImageCount
 from ophyd_eiger.required import require_number
@@ -32,10 +34,6 @@ logger = logging.getLogger(__name__)
 
 # What may pass between a trigger that is sent and its first exposure, in s; generous.
 TRIGGER_DELAY_S = 0.5
-# A series of at least so many s whose trigger replied before this part of its time was ended by
-# somebody else.
-SHORTEST_SUSPECT_S = 1.0
-PLAUSIBLE_PART = 0.8
 
 
 class Exposing:
@@ -63,6 +61,7 @@ class Exposing:
         self.transfer = transfer
         self._newest_in_monitor = newest_in_monitor
         self._caller = Worker(f"{self.name} trigger")
+        self._pace = Pace()
 
     def close(self) -> None:
         """Let the thread that sends triggers end."""
@@ -148,20 +147,57 @@ class Exposing:
                 return
             last, began = sent + number == series.scheme.ntrigger, time.monotonic()
             self._send_trigger(series, seconds, last=last)
-            is_early = time.monotonic() - began < seconds * PLAUSIBLE_PART
-            suspect = is_early and not last and seconds >= SHORTEST_SUSPECT_S
-            if suspect and series.scheme.mode is TriggerMode.INTS and not exposure.interrupted:
-                self._require_not_ended(series)
+            passed = time.monotonic() - began
+            if series.scheme.mode is TriggerMode.INTS and not exposure.interrupted:
+                self._require_exposed(series, exposure, seconds, passed, last=last)
             count.count(number * series.scheme.nimages, "trigger reply")
 
-    def _require_not_ended(self, series: Series) -> None:
-        """See that a series is still armed whose trigger replied too early."""
-        if self.states.ask_unless_lost() == "idle":
-            raise StateError(
-                f"{self.name}: series {series.series_id} was ended before its time, by somebody "
-                f"else: {series.points} of {series.scheme.points} points were taken; the next "
-                "trigger arms a new one"
-            )
+    def _require_exposed(
+        self, series: Series, exposure: Exposure, seconds: float, passed: float, *, last: bool
+    ) -> None:
+        """See that a trigger that replied so soon did not, because its series was ended.
+
+        Raises
+        ------
+        StateError
+            If it was.
+        """
+        if self._pace.is_early(seconds, passed):
+            is_idle = self.states.ask_unless_lost() == "idle"
+            # After its last trigger it is idle in any case.
+            if is_idle and not last:
+                raise self._ended_early(series)
+            if is_idle and self._pace.is_sure(seconds):
+                raise self._ended_early(series)
+            if is_idle and (absent := self._absent_file(series, exposure)):
+                raise self._ended_early(series, f"; the DCU does not list {absent}")
+        if not exposure.interrupted:
+            self._pace.note(seconds, passed)
+
+    def _absent_file(self, series: Series, exposure: Exposure) -> str:
+        """Return the last data file of a series that is over, if the DCU does not list it."""
+        delivery = series.delivery
+        if not delivery.images_per_file:
+            return ""
+        name = delivery.data_file(math.ceil(delivery.images / delivery.images_per_file))
+        client = self.states.link.client
+        until = time.monotonic() + client.timeouts.files
+        while time.monotonic() < until and not exposure.interrupted:
+            try:
+                if name in client.files():
+                    return ""
+            except DcuError:
+                # What it has cannot be known: the transfer tells.
+                return ""
+            exposure.wake.wait(STATE_PERIOD_S)
+        return "" if exposure.interrupted else name
+
+    def _ended_early(self, series: Series, because: str = "") -> StateError:
+        return StateError(
+            f"{self.name}: series {series.series_id} was ended before its time, by somebody else "
+            f"or because the DCU failed: {series.points} of {series.scheme.points} points were "
+            f"taken{because}; the next trigger arms a new one"
+        )
 
     def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> None:
         timeout = seconds + self.states.link.client.timeouts.trigger_margin

@@ -61,9 +61,10 @@ class Metadata:
     @property
     def bounds(self) -> str:
         """The limits in words, as in "[3e-06, 1800.0] s"."""
-        # A limit of a float may come as a whole number: 1800 s.
+        # A limit of a float may come as a whole number, 1800 s; and one that the detector has in
+        # single precision with digits that mean nothing, 2.9999901016708463e-06 s.
         low, high = (
-            repr(float(bound) if self.element_type == "float" else bound)
+            repr(float(f"{bound:.7g}") if self.element_type == "float" else bound)
             for bound in (
                 -math.inf if self.minimum is None else self.minimum,
                 math.inf if self.maximum is None else self.maximum,

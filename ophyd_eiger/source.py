@@ -3,6 +3,7 @@
 Tells which it is, and how it is surveyed, once or again when files have come since.
 """
 
+import contextlib
 import re
 from dataclasses import dataclass
 from pathlib import Path
@@ -142,17 +143,30 @@ def _only_series(folder: Path) -> Path | dict[int, Path]:
         elif matched := _DATA_FILE.fullmatch(path.name):
             data.setdefault(matched["stem"], {})[int(matched["number"])] = path
     stems = sorted({*masters, *data})
+    if len(stems) > 1:
+        stems.sort(key=lambda stem: _newest(masters.get(stem), data.get(stem, {})), reverse=True)
     if not stems:
         raise FileError(f"{folder}: no master file and no data file of an EIGER in this folder")
     if len(stems) > 1:
         names = [masters[stem].name if stem in masters else f"{stem}_data_..." for stem in stems]
         more = f" and {len(names) - _NAMED} more" if len(names) > _NAMED else ""
         raise FileError(
-            f"{folder}: {len(names)} series in it, open one of {', '.join(names[:_NAMED])}{more}"
+            f"{folder}: {len(names)} series in it, open one of {', '.join(names[:_NAMED])}{more}; "
+            "the newest is the first"
         )
     if masters:
         return masters[stems[0]]
     return _with_gaps(data[stems[0]])
+
+
+def _newest(master: Path | None, data: dict[int, Path]) -> float:
+    """Return when a file of a series was last written; 0 of what is not there any more."""
+    paths = [*data.values(), *([] if master is None else [master])]
+    times = [0.0]
+    for path in paths:
+        with contextlib.suppress(OSError):
+            times.append(path.stat().st_mtime)
+    return max(times)
 
 
 def _with_gaps(found: dict[int, Path]) -> dict[int, Path]:

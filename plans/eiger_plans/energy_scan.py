@@ -9,6 +9,7 @@ from bluesky.protocols import Movable
 
 from eiger_plans.arguments import checked
 from eiger_plans.calibrating import TIMES, above_0, folder_of, kept, set_up, stepped, whole
+from eiger_plans.series import say_where
 from eiger_plans.steps import Plan
 from eiger_plans.thresholds import first_threshold_alone, flatfield_kept
 from ophyd_eiger import EigerDetector
@@ -108,7 +109,9 @@ def energy_scan(
         return (yield from stepped(eiger, points, move, _md, movable))
 
     yield from first_threshold_alone(eiger)
-    return (yield from flatfield_kept(eiger, place, kept(eiger, KEPT, scanned())))
+    uid = yield from flatfield_kept(eiger, place, kept(eiger, KEPT, scanned()))
+    say_where(eiger, uid)
+    return uid
 
 
 def _checked(eiger: EigerDetector, energies: list[float], threshold: float) -> list[float]:

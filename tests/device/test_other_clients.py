@@ -5,8 +5,10 @@ import time
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import numpy as np
 import pytest
 import requests
+from bluesky.utils import FailedStatus
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
@@ -210,6 +212,65 @@ def test_an_exposure_that_somebody_ends_is_no_point(tmp_path, instant_settings):
             eiger.read()
         eiger.unstage().wait(20)
         eiger.destroy()
+
+
+@pytest.mark.parametrize("model", ["eiger-500k", "eiger2-500k"])
+@pytest.mark.parametrize("time_scale", [1, pytest.param(0.5, marks=pytest.mark.long)])
+def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
+    RE, tmp_path, instant_settings, catalog, model, time_scale
+):
+    """Idle is what it would be in any case: that no file comes tells it, or what it took before."""
+    version = "1.6.0" if model == "eiger-500k" else "1.8.0"
+    timeouts = Timeouts(files=2)
+    with sim_dcu.serve(model, time_scale=time_scale, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=timeouts)
+        eiger.configure({"frame_time": 0.5, "count_time": 0.4, "nimages": 6})
+        exits = []
+        RE.subscribe(lambda _, doc: exits.append((doc["exit_status"], doc["num_events"])), "stop")
+
+        def ended_by(command):
+            """End the next exposure as another client does, as soon as the state shows it."""
+
+            def end():
+                url = f"{dcu.url}/detector/api/{version}/"
+                while requests.get(f"{url}status/state", timeout=20).json()["value"] != "acquire":
+                    pass
+                requests.put(f"{url}command/{command}", timeout=20).raise_for_status()
+
+            other = threading.Thread(target=end)
+            other.start()
+            with pytest.raises(FailedStatus, match="was ended before its time, by somebody else"):
+                RE(bp.count([eiger]))
+            other.join(20)
+            assert exits[-1] == ("fail", {})
+            assert eiger.owed == {}
+
+        def taken_whole(series_id):
+            (uid,) = RE(bp.count([eiger]))
+            (found,) = np.asarray(catalog[uid].primary.read()["eiger_image"])
+            assert np.array_equal(found, [dcu.image(series_id, n + 1) for n in range(6)])
+
+        ended_by("abort")
+        taken_whole(2)
+        # Of which files are there, though with fewer images; an EIGER2's exposure outlives disarm.
+        ended_by("disarm" if model == "eiger-500k" else "cancel")
+        taken_whole(4)
+        eiger.destroy()
+
+
+def test_a_detector_that_takes_no_time_is_asked_once_for_what_it_has(dcu, eiger, requests_sent):
+    """Simulated ones may be as fast as that."""
+    eiger.configure({"frame_time": 2, "count_time": 1, "nimages": 3})
+    lists = []
+    for _ in range(3):
+        eiger.stage().wait(20)
+        requests_sent.clear()
+        eiger.trigger().wait(20)
+        lists.append(
+            sum("status/files" in sent or "filewriter" in sent for sent in requests_sent())
+        )
+        eiger.unstage().wait(20)
+    assert lists
 
 
 def test_abort_by_hand_between_two_points(dcu, eiger):

@@ -297,7 +297,7 @@ def test_files_of_a_point_that_do_not_come_are_told_whatever_came_of_others(dcu,
 # ---- energy_scan ----
 
 
-def test_energy_scan_takes_a_series_at_each_energy(dcu, model, eiger, engine, tmp_path):
+def test_energy_scan_takes_a_series_at_each_energy(dcu, model, eiger, engine, tmp_path, capsys):
     eiger.detector.photon_energy.set(9000).wait()
     eiger.detector.threshold_energy.set(5000).wait()
     before = settings(dcu, model)
@@ -318,6 +318,9 @@ def test_energy_scan_takes_a_series_at_each_energy(dcu, model, eiger, engine, tm
             assert series.metadata.photon_energy == pytest.approx(energy)
             assert np.array_equal(series[:], [dcu.image(series_id, n) for n in (1, 2)])
     assert settings(dcu, model) == before
+    said = capsys.readouterr().out
+    assert said.startswith(f"run {documents[0][1]['uid']}\n")
+    assert all(f"  {master}  " in said for master in masters(tmp_path))
 
 
 # ---- flatfield ----

@@ -217,8 +217,12 @@ def test_a_folder_with_one_series(make, tmp_path):
 def test_a_folder_with_several_or_none(make, tmp_path):
     make([3])
     make([2], name="t")
-    with pytest.raises(FileError, match=r"2 series in it, open one of s_master.h5, t_master.h5"):
-        open_series(tmp_path)
+    for newest, older in (("s", "t"), ("t", "s")):
+        for path in tmp_path.glob("*.h5"):
+            os.utime(path, (0, 2 if path.name.startswith(newest) else 1))
+        said = rf"2 series in it, open one of {newest}_master.h5, {older}_master.h5; the newest is"
+        with pytest.raises(FileError, match=said):
+            open_series(tmp_path)
     empty = tmp_path / "empty"
     empty.mkdir()
     with pytest.raises(FileError, match=r"empty: no master file and no data file"):

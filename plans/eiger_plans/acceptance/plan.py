@@ -8,7 +8,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
-from ophyd import Signal
+from ophyd import Kind, Signal
 
 from eiger_plans.acceptance.arms import ARMS, arms
 from eiger_plans.acceptance.asking import Asking
@@ -110,7 +110,7 @@ def acceptance_test(
     print(text(found))
     if place is not None and found.finished is not None:
         yield from aside(write, found, place)
-        print(f"report: {place}")
+        print(f"report: {place.resolve()}")
     return found
 
 
@@ -333,8 +333,13 @@ class _Test:
             self.report.finish()
         yield from aside(self.asking.close)
         name = self.eiger.name
-        verdict: Any = Signal(name=f"{name}_acceptance_verdict", value=self.report.verdict)
-        whole: Any = Signal(name=f"{name}_acceptance_report", value=as_json(self.report))
+        # Texts, of which nothing can be plotted.
+        verdict: Any = Signal(
+            name=f"{name}_acceptance_verdict", value=self.report.verdict, kind=Kind.normal
+        )
+        whole: Any = Signal(
+            name=f"{name}_acceptance_report", value=as_json(self.report), kind=Kind.normal
+        )
         uid = yield from bps.open_run({**self.md, "acceptance_verdict": self.report.verdict})
         if uid:
             self.report.runs.append(uid)
