@@ -218,6 +218,7 @@ class Arming:
         except Exception:
             self.ending.disarm_after_failure()
             raise
+        self.ending.note_known()
         stale = self._is_stale(series_id, in_monitor)
         return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
 
@@ -254,7 +255,12 @@ class Arming:
         try:
             return self.detector.arm.send()
         except LostReplyError as error:
-            self.states.confirm_ready(error)
+            try:
+                self.states.confirm_ready(error)
+            except DcuError:
+                # It may have been carried out all the same.
+                self.ending.disarm_after_failure()
+                raise
             return None
         except RefusedError as error:
             if error.status >= SERVER_FAULT:

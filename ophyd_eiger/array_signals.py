@@ -155,19 +155,21 @@ class EigerArray(EigerSignal):
         """Put an array from the worker's own thread, and compare what the DCU made of it."""
         checked = self.check_value(value)
         self.link.make_way()
+        lost = None
         try:
             reply = self._send(checked)
         except (LostReplyError, DcuTimeoutError) as error:
             logger.debug("%s; the DCU is asked what it has", error)
-            reply = None
+            reply, lost = None, error
         self.owner.read_again(names_in(reply), self)
         found = self._readback
         if found.shape != checked.shape or not np.array_equal(found, checked):
+            why = "" if lost is None else f"{lost}; asked for it, "
             raise ReplyError(
-                f"{self.name}: the DCU answers another array than was put: "
+                f"{self.name}: {why}the DCU answers another array than was put: "
                 f"{_difference(found, checked)}",
                 request=f"PUT {self.source}",
-            )
+            ) from lost
         self.put_at = time.monotonic()
         self._asked = self._readback, self._readback
 

@@ -83,6 +83,13 @@ class Bringer:
         self._begun.pop((delivery, name), None)
         if delivery.policy.delete_on_dcu and download.was_here:
             logger.warning("%s: %s", self.name, stays_on_dcu(fetched.path))
+        elif delivery.policy.delete_on_dcu and disk_of(delivery.directory) != delivery.disk:
+            logger.warning(
+                "%s: %s stays on the DCU: %s is on another disk than when the series was armed",
+                self.name,
+                name,
+                delivery.directory,
+            )
         elif delivery.policy.delete_on_dcu:
             self._delete(fetched.path)
         return fetched

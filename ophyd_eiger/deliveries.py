@@ -135,6 +135,8 @@ class Delivery:
         """Note that events name images of the newest view, from these on in the series."""
         named = list(firsts)
         self.views[-1].firsts.extend(named)
+        # Of one that was written before it does not have these.
+        self.views[-1].is_whole = False
         self.note({"events": named})
 
     def forget_images(self, events: int | None = None) -> None:

@@ -237,7 +237,7 @@ class EigerDevice(Device):
             logger.warning("%s: not fetched: the folder of %s is not there", self.name, path)
         for reason in taken.unreadable:
             logger.warning("%s: not fetched: %s", self.name, reason)
-        awaited = transfer.ended
+        awaited = transfer.finished
         transfer.wait(patience, awaited)
         if taken.not_over:
             raise TransferError(f"{self.name}: not fetched yet: {'; '.join(taken.not_over)}")
@@ -262,7 +262,7 @@ class EigerDevice(Device):
             Naming what is missing and why, also of scans before.
         """
         transfer = self._acquisition.transfer
-        transfer.wait(self.link.client.timeouts.files, transfer.ended)
+        transfer.wait(self.link.client.timeouts.files, transfer.finished)
 
     def configure(self, d: Mapping[Any, Any] | None = None, **settings: Any) -> Any:
         """Set up in one call: what is not so already, in the order the hardware needs.
@@ -421,6 +421,7 @@ class EigerDevice(Device):
             self.live.note_initialized()
         if (subsystem, command) in (("detector", "initialize"), ("detector", "disarm")):
             self._acquisition.states.note_idle()
+            self._acquisition.ending.note_known()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
         if subsystem == "detector" and command in ("cancel", "abort"):

@@ -126,7 +126,11 @@ class Ending:
         """
         if self._may_be_armed:
             self.send(self.detector.disarm)
-            self._may_be_armed = False
+            self.note_known()
+
+    def note_known(self) -> None:
+        """Note that it is known again whether the detector is armed, and for whom."""
+        self._may_be_armed = False
 
     def send(self, command: EigerCommand, *, margin: float = 0.0) -> None:
         """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""

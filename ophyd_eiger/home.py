@@ -1,5 +1,6 @@
 """Whether the files of a run are home, as something a plan can trigger and read."""
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -83,9 +84,10 @@ class FilesHome:
             "directory": str(delivery.directory),
             "missing": ", ".join(delivery.missing()),
         }
-        time = max((file.path.stat().st_mtime for file in home), default=0.0)
+        # Where no file came it is that of the question.
+        when = max((file.path.stat().st_mtime for file in home), default=time.time())
         return {
-            f"{self.name}_{key}": {"value": value, "timestamp": time}
+            f"{self.name}_{key}": {"value": value, "timestamp": when}
             for key, value in values.items()
         }
 

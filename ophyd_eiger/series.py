@@ -162,6 +162,8 @@ class Acquisition:
                 self._stage(Staging(directory, f"{prefix}_{uuid.uuid4().hex[:8]}", policy))
             except Exception as error:
                 self._why_not_staged = error
+                # This Status tells it.
+                self._failure_told = True
                 on_failure()
                 raise
 

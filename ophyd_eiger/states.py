@@ -231,7 +231,8 @@ class States:
         LostReplyError
             If it does not, or if it cannot be asked.
         """
-        self._confirm(lost, "ready", lambda state: state == "ready")
+        patience = self.link.client.timeouts.arm
+        self._confirm(lost, "ready", lambda state: state == "ready", patience)
 
     def confirm_idle(self, lost: Unanswered) -> None:
         """Wait until the state shows that disarm, cancel or abort without reply was carried out.
@@ -241,10 +242,12 @@ class States:
         LostReplyError, DcuTimeoutError
             If it does not, or if it cannot be asked.
         """
-        self._confirm(lost, "idle", self.is_idle)
+        self._confirm(lost, "idle", self.is_idle, self.link.client.timeouts.end)
 
-    def _confirm(self, lost: Unanswered, wanted: str, reached: Callable[[str], bool]) -> None:
-        deadline = time.monotonic() + self.link.client.timeouts.end
+    def _confirm(
+        self, lost: Unanswered, wanted: str, reached: Callable[[str], bool], patience: float
+    ) -> None:
+        deadline = time.monotonic() + patience
         while not reached(state := self._after(lost)):
             if time.monotonic() > deadline or state not in ("configure", "acquire"):
                 raise self._still_lost(lost, f"the state is {state!r}, not {wanted!r}")

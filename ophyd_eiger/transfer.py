@@ -123,12 +123,11 @@ class Transfer:
     def take_up_again(self) -> list[Delivery]:
         """Take on again what was given up, and return it."""
         with self._state:
-            owed = list(self._owed)
+            owed, self._owed = self._owed, []
         # Without the lock: a disk of the network may hang.
         for delivery in owed:
             make_folder_again(delivery)
         with self._state:
-            owed, self._owed = self._owed, []
             if self._lists is False:
                 self._lists = None
             for delivery in owed:
@@ -177,6 +176,11 @@ class Transfer:
         """The series that are over and on their way home."""
         with self._state:
             return [delivery for delivery in self._open if delivery.ended]
+
+    @property
+    def finished(self) -> list[Delivery]:
+        """Those of them of which no event will name images any more."""
+        return [delivery for delivery in self.ended if delivery.final]
 
     def end(self, delivery: Delivery, *, cut_short: bool, interrupted: bool = False) -> None:
         """Note that a series is over and that its files are on the DCU."""
@@ -242,11 +246,16 @@ class Transfer:
         """
         with self._state:
             self._ask_at_once()
+            wanted = list(self._open if only is None else only)
             while awaited := [each for each in self._open if only is None or each in only]:
                 if not self._wait_for_progress(patience, awaited):
                     self._report(self._give_up(awaited), patience)
             wrong, self._wrong = self._wrong, []
             failed, self._failed = self._failed, None
+            # Another one that waited for it may have given it up.
+            lost = [each for each in wanted if each in self._owed and each.needed()]
+            if lost and failed is None:
+                failed = self._missing(lost, patience)
         if failed is not None and wrong:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}; {failed}") from failed
         if failed is not None:

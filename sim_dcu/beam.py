@@ -45,13 +45,22 @@ class Beam:
             raise ValueError(
                 f"scene {self.scene!r} is not one of {', '.join(SCENES)}, nor is there such a file"
             )
-        if not (math.isfinite(self.flux) and self.flux >= 0):
-            raise ValueError(f"flux {self.flux} is not a finite number of 0 or more")
+        if not _is_number(self.flux) or not (math.isfinite(self.flux) and self.flux >= 0):
+            raise ValueError(f"flux {self.flux!r} is not a finite number of 0 or more")
+        if self.energy is not None and not _is_number(self.energy):
+            raise ValueError(
+                f"beam energy {self.energy!r} is no number of eV, nor nothing (null), which is "
+                "that of photon_energy"
+            )
         if self.energy is not None and not LOWEST_ENERGY <= self.energy <= HIGHEST_ENERGY:
             raise ValueError(
                 f"beam energy {self.energy} eV is not from {LOWEST_ENERGY:g} to "
                 f"{HIGHEST_ENERGY:g} eV"
             )
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
 DEFAULT_BEAM = Beam()

@@ -10,7 +10,7 @@ import bluesky.preprocessors as bpp
 from bluesky import Msg
 from bluesky.utils import ensure_generator
 
-from eiger_plans.steps import Plan, all_of, ask, put_again, tidied
+from eiger_plans.steps import Plan, all_of, ask, named, put_again, tidied, told_if_halted
 from ophyd_eiger import EigerDetector
 
 # For how many points the detector is armed at a time if a plan does not tell how many it has.
@@ -104,7 +104,8 @@ class _Arming:
 
     def applied(self, plan: Plan) -> Plan:
         """Return the plan with the detectors armed once."""
-        return tidied(bpp.plan_mutator(plan, self._look_at), self._put_back)
+        armed = tidied(bpp.plan_mutator(plan, self._look_at), self._put_back)
+        return told_if_halted(armed, lambda: named(self._changed()))
 
     def _look_at(self, msg: Msg) -> tuple[Plan | None, Plan | None]:
         if msg.command == "open_run":
@@ -165,8 +166,11 @@ class _Arming:
         self._armed_for[eiger] = wanted
 
     def _put_back(self) -> Plan:
-        before = [(eiger.detector.ntrigger, value) for eiger, value in self._before.items()]
-        yield from put_again(before)
+        yield from put_again(self._changed())
+
+    def _changed(self) -> list[tuple[Any, Any]]:
+        """Return what was put, and what it was before."""
+        return [(eiger.detector.ntrigger, value) for eiger, value in self._before.items()]
 
 
 def _triggers_a_point(eiger: Any) -> Plan:

@@ -9,7 +9,7 @@ import numpy as np
 
 from eiger_plans.arguments import checked
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, ask, moved_back, put_back, set_energy
+from eiger_plans.steps import Plan, ask, check_settings, moved_back, put_back, set_energy
 from ophyd_eiger import EigerDetector
 
 
@@ -70,6 +70,8 @@ def exposure_series(
     # bluesky's protocols are narrower than what it takes.
     device: Any = eiger
     detector = device.detector
+    for exposure in (min(asked), max(asked)):
+        yield from check_settings(eiger, photon_energy=energy, count_time=exposure)
     yield from set_energy(eiger, energy)
     before = yield from bps.rd(device.exposure, default_value=None)
     _md = {
@@ -90,6 +92,8 @@ def exposure_series(
 
     def taken() -> Plan:
         # By it the detector chooses how many bits its images have; what a trigger brings counts.
+        # DECTRIS' manual asks for about the shortest exposure; with its bits the longest may be
+        # full, which loses counts, and the other way round only bytes are lost.
         count_time = yield from ask(detector.count_time)
         if count_time is None or count_time < max(asked):
             yield from bps.mv(detector.count_time, max(asked))

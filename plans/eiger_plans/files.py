@@ -1,5 +1,6 @@
 """Files at home before a run's stop document, so that whoever reads that can read the images."""
 
+import logging
 from collections.abc import Callable, Generator, Sequence
 from typing import Any
 
@@ -10,6 +11,8 @@ from bluesky.utils import FailedStatus
 
 from eiger_plans.steps import all_of
 from ophyd_eiger import EigerDetector, EigerError
+
+logger = logging.getLogger(__name__)
 
 Plan = Generator[Msg, Any, Any]
 
@@ -57,6 +60,8 @@ def files_home(
             for detector in owing:
                 plan = _told(detector, failures, times)
                 yield from plan if msg.run is None else bpp.set_run_key_wrapper(plan, msg.run)
+            for later in failures[1:]:
+                logger.error("%s", later)
             if failures:
                 raise failures[0]
             return (yield msg)

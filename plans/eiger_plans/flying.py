@@ -7,7 +7,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Stoppable
 
-from eiger_plans.steps import Plan, aside, moved_back, put_back, tidied
+from eiger_plans.steps import Plan, aside, moved_back, put_back, tidied, told_if_halted
 from eiger_plans.sweeps import Sweep
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, EigerError, TriggerInfo
@@ -123,7 +123,12 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
             yield from bps.complete(setup.device, wait=True)
             yield from collect(setup)
 
-    return (yield from tidied(plan, stand, source_stops, land, speed_back))
+    def left() -> list[str]:
+        usual = setup.usual_speed
+        return [] if usual is None else [f"{motor.velocity.name} to {usual:g}"]
+
+    tidy = tidied(plan, stand, source_stops, land, speed_back)
+    return (yield from told_if_halted(tidy, left))
 
 
 def at_its_speed(motor: Any, sweep: Sweep) -> Plan:

@@ -285,11 +285,25 @@ def put_back(plan: Plan, *signals: Any) -> Plan:
         if value is not None:
             before.append((signal, value))
 
+    tidy = tidied(plan, lambda: put_again(before))
+    return (yield from told_if_halted(tidy, lambda: named(before)))
+
+
+def told_if_halted(plan: Plan, left: Callable[[], Iterable[str]]) -> Plan:
+    """Run a plan, and warn of what it leaves behind if `RE.halt()` ends it, which nothing undoes.
+
+    Parameters
+    ----------
+    plan : generator
+        The plan.
+    left : callable
+        Returns in words what is not as it was, and what it was.
+    """
     try:
-        return (yield from tidied(plan, lambda: put_again(before)))
+        return (yield from plan)
     except GeneratorExit:
-        if before:
-            logger.warning("halted, so not put back: %s", ", ".join(_named(before)))
+        if words := ", ".join(left()):
+            logger.warning("halted, so not put back: %s", words)
         raise
 
 
@@ -310,11 +324,10 @@ def moved_back(plan: Plan, *before: tuple[Any, Any]) -> Plan:
         for signal, value in before:
             yield from bps.mv(signal, value)
 
-    try:
-        return (yield from tidied(plan, back))
-    except GeneratorExit:
-        logger.warning("halted, so not put back: %s", ", ".join(_named(before)))
-        raise
+    def moved() -> list[str]:
+        return named([(signal, value) for signal, value in before if signal.get() != value])
+
+    return (yield from told_if_halted(tidied(plan, back), moved))
 
 
 def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
@@ -337,7 +350,7 @@ def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
             if not (yield from _is_still(signal, value)):
                 yield from _put(signal, value)
         except FAILURES as error:
-            failed += _named([(signal, value)])
+            failed += named([(signal, value)])
             cause = cause or error
     if failed:
         raise PlanError(
@@ -345,7 +358,7 @@ def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:
         ) from cause
 
 
-def _named(before: Iterable[tuple[Any, Any]]) -> list[str]:
+def named(before: Iterable[tuple[Any, Any]]) -> list[str]:
     """Say in words which setting is to have which value."""
     return [f"{signal.name} to {value!r}" for signal, value in before]
 

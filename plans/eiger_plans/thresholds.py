@@ -8,7 +8,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 
 from eiger_plans.calibrating import kept_in_file
-from eiger_plans.steps import Plan, aside, tidied
+from eiger_plans.steps import Plan, aside, tidied, told_if_halted
 from ophyd_eiger import EigerDetector, EigerError
 
 logger = logging.getLogger(__name__)
@@ -87,4 +87,8 @@ def flatfield_kept(eiger: EigerDetector, folder: Path, plan: Plan) -> Plan:
             raise
         print(f"{eiger.name}: the flat field of before was put back; it is in {path}, too")
 
-    return (yield from tidied(plan, put_back))
+    def left() -> list[str]:
+        # Put back, it may be there no more.
+        return [f"the flat field of {eiger.name}, which is in {path}"] if path.exists() else []
+
+    return (yield from told_if_halted(tidied(plan, put_back), left))

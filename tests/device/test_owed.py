@@ -238,6 +238,64 @@ def test_two_calls_at_once_both_wait_for_the_files(dcu, device, tmp_path):
     assert device.owed == {}
 
 
+def test_of_two_calls_none_succeeds_where_files_stay_away(dcu, device):
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    told = []
+
+    def fetched():
+        try:
+            told.append(device.fetch())
+        except TransferError as error:
+            told.append(str(error))
+
+    calls = [threading.Thread(target=fetched) for _ in range(2)]
+    for call in calls:
+        call.start()
+    for call in calls:
+        call.join(30)
+    assert len(told) == 2
+    assert all("did not come home" in each for each in told), told
+
+
+def test_a_series_whose_points_are_not_all_read_is_not_given_up(dcu, device):
+    """It has ended, and all is home but the view, which waits for what events will name."""
+    device.configure({"ntrigger": 3})
+    device.stage().wait(20)
+    for point in range(3):
+        device.trigger().wait(20)
+        if point == 2:
+            device.wait_for_files()
+            assert device.fetch() == []
+        device.read()
+        if point == 0:
+            device.describe()
+        for _, document in device.collect_asset_docs():
+            document["run_start"] = "filled in by the RunEngine"
+    device.unstage().wait(20)
+    (view,) = device.views
+    with h5py.File(view) as file:
+        assert file["entry/data/data"].shape[0] == 3
+    assert device.owed == {}
+
+
+def test_nothing_is_deleted_from_the_dcu_whose_copy_is_on_another_disk(
+    dcu, device, monkeypatch, caplog
+):
+    """As below a mount point whose disk went away in the middle of a series."""
+    device.file_policy = FilePolicy(delete_on_dcu=True)
+    dcu.faults.set("hang", path="GET data/*")
+    take(device)
+    monkeypatch.setattr(bringing, "disk_of", lambda path: -1)
+    dcu.faults.clear()
+    device.unstage().wait(20)
+    assert len(device.fetched) == 2
+    assert {file.path.name for file in device.fetched} <= set(device.link.client.files())
+    assert "is on another disk than when the series was armed" in caplog.text
+
+
 def test_no_folder_is_made_in_the_place_of_a_disk_that_is_not_mounted(
     dcu, device, tmp_path, monkeypatch, caplog
 ):

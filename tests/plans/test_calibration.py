@@ -10,6 +10,7 @@ import threading
 from dataclasses import replace
 from pathlib import Path
 
+import bluesky.plan_stubs as bps
 import eiger_plans
 import numpy as np
 import pytest
@@ -24,7 +25,7 @@ from eiger_plans.dark import Dark
 from eiger_plans.flatfield import Flatfield
 from eiger_plans.s_curve import SCurve
 from eiger_plans.threshold_scan import ThresholdScan
-from eiger_plans.thresholds import OtherThresholdError
+from eiger_plans.thresholds import OtherThresholdError, flatfield_kept
 from ophyd import Signal
 from ophyd.sim import SynAxis
 from PIL import Image
@@ -526,7 +527,9 @@ def test_another_threshold_than_the_first_is_refused(dcu, model, eiger, engine, 
     assert settings(dcu, model) == before
 
 
-def test_a_flat_field_of_ones_own_outlives_scans(dcu, model, eiger, engine, tmp_path, capsys):
+def test_a_flat_field_of_ones_own_outlives_scans(
+    dcu, model, eiger, engine, tmp_path, capsys, caplog
+):
     def kept():
         return sorted((tmp_path / "data").glob("*.npy"))
 
@@ -539,12 +542,24 @@ def test_a_flat_field_of_ones_own_outlives_scans(dcu, model, eiger, engine, tmp_
     (file,) = kept()
     assert np.array_equal(np.load(file), own)
     assert str(file) in capsys.readouterr().out
+
+    # Nor one that is halted, though nobody is left to put it back.
+    def halted():
+        yield from bps.checkpoint()
+        yield from bps.mv(eiger.detector.threshold_energy, 6000)
+        yield from bps.pause()
+
+    with pytest.raises(RunEngineInterrupted):
+        engine(flatfield_kept(eiger, tmp_path / "data", halted()))
+    engine.halt()
+    assert f"the flat field of eiger, which is in {kept()[-1]}" in caplog.text
+    eiger.detector.flatfield.set(np.load(kept()[-1])).wait()
     # A scan that fails loses it no more than another.
     dcu.set_beam(Beam("flat", 0.0))
     with pytest.raises(TooFewCountsError, match="is there beam"):
         engine(PLANS["threshold_scan"](eiger))
     assert np.array_equal(array(dcu, model, "flatfield"), own)
-    assert len(kept()) == 2
+    assert len(kept()) == 3
 
 
 # ---- all of them ----

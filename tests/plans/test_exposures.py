@@ -5,6 +5,8 @@ import pytest
 from bluesky.simulators import check_limits, summarize_plan
 from eiger_plans import exposure_series
 
+from ophyd_eiger import EigerDetector
+from ophyd_eiger.signals import LimitError
 from sim_dcu.beam import Beam
 
 
@@ -76,3 +78,17 @@ def test_without_a_run_engine(RE, eiger, capsys):
     assert printed.count("Read ['eiger']") == 2
     assert "run None" not in printed
     check_limits(exposure_series(eiger, [0.1, 0.2]))
+
+
+@pytest.mark.parametrize("wrong", [{"exposures": [0.01, 1e5]}, {"exposures": [1e-9]}])
+def test_a_detector_that_was_never_asked_is_before_its_energy_is_put(
+    RE, dcu, tmp_path, commands, wrong
+):
+    other = EigerDetector(dcu.url, name="other", directory=tmp_path)
+    before = other.detector.photon_energy.get()
+    other.destroy()
+    other = EigerDetector(dcu.url, name="other", directory=tmp_path)
+    with pytest.raises(LimitError, match="count_time"):
+        RE(exposure_series(other, energy=12000, **wrong))
+    assert other.detector.photon_energy.get() == before
+    other.destroy()

@@ -56,6 +56,9 @@ def told(documents, stream="eiger_files"):
     return [d["data"] for n, d in documents if n == "event" and d["descriptor"] in uids]
 
 
+FILES_KEY = "eiger_files_series"
+
+
 @pytest.mark.parametrize("wait", [True, False])
 def test_files_are_home_before_the_stop_document(eiger, taken, tmp_path, wait):
     eiger.configure({"nimages": 3, "filewriter.nimages_per_file": 2})
@@ -120,6 +123,10 @@ def test_every_detector_is_told_of_though_the_first_one_fails(dcu, taken, eiger,
         with pytest.raises(FailedStatus, match="did not come home"):
             taken(bp.count([eiger, other]))
         other.destroy()
+    # What is asked of no file is of now.
+    events = [doc for name, doc in taken.documents if name == "event"]
+    (when,) = [t for doc in events for key, t in doc["timestamps"].items() if key == FILES_KEY]
+    assert when > taken.documents[0][1]["time"]
     assert told(taken.documents)[0]["eiger_files_images"] == 0
     assert told(taken.documents, "other_files")[0]["other_files_images"] == 1
 

@@ -141,6 +141,26 @@ def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
     assert eiger.owed == {}
 
 
+def test_halted_it_tells_the_motors_speed(RE, at_work, x, y, caplog):
+    dcu, eiger = at_work
+    with Witness(dcu, x) as witness:
+
+        def pause():
+            assert witness.wait_for(4)
+            RE.request_pause()
+
+        thread = threading.Thread(target=pause, daemon=True)
+        thread.start()
+        grid = (y, 1.0, 0.25, LINES, x, 10.0, STEP, IMAGES)
+        with pytest.raises(RunEngineInterrupted):
+            RE(raster(eiger, *grid, EXPOSURE, period=PERIOD, one_series=True))
+        thread.join()
+        RE.halt()
+    assert "halted, so not put back: x_velocity to 40" in caplog.text
+    x.stop()
+    eiger.unstage()
+
+
 def test_a_source_that_does_not_end_is_stopped(RE, at_work, x, y, monkeypatch):
     dcu, eiger = at_work
     monkeypatch.setattr("eiger_plans.flying.SEEN_WITHIN", 0.5)

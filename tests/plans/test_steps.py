@@ -9,12 +9,13 @@ import threading
 from typing import Any
 
 import bluesky.plan_stubs as bps
+import bluesky.plans as bp
 import numpy as np
 import pytest
 from bluesky import RunEngine
 from bluesky.simulators import summarize_plan
 from bluesky.utils import RunEngineInterrupted
-from eiger_plans import update_pixel_mask
+from eiger_plans import armed_once, update_pixel_mask
 from eiger_plans.calibrating import kept, put_array
 from eiger_plans.steps import PlanError, aside, in_thread, moved_back, put_back, tidied
 from ophyd import Signal
@@ -257,6 +258,30 @@ def test_a_halt_tells_what_is_not_put_back(engine, eiger, caplog):
     told = f"halted, so not put back: eiger_detector_nimages to {before}"
     assert told in [record.getMessage() for record in caplog.records]
     assert images.get() == before + 5
+
+
+def test_a_halt_tells_how_many_triggers_are_not_put_back(engine, eiger, caplog):
+    before = eiger.detector.ntrigger.get()
+
+    def per_shot(detectors):
+        yield from bps.trigger_and_read(detectors)
+        yield from bps.checkpoint()
+        yield from bps.pause()
+
+    paused(engine, armed_once(eiger)(bp.count([eiger], before + 3, per_shot=per_shot)))
+    engine.halt()
+    told = f"halted, so not put back: eiger_detector_ntrigger to {before}"
+    assert told in [record.getMessage() for record in caplog.records]
+    assert eiger.detector.ntrigger.get() == before + 3
+    eiger.unstage()
+
+
+def test_a_plan_that_is_closed_before_it_moved_anything_tells_nothing(eiger, caplog):
+    triggers = eiger.triggers_per_point
+    plan = moved_back(bps.mv(triggers, 7), (triggers, triggers.get()))
+    next(plan)
+    plan.close()
+    assert "halted" not in caplog.text
 
 
 def test_what_is_not_the_dcus_is_moved_back_and_told_at_a_halt(engine, eiger, caplog):

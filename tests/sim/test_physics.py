@@ -268,6 +268,8 @@ def test_an_exposure_cannot_be_negative():
         ({"flux": -1.0}, "flux -1.0"),
         ({"flux": math.inf}, "flux inf"),
         ({"energy": 0.0}, "beam energy 0.0 eV"),
+        ({"energy": "follow"}, r"beam energy 'follow' is no number of eV, nor nothing \(null\)"),
+        ({"flux": "much"}, "flux 'much'"),
     ],
 )
 def test_a_beam_that_cannot_be(wrong, words):
