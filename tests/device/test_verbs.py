@@ -10,6 +10,7 @@ from ophyd.utils.errors import RedundantStaging
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.errors import (
+    DcuError,
     DcuTimeoutError,
     EigerError,
     NotServedError,
@@ -348,3 +349,47 @@ def test_threads_end_with_the_device(dcu, tmp_path):
     for thread in left:
         thread.join(10)
     assert not any(thread.is_alive() for thread in left)
+
+
+def test_what_was_disarmed_by_hand_is_not_disarmed_before_the_series_after_it(
+    dcu, tmp_path, requests_sent
+):
+    """That would cut the image that is being exposed, which cancel keeps."""
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(arm=0.5, end=0.5)
+    )
+    device.configure({"ntrigger": 3, "frame_time": 0.005, "count_time": 0.004})
+    dcu.faults.set("late", path="PUT */command/arm", seconds=1)
+    dcu.faults.set("hang", path="PUT */command/disarm")
+    with pytest.raises(DcuTimeoutError):
+        device.stage().wait(20)
+    dcu.faults.clear()
+    device.detector.disarm.set(1).wait(20)
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    requests_sent.clear()
+    device.unstage().wait(20)
+    sent = [each.rpartition("/")[2] for each in requests_sent() if "command/" in each]
+    assert sent == ["cancel", "disarm"]
+    device.destroy()
+
+
+def test_an_arm_without_a_reply_and_without_a_state_is_disarmed(dcu, tmp_path, monkeypatch):
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+    device.connect()
+    arm = device.detector.arm.send
+
+    def arm_and_lose_the_state():
+        dcu.faults.set("lose", path="PUT */command/arm", times=1)
+        dcu.faults.set("refuse", path="GET */status/state", status=503, times=1)
+        return arm()
+
+    monkeypatch.setattr(device.detector.arm, "send", arm_and_lose_the_state)
+    with pytest.raises(DcuError):
+        device.stage().wait(20)
+    monkeypatch.undo()
+    assert device.detector.state.get() == "idle"
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    device.unstage().wait(20)
+    device.destroy()
