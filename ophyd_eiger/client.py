@@ -49,7 +49,7 @@ SAME_METHOD = (307, 308)
 class Timeouts:
     """How long each kind of call may go without a byte of its reply, in seconds.
 
-    A reply that drips, a byte now and then, has as long in all.
+    A body of stated length that drips, a byte now and then, has as long in all.
 
     The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
     changing the energy takes seconds, because the flat field is calculated anew.

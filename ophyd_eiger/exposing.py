@@ -36,6 +36,10 @@ logger = logging.getLogger(__name__)
 TRIGGER_DELAY_S = 0.5
 
 
+# Within so many s of its end the master of a series is listed that has files at all.
+MASTER_WITHIN_S = 1.0
+
+
 class Exposing:
     """Exposes with one detector.
 
@@ -175,22 +179,29 @@ class Exposing:
             self._pace.note(seconds, passed)
 
     def _absent_file(self, series: Series, exposure: Exposure) -> str:
-        """Return the last data file of a series that is over, if the DCU does not list it."""
+        """Return the last data file of a series that is over, if the DCU lists its master alone.
+
+        One that lists nothing of it, as a simulator that writes no files, tells nothing.
+        """
         delivery = series.delivery
         if not delivery.images_per_file:
             return ""
         name = delivery.data_file(math.ceil(delivery.images / delivery.images_per_file))
-        client = self.states.link.client
-        until = time.monotonic() + client.timeouts.files
-        while time.monotonic() < until and not exposure.interrupted:
+        client, began = self.states.link.client, time.monotonic()
+        while not exposure.interrupted:
             try:
-                if name in client.files():
-                    return ""
+                listed = client.files()
             except DcuError:
                 # What it has cannot be known: the transfer tells.
                 return ""
+            passed = time.monotonic() - began
+            has_master = delivery.master in listed
+            if name in listed or (passed > MASTER_WITHIN_S and not has_master):
+                return ""
+            if passed > client.timeouts.files:
+                return name
             exposure.wake.wait(STATE_PERIOD_S)
-        return "" if exposure.interrupted else name
+        return ""
 
     def _ended_early(self, series: Series, because: str = "") -> StateError:
         return StateError(

@@ -369,11 +369,14 @@ class Transfer:
             for name, size in tuple(delivery.reached.items())
             if name not in delivery.home
         ]
-        said = reason or "; ".join(on_the_way) or "the DCU does not list them"
+        said = reason or "; ".join(on_the_way)
+        hope = f"what is on the DCU is still there, and {self.later} brings it"
+        if not said:
+            said = "the DCU does not list them"
+            hope = f"unless it does later they were never written; {self.later} asks again"
         error = TransferError(
             f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
-            f"{patience:g} s of the last byte ({said}); what is on the DCU is still there, and "
-            f"{self.later} brings it"
+            f"{patience:g} s of the last byte ({said}); {hope}"
         )
         error.__cause__ = reason
         return error

@@ -6,9 +6,11 @@ import math
 import os
 import types
 import typing
-from collections.abc import Callable, Collection, Generator, Mapping
+from collections.abc import Callable, Collection, Generator, Mapping, Set
 from numbers import Integral, Real
 from typing import Any, ParamSpec, TypeVar
+
+import numpy as np
 
 from eiger_plans.steps import check_detector
 from ophyd_eiger import EigerDetector, EigerError
@@ -88,12 +90,13 @@ def _alternatives(hint: Any) -> tuple[Any, ...]:
 def _is_of_kind(value: Any, kind: Any) -> bool:
     origin, inner = typing.get_origin(kind) or kind, typing.get_args(kind)
     if origin in (float, int):
-        number = Real if origin is float else Integral
+        # What the detector's settings take, and no fraction.
+        number = (int, float, np.integer, np.floating) if origin is float else Integral
         return isinstance(value, number) and not isinstance(value, bool)
     if origin is tuple:
         return (
             isinstance(value, Collection)
-            and not isinstance(value, str | bytes | Mapping)
+            and not isinstance(value, str | bytes | Mapping | Set)
             and len(value) == len(inner)
             and all(_is_of_kind(each, of) for each, of in zip(value, inner, strict=True))
         )
@@ -109,7 +112,7 @@ def _is_of_kind(value: Any, kind: Any) -> bool:
         # An array is no Sequence, and as good a list as any.
         return (
             isinstance(value, Collection)
-            and not isinstance(value, str | bytes | Mapping)
+            and not isinstance(value, str | bytes | Mapping | Set)
             and all(_is_of_kind(each, inner[0]) for each in value)
         )
     if getattr(origin, "_is_protocol", False):
@@ -152,7 +155,8 @@ def _numbers(value: Any) -> list[float]:
         return [number for each in value.values() for number in _numbers(each)]
     if isinstance(value, Collection) and not isinstance(value, str | bytes):
         return [number for each in value for number in _numbers(each)]
-    return [float(value)] if isinstance(value, Real) else []
+    # A whole number is finite, and may be larger than any float.
+    return [float(value)] if isinstance(value, Real) and not isinstance(value, Integral) else []
 
 
 def _short(value: Any) -> str:

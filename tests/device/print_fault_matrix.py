@@ -21,6 +21,8 @@ raised. Where the cells of both generations or both ways differ they stand one a
 all {cells} it holds, and is tested, that nothing hangs, that no image is wrong, that what the DCU
 has finished is home or named as owed, that points are missing only with an error that says so, that
 the next scan in the same process is right, and that no thread or connection is left.
+`file-corrupt` is that of the first block's length (`offset=12`); counts that are damaged within a
+block come home as they are, and reading names the image, unless `delete_on_dcu` has each unpacked.
 """
 
 

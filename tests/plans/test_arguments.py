@@ -3,6 +3,7 @@
 import inspect
 import math
 import typing
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -12,6 +13,7 @@ from ophyd import Signal
 from test_signatures import PLANS
 
 from ophyd_eiger import EigerError
+from ophyd_eiger.signals import LimitError
 
 NAN, INF = math.nan, math.inf
 # What a plan cannot do without.
@@ -83,7 +85,11 @@ def test_what_is_not_finite_is_refused_before_the_first_message(quiet_eiger, pla
 # By its type hint, what an argument is not; and the words that say what it is.
 A_NUMBER, A_TEXT = "a number", "a text"
 KINDS = [
-    ("list[float]", (7000, "7000", None, {7000: 1}, [7000, "x"], [[1.0]]), "a list of numbers"),
+    (
+        "list[float]",
+        (7000, "7000", None, {7000: 1}, {7000.0, 8000.0}, [7000, "x"], [[1.0]]),
+        "a list of numbers",
+    ),
     ("Sequence[float]", (0.1, "0.1", [0.1, "x"]), "a list of numbers"),
     ("tuple[float, float]", (5, (5,), (5, 6, 7), "ab", (5, "b")), "2 numbers"),
     ("dict[str, float", (3, "phi", [("phi", 3)], {"phi": "x"}), "a dict"),
@@ -91,7 +97,7 @@ KINDS = [
     ("Movable", (3, "m1", [1]), "a device with set"),
     ("TriggerSource", (3, "m1", Signal(name="s")), "a device with prepare, kickoff, complete"),
     ("str | float", ([1],), "a text or a number"),
-    ("float", ("0.1", [0.1], True, 1j), A_NUMBER),
+    ("float", ("0.1", [0.1], True, 1j, Fraction(1, 10)), A_NUMBER),
     ("int", (2.5, 3.0, "3", [3], True), "a whole number"),
     ("bool", ("yes", 1, []), "True or False"),
     ("str", (3, 0.5, ["a"]), A_TEXT),
@@ -164,3 +170,8 @@ def test_a_call_that_is_not_whole_is_one_sentence(quiet_eiger, plan, words):
 def test_images_do_not_overlap(quiet_eiger, plan, period):
     with pytest.raises(ValueError, match=rf"images of 0\.1 s cannot .* every {period} s"):
         begun(plan, quiet_eiger, "period", period)
+
+
+def test_a_number_larger_than_any_float_is_outside_the_limits(quiet_eiger):
+    with pytest.raises(LimitError, match=r"10+\.\.\. is outside \[1, "):
+        list(series(quiet_eiger, 0.1, 10**400))
