@@ -168,13 +168,16 @@ def _tell_of_folders(paths: list[str], verbose: bool, call: Call) -> None:
     folders = sorted({str(Path(path).parent) for path in paths})
     example = Path(paths[0]).name[1:].removesuffix(ENDING)
     call.say(
-        f"passed over: {len(paths)} series whose folders are not there, {_some(folders)}: mount "
-        f"them; what the DCU has of a folder that was removed comes by name, as '{example}_*'; "
-        f"--verbose lists them, and their links in {links()} may be removed"
+        f"passed over: {len(paths)} series whose folders are not there, {_some(folders)}; mount "
+        "them, and fetch again; --verbose says more"
     )
     if verbose:
         for path in paths:
             call.say(f"  {path}")
+        call.say(
+            f"  what the DCU has of a folder that was removed comes by name, as '{example}_*', and "
+            f"the links of such series in {links()} may be removed"
+        )
 
 
 def _some(names: list[str]) -> str:

@@ -47,6 +47,10 @@ class Finding:
     advice: str = field(default="", kw_only=True)
 
 
+_LEFT_ARMED = (
+    "if the process that armed it has ended: ophyd-eiger fetch {url} ends it and keeps its images; "
+    "else, if nobody uses it: ophyd-eiger abort {url}"
+)
 # What the states mean: severity, words, and what to do.
 _STATES = {
     "na": (
@@ -64,12 +68,12 @@ _STATES = {
     "ready": (
         Severity.NOTE,
         "armed, waiting for triggers; settings cannot be changed",
-        "if nobody uses it: ophyd-eiger abort {url}",
+        _LEFT_ARMED,
     ),
     "acquire": (
         Severity.NOTE,
         "taking images",
-        "if nobody uses it: ophyd-eiger abort {url}",
+        _LEFT_ARMED,
     ),
     "configure": (Severity.NOTE, "being armed, or working out a new energy", "wait until it ends"),
     "initialize": (Severity.NOTE, "being initialized", "wait until it ends, at most two minutes"),

@@ -88,6 +88,7 @@ def test_armed(either, run):
     severity, text, advice = found(run("doctor", either.url, "--json"), "state")
     assert severity == "note"
     assert text.startswith("ready: armed")
+    assert f"ophyd-eiger fetch {either.url} ends it and keeps its images; else, if" in advice
     assert f"ophyd-eiger abort {either.url}" in advice
     assert either.get("detector/status/state") == "ready"
 
