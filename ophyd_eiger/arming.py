@@ -124,8 +124,22 @@ class Arming:
             If the DCU does not have it, or answers what is no such value.
         DcuError
         """
+        changed = []
         for dotted in RELIED_ON:
+            signal = self._signal(dotted)
+            known, before = signal.has_value, signal.last
             self._read(dotted)
+            if known and signal.last != before:
+                changed.append(
+                    f"{signal.resource.rpartition('/')[2]} {before!r} -> {signal.last!r}"
+                )
+        if changed:
+            logger.warning(
+                "%s: not as this device knew it, because somebody else or an initialize changed "
+                "it, and taken as it is now: %s",
+                self.name,
+                ", ".join(changed),
+            )
         if self.states.needs_more_than_disarm():
             self._check_thresholds()
             self._check_format()

@@ -395,3 +395,20 @@ def test_destroying_a_device_ends_its_exposure(dcu, tmp_path):
     device.stage().wait(10)
     device.destroy()
     assert other.detector.state.get() == "idle"
+
+
+def test_settings_that_somebody_changed_are_told_before_data_is_taken_with_them(dcu, eiger, caplog):
+    eiger.configure({"photon_energy": 9000, "nimages": 3})
+    eiger.stage().wait(20)
+    eiger.unstage().wait(20)
+    assert "not as this device knew it" not in caplog.text
+    put_command(dcu, "initialize")
+    eiger.stage().wait(20)
+    (told,) = [each.getMessage() for each in caplog.records if "knew it" in each.getMessage()]
+    assert "nimages 3 -> 1" in told
+    assert "photon_energy 9000" in told
+    eiger.unstage().wait(20)
+    caplog.clear()
+    eiger.stage().wait(20)
+    eiger.unstage().wait(20)
+    assert "not as this device knew it" not in caplog.text
