@@ -130,9 +130,7 @@ class Arming:
             known, before = signal.has_value, signal.last
             self._read(dotted)
             if known and signal.last != before:
-                changed.append(
-                    f"{signal.resource.rpartition('/')[2]} {before!r} -> {signal.last!r}"
-                )
+                changed.append(f"{signal.resource.partition('/')[2]} {before!r} -> {signal.last!r}")
         if changed:
             logger.warning(
                 "%s: not as this device knew it, because somebody else or an initialize changed "
