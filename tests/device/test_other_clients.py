@@ -221,10 +221,10 @@ def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
 ):
     """Idle is what it would be in any case: that no file comes tells it, or what it took before."""
     version = "1.6.0" if model == "eiger-500k" else "1.8.0"
-    timeouts = Timeouts(files=2)
+    timeouts = Timeouts(files=1)
     with sim_dcu.serve(model, time_scale=time_scale, seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=timeouts)
-        eiger.configure({"frame_time": 0.5, "count_time": 0.4, "nimages": 6})
+        eiger.configure({"frame_time": 0.4, "count_time": 0.3, "nimages": 6})
         exits = []
         RE.subscribe(lambda _, doc: exits.append((doc["exit_status"], doc["num_events"])), "stop")
 
