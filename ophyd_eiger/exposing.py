@@ -153,8 +153,14 @@ class Exposing:
             self._send_trigger(series, seconds, last=last)
             passed = time.monotonic() - began
             if series.scheme.mode is TriggerMode.INTS and not exposure.interrupted:
-                self._require_exposed(series, exposure, seconds, passed, last=last)
+                least = self._to_the_last_exposure(seconds)
+                self._require_exposed(series, exposure, least, passed, last=last)
             count.count(number * series.scheme.nimages, "trigger reply")
+
+    def _to_the_last_exposure(self, seconds: float) -> float:
+        """Return how much of so many frames is over when the last one is exposed, in s."""
+        frame_time = require_number(self.detector.frame_time)
+        return max(0.0, seconds - frame_time + require_number(self.detector.count_time))
 
     def _require_exposed(
         self, series: Series, exposure: Exposure, seconds: float, passed: float, *, last: bool
@@ -302,8 +308,8 @@ class Exposing:
         flight.count.begin()
         now, frame_time = time.monotonic(), require_number(self.detector.frame_time)
         flight.exposed_by = now + (flight.events * scheme.images + 1) * frame_time + TRIGGER_DELAY_S
-        if seconds >= SHORTEST_SUSPECT_S:
-            flight.earliest = now + seconds * PLAUSIBLE_PART
+        if (least := self._to_the_last_exposure(seconds)) >= SHORTEST_SUSPECT_S:
+            flight.earliest = now + least * PLAUSIBLE_PART
         flight.call = call
         self._caller.submit(lambda: self._send_triggers(series, flight, each, flight.count), call)
 

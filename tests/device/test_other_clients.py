@@ -245,16 +245,19 @@ def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
             assert exits[-1] == ("fail", {})
             assert eiger.owed == {}
 
-        def taken_whole(series_id):
+        def taken_whole(series_id, images=6):
             (uid,) = RE(bp.count([eiger]))
             (found,) = np.asarray(catalog[uid].primary.read()["eiger_image"])
-            assert np.array_equal(found, [dcu.image(series_id, n + 1) for n in range(6)])
+            assert np.array_equal(found, [dcu.image(series_id, n + 1) for n in range(images)])
 
         ended_by("abort")
         taken_whole(2)
         # Of which files are there, though with fewer images; an EIGER2's exposure outlives disarm.
         ended_by("disarm" if model == "eiger-500k" else "cancel")
         taken_whole(4)
+        # Over when it is exposed, and not when the next frame would begin.
+        eiger.configure({"frame_time": 30, "count_time": 0.1, "nimages": 1})
+        taken_whole(5, images=1)
         eiger.destroy()
 
 
