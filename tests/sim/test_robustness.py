@@ -25,6 +25,8 @@ from plain_client import Client, until
 
 QUOTA = 1_000_000_000
 LONGEST = 5.0
+# Of arm the reference says "up to 17 s"; of 16 million pixels the images are made ahead then.
+LONGEST_ARM = 17.0
 MB = 2**20
 VERBS = ("GET", "GET", "PUT", "PUT", "PUT", "HEAD", "DELETE", "POST", "OPTIONS", "PATCH", "TRACE")
 TYPES = (
@@ -181,7 +183,8 @@ def hammer(url: str, rng: random.Random, paths: list[str], count: int) -> Counte
             seconds = time.monotonic() - begin
             asked = (verb, path[:200], headers, content[:200])
             # The oracle, which no DCU has, takes its time for an image of 16 million pixels.
-            assert seconds < LONGEST or path.startswith(("/sim/image/", "/sim/planted/")), asked
+            longest = LONGEST_ARM if "/command/arm" in path else LONGEST
+            assert seconds < longest or path.startswith(("/sim/image/", "/sim/planted/")), asked
             # The links that an EIGER 500K lacks are the one kind of resource with 500.
             assert reply.status < 500 or path.rstrip("/?x=1").endswith(("link_2", "link_3")), asked
             statuses[reply.status] += 1
