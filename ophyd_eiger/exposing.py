@@ -179,7 +179,8 @@ class Exposing:
                 raise self._ended_early(series)
             if is_idle and self._pace.is_sure(seconds):
                 raise self._ended_early(series)
-            if is_idle and (absent := self._absent_file(series, exposure)):
+            may_be = is_idle and self._pace.may_be_real(seconds, passed)
+            if may_be and (absent := self._absent_file(series, exposure)):
                 raise self._ended_early(series, f"; the DCU does not list {absent}")
         if not exposure.interrupted:
             self._pace.note(seconds, passed)

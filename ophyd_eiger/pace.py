@@ -7,6 +7,8 @@ A detector keeps time; a simulated one may take no time at all, and is known by 
 # somebody else, or by a DCU that failed.
 SHORTEST_SUSPECT_S = 1.0
 PLAUSIBLE_PART = 0.8
+# Of a simulated detector that takes no time a series takes less than this part of it.
+REAL_PART = 0.05
 
 
 class Pace:
@@ -30,6 +32,10 @@ class Pace:
     def is_sure(self, seconds: float) -> bool:
         """Return whether what is early was ended, because such exposures take long here."""
         return self.part is not None and self.part * seconds >= SHORTEST_SUSPECT_S
+
+    def may_be_real(self, seconds: float, passed: float) -> bool:
+        """Return whether what is early took so long that this DCU may well keep time."""
+        return passed >= REAL_PART * seconds
 
     def note(self, seconds: float, passed: float) -> None:
         """Note how long an exposure took of which all images are there."""

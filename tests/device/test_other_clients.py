@@ -1,5 +1,6 @@
 """What other clients, other hands and odd moments do to a staged detector."""
 
+import math
 import threading
 import time
 
@@ -224,17 +225,20 @@ def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
     timeouts = Timeouts(files=1)
     with sim_dcu.serve(model, time_scale=time_scale, seed=3, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=timeouts)
-        eiger.configure({"frame_time": 0.4, "count_time": 0.3, "nimages": 6})
+        eiger.configure({"frame_time": 2, "count_time": 1.9, "nimages": 2})
         exits = []
         RE.subscribe(lambda _, doc: exits.append((doc["exit_status"], doc["num_events"])), "stop")
 
-        def ended_by(command):
-            """End the next exposure as another client does, as soon as the state shows it."""
+        def ended_by(command, after=0.0):
+            """End the next exposure as another client does, so many s after the state shows it."""
 
             def end():
                 url = f"{dcu.url}/detector/api/{version}/"
-                while requests.get(f"{url}status/state", timeout=20).json()["value"] != "acquire":
-                    pass
+                seen = math.inf
+                while time.monotonic() < seen + after:
+                    state = requests.get(f"{url}status/state", timeout=20).json()["value"]
+                    if state == "acquire":
+                        seen = min(seen, time.monotonic())
                 requests.put(f"{url}command/{command}", timeout=20).raise_for_status()
 
             other = threading.Thread(target=end)
@@ -250,14 +254,17 @@ def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
             (found,) = np.asarray(catalog[uid].primary.read()["eiger_image"])
             assert np.array_equal(found, [dcu.image(series_id, n + 1) for n in range(images)])
 
-        ended_by("abort")
+        ended_by("abort", after=0.4)
+        eiger.configure({"frame_time": 0.4, "count_time": 0.3, "nimages": 6})
         taken_whole(2)
         # Of which files are there, though with fewer images; an EIGER2's exposure outlives disarm.
         ended_by("disarm" if model == "eiger-500k" else "cancel")
         taken_whole(4)
+        # At once, which would be too soon to tell, had none been taken before.
+        ended_by("abort")
         # Over when it is exposed, and not when the next frame would begin.
         eiger.configure({"frame_time": 30, "count_time": 0.1, "nimages": 1})
-        taken_whole(5, images=1)
+        taken_whole(6, images=1)
         eiger.destroy()
 
 
