@@ -215,7 +215,9 @@ def test_an_exposure_that_somebody_ends_is_no_point(tmp_path, instant_settings):
         eiger.destroy()
 
 
-@pytest.mark.parametrize("model", ["eiger-500k", "eiger2-500k"])
+@pytest.mark.parametrize(
+    "model", ["eiger-500k", pytest.param("eiger2-500k", marks=pytest.mark.long)]
+)
 @pytest.mark.parametrize("time_scale", [1, pytest.param(0.5, marks=pytest.mark.long)])
 def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
     RE, tmp_path, instant_settings, catalog, model, time_scale
