@@ -34,8 +34,6 @@ logger = logging.getLogger(__name__)
 
 # What may pass between a trigger that is sent and its first exposure, in s; generous.
 TRIGGER_DELAY_S = 0.5
-
-
 # Within so many s of its end the master of a series is listed that has files at all.
 MASTER_WITHIN_S = 1.0
 
@@ -172,12 +170,13 @@ class Exposing:
         StateError
             If it was.
         """
+        if last and isinstance(exposure, Flight):
+            # It counts in the files what was taken, also where it ends the series itself.
+            return
         if self._pace.is_early(seconds, passed):
             is_idle = self.states.ask_unless_lost() == "idle"
             # After its last trigger it is idle in any case.
-            if is_idle and not last:
-                raise self._ended_early(series)
-            if is_idle and self._pace.is_sure(seconds):
+            if is_idle and (not last or self._pace.is_sure(seconds)):
                 raise self._ended_early(series)
             may_be = is_idle and self._pace.may_be_real(seconds, passed)
             if may_be and (absent := self._absent_file(series, exposure)):

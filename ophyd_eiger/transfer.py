@@ -122,12 +122,16 @@ class Transfer:
 
     def take_up_again(self) -> list[Delivery]:
         """Take on again what was given up, and return it."""
+        looked_at: list[Delivery] = []
+        while new := [each for each in self._given_up() if each not in looked_at]:
+            # Without the lock: a disk of the network may hang. They stay owed until they are taken
+            # on, whoever asks meanwhile or ends the wait.
+            for delivery in new:
+                make_folder_again(delivery)
+            looked_at += new
         with self._state:
-            owed, self._owed = self._owed, []
-        # Without the lock: a disk of the network may hang.
-        for delivery in owed:
-            make_folder_again(delivery)
-        with self._state:
+            owed = [each for each in self._owed if each in looked_at]
+            self._owed = [each for each in self._owed if each not in looked_at]
             if self._lists is False:
                 self._lists = None
             for delivery in owed:
@@ -142,6 +146,10 @@ class Transfer:
             self._news = True
             self._state.notify_all()
         return owed
+
+    def _given_up(self) -> list[Delivery]:
+        with self._state:
+            return list(self._owed)
 
     def _take_on(self, delivery: Delivery) -> None:
         self._open.append(delivery)

@@ -113,11 +113,8 @@ def command(call: Call, catalog: str, wanted: tuple[str, ...], **options: Any) -
     if options["npz"] and options["directory"] is None:
         raise click.UsageError("--npz needs --directory")
     if not (options["npz"] or options["save"]):
-        for option, given in (
-            ("--directory", options["directory"]),
-            ("--profile", options["bins"]),
-        ):
-            if given is not None:
+        for option, name in (("--directory", "directory"), ("--profile", "bins")):
+            if options[name] is not None:
                 raise click.UsageError(f"{option}: nothing would be in it; add --npz or --save")
     recipe = _recipe(options)
     with opened(catalog) as client:
@@ -199,13 +196,7 @@ def _worked(
                 "events": run.shape[0],
                 "images": run.shape[0] * run.shape[1],
                 "sum": int(reduced.pictures["total"].sum()),
-                "regions": {
-                    # Where a region has no good pixel it has no sum.
-                    name: None
-                    if math.isnan(total := reduced.numbers[f"{name}_sum"].sum())
-                    else total
-                    for name in recipe.rois
-                },
+                "regions": {name: _sum(reduced.numbers[f"{name}_sum"]) for name in recipe.rois},
                 "new_uid": None,
                 "file": None,
             }

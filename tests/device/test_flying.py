@@ -339,6 +339,25 @@ def test_somebody_else_ends_the_series(RE, slow, command):
     assert events
 
 
+def test_a_fly_scan_that_is_ended_keeps_its_finished_images_on_a_detector_known_to_keep_time(
+    RE, slow
+):
+    """How long series took before tells of a step scan that was ended; here files count."""
+    _, eiger = slow
+    eiger.configure({"nimages": 12, "filewriter.nimages_per_file": 1})
+    RE(bp.count([eiger]))
+    other = EigerDetector(eiger.address, name="other")
+
+    def end_it():
+        while not any("_3_data_000003" in name for name in other.link.client.files()):
+            yield from bps.sleep(0.05)
+        other.detector.disarm.set(1).wait(20)
+
+    with pytest.raises(FailedStatus, match=r"somebody.*: ([3-9]|1\d) of 20 points were taken"):
+        RE(fly_together([eiger], TriggerInfo(20, livetime=0.09, deadtime=0.01), end_it))
+    other.destroy()
+
+
 def test_settings_changed_since_prepare(dcu, eiger):
     eiger.stage().wait(10)
     eiger.prepare(TriggerInfo(3, livetime=0.05, trigger="exts")).wait(10)
@@ -417,17 +436,21 @@ def test_bp_fly_declares_no_stream(RE, dcu, tmp_path):
         eiger.destroy()
 
 
+def leave_images_in_the_monitor(dcu, eiger):
+    """Have it hold three of a series 1, whose id the next one gets: `initialize` counts anew."""
+    eiger.configure({"monitor.mode": "enabled", "nimages": 3, "frame_time": 0.005})
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    eiger.unstage().wait(20)
+    requests.put(f"{dcu.url}/detector/api/1.6.0/command/initialize", timeout=20)
+    eiger.refresh()
+
+
 def test_images_that_the_monitor_kept_are_not_taken_for_new_ones(dcu, tmp_path, caplog):
     timeouts = Timeouts(signal=0.5)
     eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=timeouts)
     try:
-        eiger.configure({"monitor.mode": "enabled", "nimages": 3, "frame_time": 0.005})
-        eiger.stage().wait(20)
-        eiger.trigger().wait(20)
-        eiger.unstage().wait(20)
-        # Series ids begin again; the monitor keeps what it has.
-        requests.put(f"{dcu.url}/detector/api/1.6.0/command/initialize", timeout=20)
-        eiger.refresh()
+        leave_images_in_the_monitor(dcu, eiger)
         eiger.configure({"trigger_mode": "exts", "nimages": 1, "ntrigger": 3})
         eiger.stage().wait(20)
         assert "holds images of an older series 1" in caplog.text
@@ -444,12 +467,7 @@ def test_a_series_that_becomes_a_fly_scan_does_not_go_by_what_the_monitor_kept(
     dcu, _ = slow
     eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path, documents="stream")
     try:
-        eiger.configure({"monitor.mode": "enabled", "nimages": 3, "frame_time": 0.005})
-        eiger.stage().wait(20)
-        eiger.trigger().wait(20)
-        eiger.unstage().wait(20)
-        requests.put(f"{dcu.url}/detector/api/1.6.0/command/initialize", timeout=20)
-        eiger.refresh()
+        leave_images_in_the_monitor(dcu, eiger)
         eiger.configure({"nimages": 4, "frame_time": 100.0})
         eiger.stage().wait(20)
         assert "older series" not in caplog.text

@@ -22,7 +22,15 @@ import requests
 from fault_cell import wait_until_alive
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, journal, open_series
+from ophyd_eiger import (
+    EigerDetector,
+    FilePolicy,
+    Timeouts,
+    bringing,
+    journal,
+    open_series,
+    transfer,
+)
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import DcuUnreachableError, TransferError
@@ -258,6 +266,28 @@ def test_of_two_calls_none_succeeds_where_files_stay_away(dcu, device):
         call.join(30)
     assert len(told) == 2
     assert all("did not come home" in each for each in told), told
+
+
+def test_what_is_owed_outlives_a_ctrl_c_while_its_folder_is_looked_at(dcu, device, monkeypatch):
+    """On a disk of the network that may take as long as a person waits."""
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    before = device.owed
+    assert before
+
+    def hangs(delivery):
+        assert device.owed == before
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(transfer, "make_folder_again", hangs)
+        with pytest.raises(KeyboardInterrupt):
+            device.fetch()
+    assert device.owed == before
+    dcu.faults.clear()
+    assert len(device.fetch()) == 2
 
 
 def test_a_series_whose_points_are_not_all_read_is_not_given_up(dcu, device):

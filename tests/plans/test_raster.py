@@ -111,21 +111,27 @@ def test_images_where_they_are_said_to_be(RE, documents, columns, at_work, x, y,
     assert f"run {uid}" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("one_series", [True, pytest.param(False, marks=pytest.mark.long)])
-def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
+def interrupted(RE, at_work, y, x, command, *, one_series):
+    """Take a raster, and give a command in its second line."""
     dcu, eiger = at_work
     with Witness(dcu, x) as witness:
 
-        def abort():
+        def give():
             assert witness.wait_for(4) if one_series else witness.wait_for_series(2, 1)
-            RE.abort("enough")
+            command()
 
-        thread = threading.Thread(target=abort, daemon=True)
+        thread = threading.Thread(target=give, daemon=True)
         thread.start()
         grid = (y, 1.0, 0.25, LINES, x, 10.0, STEP, IMAGES)
         with pytest.raises(RunEngineInterrupted):
             RE(raster(eiger, *grid, EXPOSURE, period=PERIOD, one_series=one_series))
         thread.join()
+
+
+@pytest.mark.parametrize("one_series", [True, pytest.param(False, marks=pytest.mark.long)])
+def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
+    dcu, eiger = at_work
+    interrupted(RE, at_work, y, x, lambda: RE.abort("enough"), one_series=one_series)
     stop = documents[-1][1]
     assert stop["exit_status"] == "abort"
     assert stop["num_events"]["primary"] == 1
@@ -142,20 +148,9 @@ def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
 
 
 def test_halted_it_tells_the_motors_speed(RE, at_work, x, y, caplog):
-    dcu, eiger = at_work
-    with Witness(dcu, x) as witness:
-
-        def pause():
-            assert witness.wait_for(4)
-            RE.request_pause()
-
-        thread = threading.Thread(target=pause, daemon=True)
-        thread.start()
-        grid = (y, 1.0, 0.25, LINES, x, 10.0, STEP, IMAGES)
-        with pytest.raises(RunEngineInterrupted):
-            RE(raster(eiger, *grid, EXPOSURE, period=PERIOD, one_series=True))
-        thread.join()
-        RE.halt()
+    _, eiger = at_work
+    interrupted(RE, at_work, y, x, RE.request_pause, one_series=True)
+    RE.halt()
     assert "halted, so not put back: x_velocity to 40" in caplog.text
     x.stop()
     eiger.unstage()
