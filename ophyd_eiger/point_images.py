@@ -85,14 +85,16 @@ class PointImages:
             if image is not None:
                 self._in_vain = 0
                 return image
+            # Before the list, which then is not older than what the reason speaks of.
+            why = self._buffer.why_not()
             listed = self._buffer.listing().get(series_id, [])
             has_others = any(earlier < number < last_image for number in listed)
             patience = LAST_IMAGE_S if has_others else ANY_IMAGE_S
             late = time.monotonic() > began + patience
             if last_image in listed and not late:
                 continue  # it has just come
-            why = "newer ones took its place" if max(listed, default=0) > last_image else ""
-            why = why or self._buffer.why_not()
+            if max(listed, default=0) > last_image:
+                why = "newer ones took its place"
             if why or late or self._in_vain >= MOST_IN_VAIN or self._closed.is_set():
                 break
             self._closed.wait(ASK_AGAIN_S)

@@ -43,7 +43,7 @@ ASKED_EVERY_S = 0.03
 MID_EXPOSURE = 0.4
 # How long the command or the file takes during which the phases of that name strike, and the move
 # between points.
-LATE_S, MOVE_S = 2.5, 1.5
+LATE_S, MOVE_S = 4.0, 1.5
 
 # Phases that last as long as a reply which the simulator holds back.
 REPLIES = {

@@ -22,6 +22,7 @@ from ophyd_eiger import EigerDetector, Timeouts, live_image, monitor_buffer
 from ophyd_eiger.errors import RegionError
 from ophyd_eiger.regions import Regions, checked_rois
 from ophyd_eiger.signals import LimitError, ReadOnlyError
+from sim_dcu.monitor import Monitor
 
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
@@ -446,6 +447,28 @@ def test_the_first_image_is_late(monkeypatch, RE, dcu, plain, eiger, events, cap
     RE(bp.count([eiger], 1))
     assert_right(events[0], dcu, plain.mask(), 1, {"full": None})
     assert warnings_in(caplog) == []
+
+
+@on_eiger1
+def test_images_that_come_while_it_is_asked_why_they_do_not(
+    monkeypatch, RE, dcu, plain, eiger, events
+):
+    """As on a busy machine: between two questions images come, and one of them is dropped."""
+    eiger.detector.nimages.set(3).wait(10)
+    dcu.faults.set("monitor-drop:after=2,times=1")
+    monitor = dcu.dcu.monitor
+    put_image, listed, late = monitor.put_image, Monitor.listing, []
+
+    def listed_before(asked):
+        before = listed(asked)
+        while late:
+            put_image(late.pop(0))
+        return before
+
+    monkeypatch.setattr(monitor, "put_image", late.append)
+    monkeypatch.setattr(Monitor, "listing", listed_before)
+    RE(bp.count([eiger], 1))
+    assert_right(events[0], dcu, plain.mask(), 2, {"full": None})
 
 
 def test_never_the_numbers_of_another_point(RE, dcu, plain, eiger, events):
