@@ -10,8 +10,8 @@ import numpy as np
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.image_file import look_into
-from ophyd_eiger.images import IMAGES, images_of
-from ophyd_eiger.master import open_hdf5, read_master
+from ophyd_eiger.images import IMAGES
+from ophyd_eiger.master import read_master
 
 
 def check_data_file(path: Path, *, images: int | None) -> int:
@@ -33,15 +33,14 @@ def check_data_file(path: Path, *, images: int | None) -> int:
     ------
     MissingFileError, FileError, ChunkError
     """
-    with open_hdf5(path) as file:
-        dataset = images_of(file, path)
-        found = dataset.shape[0]
-        if images is not None and found != images:
-            raise FileError(f"{path}: {found} images found, {images} expected")
-        low, high = (dataset.attrs.get(f"image_nr_{end}") for end in ("low", "high"))
-        if low is not None and high is not None and int(high) - int(low) + 1 != found:
-            raise FileError(f"{path}: {found} images found, numbered {low} to {high}")
     known = look_into(path, IMAGES)
+    found, low, high = known.images, known.low, known.high
+    if known.channels != 1:
+        raise FileError(f"{path}: images of {known.channels} channels, one expected")
+    if images is not None and found != images:
+        raise FileError(f"{path}: {found} images found, {images} expected")
+    if low is not None and high is not None and high - low + 1 != found:
+        raise FileError(f"{path}: {found} images found, numbered {low} to {high}")
     with known.open() as file:
         for number in range(found):
             known.check(file, number)

@@ -66,8 +66,8 @@ class ImageFile:
         How many thresholds each has; 1 of all files but those of the 2024.2 layout.
     geometry : Geometry
         Of one image of one channel.
-    low : int or None
-        The number of the first image, as the file has it; None if it does not say.
+    low, high : int or None
+        The numbers of the first and the last image, as the file has them; None if it does not say.
     """
 
     path: Path
@@ -76,6 +76,7 @@ class ImageFile:
     channels: int
     geometry: Geometry
     low: int | None
+    high: int | None
     _state: tuple[int, ...] = ()
     # What keeps its images from being read, whichever is asked for.
     _problem: str = ""
@@ -245,9 +246,8 @@ def look_into(path: Path, place: str) -> ImageFile:
             raise FileError(f"{path}: broken (images of shape {images.shape})")
         channels = images.shape[1] if images.ndim == 4 else 1
         geometry = Geometry(images.shape[-2:], images.dtype)
-        known = ImageFile(
-            path, place, images.shape[0], channels, geometry, number_of(images, "low"), state
-        )
+        numbers = number_of(images, "low"), number_of(images, "high")
+        known = ImageFile(path, place, images.shape[0], channels, geometry, *numbers, state)
         return _with_chunks(known, file, images)
 
 

@@ -21,9 +21,12 @@ from ophyd_eiger.series_metadata import HC, SeriesMetadata
 # What is put in place of a sum of a pixel that was masked or beyond its range in any image.
 NO_SUM = np.iinfo(np.uint64).max
 UNITS = {"q": "1/angstrom", "2theta": "degree", "radius": "pixel"}
-# So many images of the largest 16-bit count fit into a sum of 32 bits.
-_FLUSH = 2**16
-# Sums kept beside one another at most: each takes the memory of three to six images.
+# Pixels that are gone through at a time: their bytes stay in a processor's own cache meanwhile.
+_BAND = 2**16
+# A count is strong from this part of its type's range on. Strong pixels are added one by one, if
+# there is no more than one in so many of all pixels.
+_STRONG, _FEW = 8, 64
+# Sums kept beside one another at most: each takes the memory of four to ten images.
 _SUMS = 4
 
 
@@ -94,28 +97,68 @@ class RadialProfile:
 
 
 class _Sum:
-    """Sum and maximum of the images that one thread after the other has added."""
+    """The sum of the images that one thread after the other has added.
+
+    Images are added in their own type for as long as no pixel's sum can exceed its range: a
+    processor does that many times faster than it adds to 64 bits. Pixels that hold the largest
+    value overflow at will; they have no sum.
+    """
 
     def __init__(self, geometry: Geometry) -> None:
-        self.total = np.zeros(geometry.shape, np.uint64)
-        self.largest = np.zeros(geometry.shape, geometry.dtype)
-        # Half the memory to go through for each image.
-        self._small = geometry.dtype.itemsize <= 2
-        self._part = np.zeros(geometry.shape, np.uint32) if self._small else self.total
-        self._added = 0
+        pixels = geometry.shape[0] * geometry.shape[1]
+        self._shape = geometry.shape
+        self._largest = int(np.iinfo(geometry.dtype).max)
+        self._total = np.zeros(pixels, np.uint64)
+        self._small = np.zeros(pixels, geometry.dtype)
+        # What a pixel's small sum may have come to.
+        self._bound = 0
+        # The smallest of each pixel's counts plus one, which is 0 where one was the largest value.
+        self._least = np.full(pixels, self._largest, geometry.dtype)
+        self._more = np.empty(min(pixels, _BAND), geometry.dtype)
 
     def add(self, image: np.ndarray) -> None:
-        if self._small and self._added == _FLUSH:
-            self.flush()
-        np.add(self._part, image, out=self._part)
-        np.maximum(self.largest, image, out=self.largest)
-        self._added += 1
+        """Add an image of the geometry's shape."""
+        pixels = image.reshape(-1)
+        strongest, limit = self._look_at(pixels), self._largest // _STRONG
+        strong = np.empty(0, np.intp)
+        if strongest > limit:
+            are_strong = (pixels > limit) & (pixels < self._largest)
+            if np.count_nonzero(are_strong) <= len(pixels) // _FEW:
+                strong, strongest = np.flatnonzero(are_strong), limit
+        if self._bound + strongest > self._largest:
+            self._flush()
+        np.add(self._small, pixels, out=self._small)
+        # What was added there is taken away again: these go into the sum themselves.
+        self._small[strong] -= pixels[strong]
+        self._total[strong] += pixels[strong]
+        self._bound += strongest
 
-    def flush(self) -> None:
-        if self._small:
-            self.total += self._part
-            self._part[...] = 0
-        self._added = 0
+    def _look_at(self, pixels: np.ndarray) -> int:
+        """Note which pixels hold the largest value, and return the largest of all others."""
+        most = 0
+        for start in range(0, len(pixels), _BAND):
+            band = pixels[start : start + _BAND]
+            more = np.add(band, 1, out=self._more[: len(band)])
+            least = self._least[start : start + _BAND]
+            np.minimum(least, more, out=least)
+            most = max(most, int(more.max()))
+        return max(most - 1, 0)
+
+    def _flush(self) -> None:
+        self._total += self._small
+        self._small[...] = 0
+        self._bound = 0
+
+    def take(self, other: "_Sum") -> None:
+        """Add the images of another sum."""
+        other._flush()  # noqa: SLF001 - one of the same class
+        self._total += other._total  # noqa: SLF001 - one of the same class
+        np.minimum(self._least, other._least, out=self._least)  # noqa: SLF001 - as above
+
+    def result(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return the sum, and where it is none: masked, or beyond the range in any image."""
+        self._flush()
+        return self._total.reshape(self._shape), (self._least == 0).reshape(self._shape)
 
 
 def _summed(images: Images, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
@@ -133,13 +176,9 @@ def _summed(images: Images, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndar
             free.put(one)
 
     images.for_each(numbers, use)
-    total, largest = sums[0].total, sums[0].largest
-    for one in sums:
-        one.flush()
-        if one is not sums[0]:
-            total += one.total
-            np.maximum(largest, one.largest, out=largest)
-    return total, largest == np.iinfo(largest.dtype).max
+    for other in sums[1:]:
+        sums[0].take(other)
+    return sums[0].result()
 
 
 def sum_of(images: Images, numbers: Sequence[int]) -> np.ndarray:

@@ -32,7 +32,7 @@ from ophyd_eiger import (
     transfer,
 )
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuUnreachableError, TransferError
 from ophyd_eiger.owed import end_if_left_armed
 from ophyd_eiger.transfer import Transfer
@@ -309,6 +309,21 @@ def test_a_series_whose_points_are_not_all_read_is_not_given_up(dcu, device):
     with h5py.File(view) as file:
         assert file["entry/data/data"].shape[0] == 3
     assert device.owed == {}
+
+
+def test_a_view_is_written_again_when_events_name_more_images(tmp_path):
+    path = tmp_path / "s_1_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("entry/data/data", data=np.ones((3, 2, 4), "<u2"), chunks=(1, 2, 4))
+    delivery = Delivery("s_1", tmp_path, 3, 1000, (2, 4), np.dtype("<u2"))
+    delivery.home[path.name] = FetchedFile(path, path.stat().st_size, 3, 0.0)
+    bringer = bringing.Bringer(client=None, name="eiger")
+    view = delivery.begin_view(1)
+    for events in ([0, 1], [2]):
+        delivery.name_images(events)
+        assert bringer.write_views(delivery) == ""
+    with h5py.File(view.path) as shown:
+        assert shown["entry/data/data"].shape == (3, 2, 4)
 
 
 def test_nothing_is_deleted_from_the_dcu_whose_copy_is_on_another_disk(

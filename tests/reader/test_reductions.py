@@ -66,6 +66,28 @@ def test_sum_mean_and_max(made, chosen):
     assert series.max(chosen).dtype == images.dtype
 
 
+@pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4"])
+@pytest.mark.parametrize("kind", ["faint", "a few strong", "strong", "full", "each kind"])
+def test_sums_of_any_counts(tmp_path, write_data, dtype, kind):
+    """Counts of which two or twenty exceed the type of the images, in some or in all pixels."""
+    generator = np.random.default_rng(3)
+    most = np.iinfo(dtype).max
+    faint = generator.poisson(0.5, (40, *SHAPE))
+    few = np.where(generator.random((40, *SHAPE)) < 0.005, generator.integers(most, size=1), faint)
+    few[:, 7, 7] = most - 1
+    strong = generator.integers(most // 9, most // 5, (40, *SHAPE))
+    full = np.full((40, *SHAPE), most - 1)
+    by_turns = np.concatenate([each[:10] for each in (faint, full, few, strong)])
+    kinds = {"faint": faint, "a few strong": few, "strong": strong, "full": full}
+    images = kinds.get(kind, by_turns).astype(dtype)
+    images[4, 20] = images[:, 30, 30] = most
+    path = write_data(tmp_path / "s.h5", images)
+    expected = images.astype(np.uint64).sum(axis=0)
+    expected[20] = expected[30, 30] = 2**64 - 1
+    for threads in (1, 3):
+        assert np.array_equal(open_series(path, threads=threads).sum(), expected)
+
+
 @pytest.mark.long
 def test_a_sum_beyond_32_bits(tmp_path, write_data):
     """More images of the largest count than a sum of 32 bits takes."""
