@@ -186,10 +186,11 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     """
     if name != delivery.master:
         return check_data_file(path, images=delivery.images_in(name))
-    check_master_file(path, images=None)
     if delivery.images_per_file:
+        check_master_file(path)
         return 0
-    return check_data_file(path, images=delivery.images_in(name))
+    images = delivery.images_in(name)
+    return check_master_file(path, images=images) or check_data_file(path, images=images)
 
 
 def _check_copy(delivery: Delivery, name: str, path: Path) -> int:

@@ -5,13 +5,14 @@ What passes here may be deleted on the DCU.
 
 from pathlib import Path
 
+import h5py
 import numpy as np
 
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.image_file import look_into
 from ophyd_eiger.images import IMAGES
-from ophyd_eiger.master import read_master
+from ophyd_eiger.master import object_of, open_hdf5, read_master
 
 
 def check_data_file(path: Path, *, images: int | None) -> int:
@@ -35,8 +36,8 @@ def check_data_file(path: Path, *, images: int | None) -> int:
     """
     known = look_into(path, IMAGES)
     found, low, high = known.images, known.low, known.high
-    if known.channels != 1:
-        raise FileError(f"{path}: images of {known.channels} channels, one expected")
+    if known.has_channels:
+        raise FileError(f"{path}: no images of shape (images, y, x) in /{IMAGES}")
     if images is not None and found != images:
         raise FileError(f"{path}: {found} images found, {images} expected")
     if low is not None and high is not None and high - low + 1 != found:
@@ -47,7 +48,7 @@ def check_data_file(path: Path, *, images: int | None) -> int:
     return found
 
 
-def check_master_file(path: Path, *, images: int | None) -> None:
+def check_master_file(path: Path, *, images: int | None = None) -> int:
     """Check a master file: it opens, and images kept inside it are whole.
 
     Parameters
@@ -55,15 +56,43 @@ def check_master_file(path: Path, *, images: int | None) -> None:
     path : Path
         The file, under whatever name.
     images : int, optional
-        How many images it must hold itself; None if they are in data files.
+        How many images it must hold itself; None if that is not known, and may be none.
+
+    Returns
+    -------
+    int
+        How many images it holds itself: 0 if they are in data files.
 
     Raises
     ------
     MissingFileError, FileError, ChunkError
     """
     read_master(path)
-    if images is not None:
-        check_data_file(path, images=images)
+    if images is None and _where_images_are(path) != "here":
+        return 0
+    return check_data_file(path, images=images)
+
+
+def check_leads_to_images(path: Path) -> None:
+    """Check that a master that holds no image says in which files they are.
+
+    One without either may have lost them by a broken byte.
+
+    Raises
+    ------
+    MissingFileError, FileError
+    """
+    if not _where_images_are(path) and not read_master(path).data_files:
+        raise FileError(f"{path}: neither images found in it, nor links to data files")
+
+
+def _where_images_are(path: Path) -> str:
+    """Return "here", "elsewhere" if a virtual dataset shows those of other files, or ""."""
+    with open_hdf5(path) as file:
+        found = object_of(file, IMAGES)
+        if not isinstance(found, h5py.Dataset):
+            return ""
+        return "elsewhere" if found.is_virtual else "here"
 
 
 def check_pixels(path: Path) -> None:

@@ -62,8 +62,10 @@ class ImageFile:
         Where its images are in it.
     images : int
         How many there are.
+    has_channels : bool
+        Whether it is of the 2024.2 layout, (images, channels, y, x).
     channels : int
-        How many thresholds each has; 1 of all files but those of the 2024.2 layout.
+        How many thresholds each has; 1 of all other files.
     geometry : Geometry
         Of one image of one channel.
     low, high : int or None
@@ -73,6 +75,7 @@ class ImageFile:
     path: Path
     place: str
     images: int
+    has_channels: bool
     channels: int
     geometry: Geometry
     low: int | None
@@ -244,10 +247,13 @@ def look_into(path: Path, place: str) -> ImageFile:
         images = stack_of(file, path, place)
         if math.prod(images.shape) * images.dtype.itemsize >= 2**63:
             raise FileError(f"{path}: broken (images of shape {images.shape})")
-        channels = images.shape[1] if images.ndim == 4 else 1
+        has_channels = images.ndim == 4
+        channels = images.shape[1] if has_channels else 1
         geometry = Geometry(images.shape[-2:], images.dtype)
         numbers = number_of(images, "low"), number_of(images, "high")
-        known = ImageFile(path, place, images.shape[0], channels, geometry, *numbers, state)
+        known = ImageFile(
+            path, place, images.shape[0], has_channels, channels, geometry, *numbers, state
+        )
         return _with_chunks(known, file, images)
 
 

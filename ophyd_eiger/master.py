@@ -19,6 +19,8 @@ MASTER_ENDING = "_master.h5"
 # What h5py makes of HDF5's errors: for one broken file, any of them, depending on the broken byte.
 HDF5_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError)
 
+# In bytes, of a mask or a flat field: several times those of the largest detector.
+_LARGEST_ARRAY = 2**29
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
 _DATA_LINK = re.compile(r"data_(\d+)")
@@ -69,6 +71,8 @@ class Master:
             for place in (_SPECIFIC, _DETECTOR, f"{_DETECTOR}/{channel}_channel"):
                 dataset = object_of(file, f"{place}/{name}")
                 if isinstance(dataset, h5py.Dataset) and dataset.ndim == 2:
+                    if dataset.nbytes > _LARGEST_ARRAY:
+                        raise FileError(f"{self.path}: {name} of shape {dataset.shape} is none")
                     return dataset[()]
         raise FileError(f"{self.path}: no array of shape (y, x) in /{_SPECIFIC}/{name}")
 

@@ -29,6 +29,8 @@ MOST_BUFFERED = 100
 IMAGE_TIMEOUT_S = 2.0
 # The monitor has no such image (404), or got none in time (408).
 NO_IMAGE = (404, 408)
+# Why an image is not there, as far as can be told: it was that one or another.
+DROPPED = "the monitor dropped it"
 _ALIGNMENT = 8  # bytes
 
 
@@ -273,7 +275,7 @@ class MonitorBuffer:
         self._monitor.dropped.get()
         dropped, before = require_whole(self._monitor.dropped), self._dropped
         self._dropped = dropped
-        return "the monitor dropped it" if dropped > before else ""
+        return DROPPED if dropped > before else ""
 
     def clear(self) -> None:
         """Empty the buffer.
@@ -286,6 +288,10 @@ class MonitorBuffer:
             self._monitor.clear.send()
             self._dropped = 0
             self.clears += 1
+
+    def is_full(self, listing: dict[int, list[int]]) -> bool:
+        """Return whether a buffer that has these images takes no new one."""
+        return self.drops_new and sum(map(len, listing.values())) >= self.size
 
     def make_room(self, listing: dict[int, list[int]], clears: int) -> None:
         """Empty a buffer that is full and keeps its old images for that, or none new would come.
@@ -301,8 +307,7 @@ class MonitorBuffer:
         ------
         DcuError
         """
-        full = sum(len(numbers) for numbers in listing.values()) >= self.size
-        if not (self.drops_new and full and self._users):
+        if not (self.is_full(listing) and self._users):
             return
         with self._lock:
             if clears == self.clears:

@@ -7,7 +7,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from ophyd_eiger.monitor_buffer import MonitorBuffer, MonitorImage
+from ophyd_eiger.monitor_buffer import DROPPED, MonitorBuffer, MonitorImage
 
 # How long after the trigger's reply a point's last image may come, in s: where the monitor has
 # others of the point, the newest of which will do, and where it has none, as a busy DCU before the
@@ -79,7 +79,7 @@ class PointImages:
 
     def _image_of(self, series_id: int, last_image: int, *, keep: bool) -> MonitorImage | None:
         self.missing = ""
-        began, earlier = time.monotonic(), self._earlier(series_id)
+        began, earlier, dropped = time.monotonic(), self._earlier(series_id), False
         while True:
             image = self._buffer.fetch(series_id, last_image, keep=keep)
             if image is not None:
@@ -87,18 +87,24 @@ class PointImages:
                 return image
             # Before the list, which then is not older than what the reason speaks of.
             why = self._buffer.why_not()
-            listed = self._buffer.listing().get(series_id, [])
+            listing = self._buffer.listing()
+            listed = listing.get(series_id, [])
             has_others = any(earlier < number < last_image for number in listed)
-            patience = LAST_IMAGE_S if has_others else ANY_IMAGE_S
+            dropped = dropped or why == DROPPED
+            patience = LAST_IMAGE_S if has_others or dropped else ANY_IMAGE_S
             late = time.monotonic() > began + patience
             if last_image in listed and not late:
                 continue  # it has just come
             if max(listed, default=0) > last_image:
                 why = "newer ones took its place"
-            if why or late or self._in_vain >= MOST_IN_VAIN or self._closed.is_set():
+            elif dropped and not why:
+                why = DROPPED
+            # What was dropped may be another one, and room for the last one.
+            may_come = why in ("", DROPPED) and not (dropped and self._buffer.is_full(listing))
+            if not may_come or late or self._in_vain >= MOST_IN_VAIN or self._closed.is_set():
                 break
             self._closed.wait(ASK_AGAIN_S)
-        self._in_vain += not why
+        self._in_vain += late
         self.missing = f"the monitor does not hold image {last_image} of series {series_id}"
         self.missing += f": {why}" if why else ""
         return self._newest_of(series_id, last_image, listed, keep=keep)

@@ -361,6 +361,10 @@ class Series(Stack):
             bad = self.mask != 0
         except FileError:  # data files alone have none, and some masters neither
             bad = None
+        if bad is not None and bad.shape != self.shape[1:]:
+            raise FileError(
+                f"{self.master_path}: a mask of shape {bad.shape}, images of {self.shape[1:]}"
+            )
         return reductions.radial_profile_of(self, self._numbers(images), away, bad, bins, unit)
 
     # ---- where images are
@@ -389,5 +393,12 @@ class Series(Stack):
             return range(len(self))
         if isinstance(images, slice):
             return range(*images.indices(len(self)))
-        given = [images] if isinstance(images, (int, np.integer)) else images
-        return [int(number) + (len(self) if number < 0 else 0) for number in given]
+        given = np.asarray([images] if isinstance(images, (int, np.integer)) else images)
+        if given.dtype == bool and given.shape != (len(self),):
+            raise IndexError(
+                f"{self.path.name}: a mask of shape {given.shape} for {len(self)} images"
+            )
+        numbers = np.flatnonzero(given) if given.dtype == bool else given
+        if numbers.size and numbers.dtype.kind not in "iu":
+            raise IndexError(f"{self.path.name}: numbers of images are integers, not {given!r}")
+        return [int(number) + (len(self) if number < 0 else 0) for number in numbers]

@@ -26,6 +26,8 @@ _BAND = 2**16
 # A count is strong from this part of its type's range on. Strong pixels are added one by one, if
 # there is no more than one in so many of all pixels.
 _STRONG, _FEW = 8, 64
+# Images of which fewer than so many could be added in their own type are added to 64 bits at once.
+_FLUSH_AFTER = 3
 # Sums kept beside one another at most: each takes the memory of four to ten images.
 _SUMS = 4
 
@@ -100,14 +102,15 @@ class _Sum:
     """The sum of the images that one thread after the other has added.
 
     Images are added in their own type for as long as no pixel's sum can exceed its range: a
-    processor does that many times faster than it adds to 64 bits. Pixels that hold the largest
-    value overflow at will; they have no sum.
+    processor does that in a fraction of the time that adding to 64 bits takes. Pixels that hold the
+    largest value overflow at will; they have no sum.
     """
 
     def __init__(self, geometry: Geometry) -> None:
         pixels = geometry.shape[0] * geometry.shape[1]
         self._shape = geometry.shape
         self._largest = int(np.iinfo(geometry.dtype).max)
+        self._limit = self._largest // _STRONG
         self._total = np.zeros(pixels, np.uint64)
         self._small = np.zeros(pixels, geometry.dtype)
         # What a pixel's small sum may have come to.
@@ -119,12 +122,14 @@ class _Sum:
     def add(self, image: np.ndarray) -> None:
         """Add an image of the geometry's shape."""
         pixels = image.reshape(-1)
-        strongest, limit = self._look_at(pixels), self._largest // _STRONG
+        strongest, many_are_strong = self._look_at(pixels)
         strong = np.empty(0, np.intp)
-        if strongest > limit:
-            are_strong = (pixels > limit) & (pixels < self._largest)
-            if np.count_nonzero(are_strong) <= len(pixels) // _FEW:
-                strong, strongest = np.flatnonzero(are_strong), limit
+        if strongest > self._limit and not many_are_strong:
+            strong = np.flatnonzero((pixels > self._limit) & (pixels < self._largest))
+            strongest = self._limit
+        if strongest > self._largest // _FLUSH_AFTER:
+            self._total += pixels
+            return
         if self._bound + strongest > self._largest:
             self._flush()
         np.add(self._small, pixels, out=self._small)
@@ -133,16 +138,22 @@ class _Sum:
         self._total[strong] += pixels[strong]
         self._bound += strongest
 
-    def _look_at(self, pixels: np.ndarray) -> int:
-        """Note which pixels hold the largest value, and return the largest of all others."""
-        most = 0
+    def _look_at(self, pixels: np.ndarray) -> tuple[int, bool]:
+        """Note which pixels hold the largest value.
+
+        Return the largest count of all others, and whether many are strong.
+        """
+        most, strong = 0, 0
         for start in range(0, len(pixels), _BAND):
             band = pixels[start : start + _BAND]
             more = np.add(band, 1, out=self._more[: len(band)])
             least = self._least[start : start + _BAND]
             np.minimum(least, more, out=least)
-            most = max(most, int(more.max()))
-        return max(most - 1, 0)
+            of_band = int(more.max())
+            most = max(most, of_band)
+            if of_band - 1 > self._limit:
+                strong += int(np.count_nonzero(more > self._limit + 1))
+        return max(most - 1, 0), strong > len(pixels) // _FEW
 
     def _flush(self) -> None:
         self._total += self._small

@@ -320,13 +320,16 @@ def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
     if recipe.flatfield is None or recipe.flatfield is False:
         return None
     if recipe.flatfield is True:
+        factors = run.flatfield.astype(np.float64)
         said = run.metadata["configuration"]
-        if any(key.endswith(_APPLIED) and value for key, value in said.items()):
+        # Documents of other devices do not say it, or by another name.
+        of_master = run.series.metadata.flatfield_applied
+        if of_master or any(key.endswith(_APPLIED) and value for key, value in said.items()):
             raise RunError(
                 f"run {run.uid}: the detector says {_APPLIED}, and its flat field is not applied "
                 "twice; give factors of your own"
             )
-        return run.flatfield.astype(np.float64)
+        return factors
     factors = np.asarray(recipe.flatfield, np.float64)
     if factors.shape != run.shape[2:]:
         raise RunError(

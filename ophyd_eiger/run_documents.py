@@ -196,7 +196,7 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
     if not found.start:
         raise RunError("these documents are of no run: there is no start document")
     for stream in found.streams.values():
-        _find_data(stream, resources, data, root_map)
+        _find_data(found.start["uid"], stream, resources, data, root_map)
     for resource, part in parts:
         stream = by_descriptor[part["descriptor"]]
         path = _path_of(resource["uri"], root_map)
@@ -218,6 +218,7 @@ def _unpacked(name: str, doc: dict[str, Any]) -> Iterable[Document]:
 
 
 def _find_data(
+    uid: str,
     stream: Stream,
     resources: Mapping[str, dict[str, Any]],
     data: Mapping[str, dict[str, Any]],
@@ -229,8 +230,15 @@ def _find_data(
         if "external" not in described or str(described["external"]).startswith("STREAM"):
             continue
         for event in stream.events:
-            datum = data[event.data.pop(key)]
-            resource = resources[datum["resource"]]
+            named = event.data.pop(key)
+            datum = data.get(named) if isinstance(named, str) else None
+            resource = None if datum is None else resources.get(datum["resource"])
+            if datum is None or resource is None:
+                raise RunError(
+                    f"run {uid}: event {event.seq_num} of stream {stream.name!r} names no images "
+                    f"in {key!r} that its documents know: they are filled in already, or datum and "
+                    "resource documents are missing"
+                )
             path = Path(resource["root"], resource["resource_path"])
             place = Place(
                 resource["spec"],

@@ -77,7 +77,8 @@ class Projections:
             self._total, self._maximum = image.astype(wide), image.copy()
         else:
             self._total += image
-            np.maximum(self._maximum, image, out=self._maximum)
+            # Longer exposures may have more bits.
+            self._maximum = np.maximum(self._maximum, image)
         return {}
 
     def result(self) -> dict[str, np.ndarray]:

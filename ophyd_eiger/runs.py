@@ -6,6 +6,7 @@ Loads neither ophyd nor an HTTP client: a run is handed in by whoever has a cata
 import functools
 import math
 import os
+import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -195,7 +196,13 @@ class EigerRun:
         """What is left out, bool of shape (y, x): the detector's mask and the user's."""
         masked = np.zeros(self.shape[2:], bool)
         if self._uses_detector_mask:
-            masked |= self.detector_mask != 0
+            found = self.detector_mask
+            if found.shape != masked.shape:
+                raise RunError(
+                    f"run {self.uid}: the detector's mask is of shape {found.shape}, images are of "
+                    f"{masked.shape}; give detector_mask=False"
+                )
+            masked |= found != 0
         if self.user_mask is not None:
             masked |= self.user_mask
         return masked
@@ -337,9 +344,8 @@ def _events(stream: Stream, key: str, node: Any) -> Iterator[RunEvent]:
             for place in range(len(stream.events))
         ]
     elif key in stream.places:
-        cache: dict[str, Any] = {}
-        places = stream.places[key]
-        finders = [functools.partial(_find_by_handler, place, cache) for place in places]
+        handlers = _Handlers()
+        finders = [functools.partial(handlers.find, place) for place in stream.places[key]]
     else:
         files = _Concatenated(stream.files[key])
         finders = [
@@ -354,13 +360,23 @@ def _event(event: Event, find: Callable[[], Found]) -> RunEvent:
     return RunEvent(event.seq_num, event.time, event.data, find)
 
 
-def _find_by_handler(place: Place, cache: dict[str, Any]) -> Found:
-    # One at a time: the events of a series follow one another.
-    of = repr((place.spec, place.path, sorted(place.resource_kwargs.items())))
-    if of not in cache:
-        cache.clear()
-        cache[of] = _HANDLERS[place.spec](place.path, **place.resource_kwargs)
-    return cache[of].find(**place.datum_kwargs)
+class _Handlers:
+    """The handler of the events asked for last: those of a series follow one another."""
+
+    def __init__(self) -> None:
+        self._of = ""
+        self._handler: Any = None
+        self._lock = threading.Lock()
+
+    def find(self, place: Place) -> Found:
+        """Return where the images of an event are."""
+        of = repr((place.spec, place.path, sorted(place.resource_kwargs.items())))
+        with self._lock:
+            if of != self._of:
+                self._handler = _HANDLERS[place.spec](place.path, **place.resource_kwargs)
+                self._of = of
+            handler = self._handler
+        return handler.find(**place.datum_kwargs)
 
 
 def _find_in_catalog(node: Any, place: int, images: int) -> Found:
@@ -409,13 +425,16 @@ class _Concatenated:
     def __init__(self, files: list[Path]) -> None:
         self._files = files
         self._series: list[Series] = []
+        self._lock = threading.Lock()
 
     def find(self, first: int, images: int) -> Found:
         """Return where images of these places are, opening files as far as needed."""
         end = 0
         for number, file in enumerate(self._files):
-            if number == len(self._series):
-                self._series.append(open_series(file))
+            with self._lock:
+                # Whoever comes first, in whichever thread.
+                if number == len(self._series):
+                    self._series.append(open_series(file))
             series = self._series[number]
             if first + images <= end + len(series):
                 if first < end:

@@ -64,6 +64,8 @@ class SeriesMetadata:
         In m.
     bit_depth_image, bit_depth_readout : int
         In bits.
+    flatfield_applied : bool
+        Whether the detector multiplied the images with its flat field.
     nimages, ntrigger : int
         Images of a trigger, and triggers of the series.
     trigger_mode, detector_number, description, sensor_material, software_version : str
@@ -101,6 +103,11 @@ class SeriesMetadata:
     y_pixel_size: float | None = _field(f"{_DETECTOR}/y_pixel_size", unit="m")
     bit_depth_image: int | None = _field(f"{_DETECTOR}/bit_depth_image")
     bit_depth_readout: int | None = _field(f"{_DETECTOR}/bit_depth_readout")
+    flatfield_applied: bool | None = _field(
+        f"{_DETECTOR}/flatfield_correction_applied",
+        f"{_DETECTOR}/flatfield_applied",
+        f"{_DETECTOR}/{{channel}}_channel/flatfield_applied",
+    )
     nimages: int | None = _field(f"{_SPECIFIC}/nimages")
     ntrigger: int | None = _field(f"{_SPECIFIC}/ntrigger")
     trigger_mode: str | None = _field(f"{_SPECIFIC}/trigger_mode")
@@ -169,6 +176,8 @@ def _value(dataset: h5py.Dataset, field: dataclasses.Field, path: Path) -> Any:
             return np.atleast_1d(np.asarray(dataset[()], np.float64)) * factor
         # What has several values is of several thresholds, the first of which is meant.
         value = np.ravel(dataset[()])[0]
+        if "bool" in kind:
+            return bool(value)
         return int(value) if "int" in kind else float(value) * factor
     except HDF5_ERRORS as error:
         raise FileError(f"{path}: {dataset.name} is not what it should be: {error}") from error
@@ -181,7 +190,8 @@ def _text(dataset: h5py.Dataset) -> str:
 
 def _factor(dataset: h5py.Dataset, unit: str) -> float:
     """Return what a value is to be multiplied by, so that it is in `unit`."""
-    stated = dataset.attrs.get("units", unit)
+    # Some writers make an array of one text of it.
+    stated = np.ravel(dataset.attrs.get("units", unit))[0]
     stated = stated.decode() if isinstance(stated, bytes) else str(stated)
     if not unit or stated == unit:
         return 1.0

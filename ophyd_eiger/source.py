@@ -21,6 +21,8 @@ from ophyd_eiger.virtual_master import channel_number, read_channels, read_virtu
 _DATA_FILE = re.compile(r"(?P<stem>.+)_data_(?P<number>\d+)\.h5")
 # So many names are in an error at most.
 _NAMED = 5
+# So many data files may lack before one that is there: each has to be named.
+_MOST_LACKING = 10_000
 
 
 @dataclass(frozen=True)
@@ -175,6 +177,11 @@ def _with_gaps(found: dict[int, Path]) -> dict[int, Path]:
     matched = _DATA_FILE.fullmatch(some.name)
     digits = len(matched["number"]) if matched else 6
     # The DCU counts its files from 1.
+    if max(found) > _MOST_LACKING + len(found):
+        raise FileError(
+            f"{found[max(found)]}: {len(found)} data files are there, far fewer than its number "
+            "says; open it by itself"
+        )
     return {
         number: found.get(number, some.with_name(f"{_stem(some)}_data_{number:0{digits}}.h5"))
         for number in range(min(1, *found), max(found) + 1)

@@ -151,10 +151,7 @@ class Stack:
     @property
     def gap(self) -> int:
         """How many of its images are not there, as they never came or as their file is missing."""
-        images = self.survey.images
-        # A file may be promised more images than it has got by now.
-        there = (range(n.start, min(n.stop, images)) for n in self.survey.there())
-        return images - sum(map(len, there))
+        return self.survey.images - sum(map(len, self.survey.there()))
 
     @property
     def there(self) -> np.ndarray:
@@ -197,6 +194,8 @@ class Stack:
                 f"{self.path.name}: images of shape {shape} and type {self.dtype} do not go into "
                 f"an array of {out.shape} and {out.dtype}"
             )
+        if out is not None and not out.flags.writeable:
+            raise ValueError(f"{self.path.name}: images do not go into an array that is read-only")
         tasks = self._tasks(numbers, box)
         # Not before files were looked into: a view may promise any shape.
         images = np.empty(shape, self.dtype) if out is None else out

@@ -72,12 +72,14 @@ class Survey:
         """Return the numbers of the images whose files are there."""
         found: list[range] = []
         for part in self.parts:
-            if not self.has(part):
+            # A file may be promised more images than it has got.
+            stop = min(part.stop, self.images)
+            if not self.has(part) or stop <= part.first:
                 continue
             if found and found[-1].stop == part.first:
-                found[-1] = range(found[-1].start, part.stop)
+                found[-1] = range(found[-1].start, stop)
             else:
-                found.append(range(part.first, part.stop))
+                found.append(range(part.first, stop))
         return found
 
 
@@ -226,6 +228,13 @@ def _firsts(
             end = firsts[place] + found.images
         else:
             return firsts, per_file
+        lows = {found.path.name: found.low for found in looked.values()}
+        if len(set(lows.values())) > 1:
+            raise FileError(
+                f"{path}: its files say which images they have, and some have the same: "
+                + ", ".join(f"{name} from {low} on" for name, low in lows.items())
+            )
+        # Each file counts from its own beginning.
     if order == list(range(len(order))):
         firsts, end = {}, 0
         for place, found in looked.items():

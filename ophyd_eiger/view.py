@@ -24,7 +24,7 @@ import h5py
 import numpy as np
 
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.images import IMAGES, images_of
+from ophyd_eiger.images import IMAGES, images_of, stack_of
 from ophyd_eiger.master import HDF5_ERRORS, object_of, open_hdf5
 from ophyd_eiger.writing import new_file
 
@@ -209,13 +209,13 @@ def _require_images_of(files: Sequence[Part], shape: tuple[int, int], dtype: np.
     for part in files:
         try:
             with open_hdf5(part.path) as file:
-                dataset = images_of(file, part.path)
-                found, kind = dataset.shape[-2:], dataset.dtype
+                dataset = stack_of(file, part.path)
+                found, kind = dataset.shape[1:], dataset.dtype
         except FileError:
             continue  # Not there yet, or told of where its images are read.
         if (found, kind) != (shape, dtype):
             raise FileError(
-                f"{part.path}: images of {found[0]} x {found[1]} {kind}, and not of "
+                f"{part.path}: images of {' x '.join(map(str, found))} {kind}, and not of "
                 f"{shape[0]} x {shape[1]} {dtype}, as the DCU said when it was armed"
             )
         return

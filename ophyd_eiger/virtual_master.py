@@ -47,7 +47,8 @@ def read_channels(file: h5py.File, channels: int) -> tuple[str, ...]:
     """Return the names of the channels; their numbers, from 1, where the file has none."""
     found = object_of(file, _CHANNELS)
     if isinstance(found, h5py.Dataset) and found.shape == (channels,):
-        return tuple(str(name) for name in found.asstr()[()])
+        names = found.asstr() if h5py.check_string_dtype(found.dtype) else found
+        return tuple(str(name) for name in names[()])
     return tuple(f"{number}" for number in range(1, channels + 1))
 
 

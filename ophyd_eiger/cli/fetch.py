@@ -12,7 +12,7 @@ from ophyd_eiger.cli.arriving import Progress, telling
 from ophyd_eiger.cli.common import FAILED, Call, Failed, dcu_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
-from ophyd_eiger.errors import DcuError, DcuUnreachableError, EigerError, FileError, TransferError
+from ophyd_eiger.errors import DcuError, DcuUnreachableError, EigerError, TransferError
 
 if TYPE_CHECKING:
     from ophyd_eiger.client import DcuClient
@@ -342,23 +342,21 @@ def _by_name(
 
 
 def _check(name: str, path: Path, *, closely: bool) -> int:
-    """Return how many images a file of this name has, wherever it is; 0 for a master.
+    """Return how many images a file of this name has, wherever it is.
 
     Closely, where the copy will be the only one: each image is decompressed.
     """
-    from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
+    from ophyd_eiger import check
 
     if not name.endswith(".h5"):
         return 0
     is_master = name.endswith("_master.h5")
     if is_master:
-        check_master_file(path, images=None)
-    try:
-        images = check_data_file(path, images=None)
-    except FileError:
-        if not is_master:
-            raise
-        return 0  # The images are in data files.
-    if closely:
-        check_pixels(path)
+        images = check.check_master_file(path)
+    else:
+        images = check.check_data_file(path, images=None)
+    if closely and images:
+        check.check_pixels(path)
+    elif closely and is_master:
+        check.check_leads_to_images(path)
     return images

@@ -1,6 +1,7 @@
 """`ophyd-eiger fetch`: what a process left behind comes home, whole, and nothing else changes."""
 
 import contextlib
+import functools
 import json
 import os
 import random
@@ -364,6 +365,35 @@ def test_what_cannot_be_decompressed_is_not_deleted_on_the_dcu(dcu, tmp_path):
     assert [Path(each["file"]).name[-9:] for each in document["fetched"]] == ["master.h5"]
     assert document["errors"][0].startswith(f"{name}: ")
     assert not (tmp_path / name).exists()
+
+
+@pytest.mark.parametrize("damage", ["a block", "no images"])
+def test_a_broken_master_with_its_images_is_not_deleted_on_the_dcu(dcu, tmp_path, damage):
+    version = requests.get(f"{dcu.url}/detector/api/version", timeout=20).json()["value"]
+    put = functools.partial(requests.put, timeout=20)
+    put(f"{dcu.url}/filewriter/api/{version}/config/nimages_per_file", json={"value": 0})
+    for command in ("arm", "trigger", "disarm"):
+        put(f"{dcu.url}/detector/api/{version}/command/{command}")
+    (master,) = (tmp_path / "dcu").glob("*_master.h5")
+    with h5py.File(master, "r+") as file:
+        images = file["entry/data/data"]
+        place = images.id.get_chunk_info(0).byte_offset
+        if damage == "no images":
+            del file["entry/data/data"]
+    if damage == "a block":
+        with master.open("r+b") as file:
+            file.seek(place + 12)
+            file.write(b"\xff\xff\xff\xff")
+    document = answer(dcu.url, "*", "--delete", "--directory", tmp_path / "home", status=1)
+    assert master.exists()
+    (said,) = document["errors"]
+    assert said.startswith(f"{master.name}: ")
+    why = "image 1 of 1 is broken" if damage == "a block" else "neither images found in it, nor"
+    assert why in said
+    # Without --delete it comes, but for images that no reader could read.
+    whole = damage == "no images"
+    document = answer(dcu.url, "*", "--directory", tmp_path / "home", status=0 if whole else 1)
+    assert len(document["fetched"]) == whole
 
 
 def test_what_was_here_before_is_not_deleted_on_the_dcu(dcu, tmp_path):

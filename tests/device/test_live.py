@@ -1,5 +1,6 @@
 """Live numbers and images: pixels against the oracle, masks as the DCU's JSON has them."""
 
+import asyncio
 import base64
 import gc
 import itertools
@@ -450,6 +451,31 @@ def test_the_first_image_is_late(monkeypatch, RE, dcu, plain, eiger, events, cap
 
 
 @on_eiger1
+def test_another_image_is_dropped_than_the_last_which_is_late(
+    monkeypatch, RE, dcu, plain, eiger, events, caplog
+):
+    eiger.detector.nimages.set(3).wait(10)
+    dcu.faults.set("monitor-drop:after=1,times=1")
+    monitor = dcu.dcu.monitor
+    put_image, held, late = monitor.put_image, monitor.held, []
+    asked = itertools.count(1)
+
+    def put_or_keep(image):
+        (late.append if image.name[1] == 3 else put_image)(image)
+
+    def held_late(*name):
+        if next(asked) == 4:
+            put_image(late.pop())
+        return held(*name)
+
+    monkeypatch.setattr(monitor, "put_image", put_or_keep)
+    monkeypatch.setattr(monitor, "held", held_late)
+    RE(bp.count([eiger], 1))
+    assert_right(events[0], dcu, plain.mask(), 3, {"full": None})
+    assert warnings_in(caplog) == []
+
+
+@on_eiger1
 def test_images_that_come_while_it_is_asked_why_they_do_not(
     monkeypatch, RE, dcu, plain, eiger, events
 ):
@@ -838,15 +864,23 @@ def test_below_10_hz_and_read_only(watched):
 @on_eiger2
 def test_a_run_that_monitors_the_image(RE, dcu, watched):
     """Its stream is described before there is an image."""
-    documents = []
-    RE.subscribe(lambda name, doc: documents.append((name, doc)))
+    documents, came = [], threading.Event()
+
+    def note(name, doc):
+        documents.append((name, doc))
+        if name == "event" and watched.live.image.name in doc["data"]:
+            came.set()
+
     seen = Seen()
 
     def plan():
+        # Before the detector is armed: images are kept from then on.
         watched.live.image.subscribe(seen)
         yield from bp.count([watched], 2)
-        seen.wait_for(2, 1)
+        # Not in the plan's own thread, which holds up the documents meanwhile.
+        yield from bps.wait_for([lambda: asyncio.to_thread(came.wait, WAIT)])
 
+    RE.subscribe(note)
     RE(bpp.monitor_during_wrapper(plan(), [watched.live.image]))
     watched.live.image.clear_sub(seen)
     streams = {doc["uid"]: doc for name, doc in documents if name == "descriptor"}

@@ -6,8 +6,9 @@ import h5py
 import numpy as np
 import pytest
 
-from ophyd_eiger.check import check_data_file, check_master_file
+from ophyd_eiger.check import check_data_file, check_leads_to_images, check_master_file
 from ophyd_eiger.errors import ChunkError, EigerError, FileError, MissingFileError
+from ophyd_eiger.view import Part, write_view
 
 IMAGES = np.random.default_rng(5).integers(0, 9, (3, 33, 47), np.uint16)
 
@@ -123,6 +124,39 @@ def test_master_files(tmp_path, write_master, data_file, eiger_test_data):
     check_master_file(inside, images=3)
     with pytest.raises(FileError, match=r"3 images found, 4 expected"):
         check_master_file(inside, images=4)
+
+
+def test_a_master_says_how_many_images_it_holds(tmp_path, write_master):
+    links = write_master(tmp_path / "links_master.h5", ["links_data_000001.h5"], nimages=3)
+    assert check_master_file(links) == 0
+    check_leads_to_images(links)
+    inside = write_master(tmp_path / "all_master.h5", [], nimages=3, images=IMAGES)
+    assert check_master_file(inside) == 3
+    check_leads_to_images(inside)
+    nothing = write_master(tmp_path / "none_master.h5", [], nimages=3)
+    assert check_master_file(nothing) == 0
+    with pytest.raises(FileError, match="neither images found in it, nor links to data files"):
+        check_leads_to_images(nothing)
+
+
+@pytest.mark.parametrize("channels", [1, 2])
+def test_a_file_with_channels_is_none_of_a_device(tmp_path, channels):
+    path = tmp_path / "c_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset(
+            "entry/data/data", data=np.ones((3, channels, 5, 8), "<u2"), chunks=(1, 1, 5, 8)
+        )
+    with pytest.raises(FileError, match=r"no images of shape \(images, y, x\)"):
+        check_data_file(path, images=3)
+    with pytest.raises(FileError, match=rf"images of {channels} x 5 x 8 uint16, and not of 5 x 8"):
+        write_view(
+            tmp_path / "c_view.h5",
+            [(0, 3)],
+            [Part(path, 0, 3)],
+            shape=(5, 8),
+            dtype=np.uint16,
+            master="c_master.h5",
+        )
 
 
 def test_a_master_cut_off(tmp_path, write_master):

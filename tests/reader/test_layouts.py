@@ -142,6 +142,21 @@ def test_a_file_of_another_series_among_many(make, write_data):
     assert np.array_equal(series[18], IMAGES[18])
 
 
+def test_two_files_that_say_to_have_the_same_images(make, write_data):
+    """As where one of them is left of a series before."""
+    master = make([3, 3, 2])
+    write_data(data(master, 3), IMAGES[:2], first=1)
+    with pytest.raises(FileError, match=r"some have the same: .*_000001.h5 from 1 on.*_000003.h5"):
+        open_series(master)
+
+
+def test_files_that_each_count_from_one(make, write_data):
+    master = make([3, 3, 2])
+    for number, first in ((2, 3), (3, 6)):
+        write_data(data(master, number), IMAGES[first : first + 3][: 8 - first])
+    assert np.array_equal(open_series(master)[:], IMAGES[:8])
+
+
 def test_numbers_that_cannot_be_told(make):
     master = make([3, 2, 4], numbered=False)
     assert np.array_equal(open_series(master)[:], IMAGES[:9])
@@ -189,6 +204,11 @@ def test_what_a_caller_gives_is_filled(make):
     out = np.zeros((4, 5, 8), np.uint16)
     assert series.read(1, 5, out=out) is out
     assert np.array_equal(out, IMAGES[1:5])
+    out.flags.writeable = False
+    before = out.copy()
+    with pytest.raises(ValueError, match=r"do not go into an array that is read-only"):
+        series.read(0, 4, out=out)
+    assert np.array_equal(out, before)
     wide = np.zeros((4, 5, 16), np.uint16)
     series.read(1, 5, out=wide[:, :, ::2])
     assert np.array_equal(wide[:, :, ::2], IMAGES[1:5])
@@ -214,6 +234,15 @@ def test_a_folder_with_one_series(make, tmp_path):
     assert np.array_equal(series[3:], IMAGES[3:5])
 
 
+def test_a_folder_with_a_file_of_a_number_beyond_all_others(make, tmp_path):
+    make([3])
+    (tmp_path / "s_master.h5").unlink()
+    name = f"s_data_{10**12}.h5"
+    (tmp_path / "s_data_000001.h5").with_name(name).write_bytes(b"")
+    with pytest.raises(FileError, match=rf"{name}: 2 data files are there, far fewer than"):
+        open_series(tmp_path)
+
+
 def test_a_folder_with_several_or_none(make, tmp_path):
     make([3])
     make([2], name="t")
@@ -236,6 +265,7 @@ def write_nexus(folder, stack, per_file, *, together):
     """Write what the 2024.2 layout is described as: data files, and a master that maps them."""
     images, channels = stack.shape[:2]
     shape = stack.shape[2:]
+    folder.mkdir(exist_ok=True)
     master = folder / "n_master.h5"
     with h5py.File(master, "w", libver=("v110", "v110")) as file:
         layout = h5py.VirtualLayout(stack.shape, stack.dtype)
@@ -284,6 +314,27 @@ def test_the_layout_with_channels(tmp_path, together):
     assert np.array_equal(series[6], stack[6, 0])
     with pytest.raises(MissingFileError, match=r"n_data_000002.h5 is missing"):
         series[3]
+
+
+def test_a_last_file_that_has_fewer_images_than_it_is_mapped_for(tmp_path):
+    stack = np.random.default_rng(6).integers(0, 999, (8, 2, 33, 61), np.uint32)
+    master = write_nexus(tmp_path, stack, 4, together=False)
+    write_nexus(tmp_path / "short", stack[:6], 4, together=False)
+    (tmp_path / "short/n_data_000002.h5").replace(tmp_path / "n_data_000002.h5")
+    series = open_series(master)
+    assert len(series) == 6
+    assert series.there.tolist() == list(range(6))
+    assert series.gap == 0
+    assert np.array_equal(series.sum(series.there), stack[:6, 0].sum(axis=0))
+
+
+def test_channels_with_numbers_for_names(tmp_path):
+    stack = np.ones((2, 2, 33, 61), np.uint32)
+    master = write_nexus(tmp_path, stack, 2, together=False)
+    with h5py.File(master, "a") as file:
+        del file["entry/data/channel"]
+        file["entry/data/channel"] = np.array([1, 2])
+    assert open_series(master).channels == ("1", "2")
 
 
 def test_channels_in_the_master_itself(tmp_path):

@@ -88,6 +88,17 @@ def test_sums_of_any_counts(tmp_path, write_data, dtype, kind):
         assert np.array_equal(open_series(path, threads=threads).sum(), expected)
 
 
+def test_images_chosen_as_numpy_chooses_them(made):
+    series, images = made
+    chosen = np.array([False, False, True, True, False, True, False, False, False])
+    assert np.array_equal(series.max(chosen), images[chosen].max(axis=0))
+    assert series.roi_sums({"whole": None}, list(chosen))["whole"].shape == (3,)
+    assert np.array_equal(series.max([]), np.zeros(SHAPE))
+    for wrong in (chosen[:-1], [0.5, 2], ["2"]):
+        with pytest.raises(IndexError):
+            series.max(wrong)
+
+
 @pytest.mark.long
 def test_a_sum_beyond_32_bits(tmp_path, write_data):
     """More images of the largest count than a sum of 32 bits takes."""
@@ -207,7 +218,7 @@ def with_facts(path, **facts):
             place = name.replace("__", "/")
             place = place if "/" in place else f"entry/instrument/detector/{place}"
             file.require_group(place.rpartition("/")[0])[place.rpartition("/")[2]] = value
-            if unit:
+            if len(unit):
                 file[place].attrs["units"] = unit
 
 
@@ -217,8 +228,11 @@ def test_other_units_and_nothing_at_all(made):
     assert series.metadata.omega is None
     assert series.metadata.date is None
     with_facts(series.path, distance=(125.0, "mm"), count_time=(20.0, b"ms"))
+    with_facts(series.path, frame_time=(21.0, ["ms"]), x_pixel_size=(75.0, np.bytes_(["um"])))
     assert series.metadata.detector_distance == pytest.approx(0.125)
     assert series.metadata.count_time == pytest.approx(0.02)
+    assert series.metadata.frame_time == pytest.approx(0.021)
+    assert series.metadata.x_pixel_size == pytest.approx(75e-6)
 
 
 @pytest.mark.parametrize(

@@ -1,5 +1,9 @@
 """Runs opened and reduced: hand-made documents and files, and numbers by plain numpy."""
 
+import functools
+import sys
+from concurrent.futures import ThreadPoolExecutor
+
 import event_model
 import h5py
 import numpy as np
@@ -7,7 +11,7 @@ import pytest
 from tiled.queries import Eq
 from tiled_servers import own_structure_clients
 
-from ophyd_eiger import open_run
+from ophyd_eiger import open_run, open_series
 from ophyd_eiger.errors import (
     EigerError,
     FileError,
@@ -19,7 +23,9 @@ from ophyd_eiger.errors import (
 from ophyd_eiger.geometry import ScatteringGeometry
 from ophyd_eiger.processed_runs import documents_of, write_run
 from ophyd_eiger.reprocess import Recipe, opened, reduce_run, reprocess
-from ophyd_eiger.run_reductions import Profile
+from ophyd_eiger.run_documents import Place
+from ophyd_eiger.run_reductions import Profile, Projections
+from ophyd_eiger.runs import _Concatenated, _Handlers
 from ophyd_eiger.view import Part, write_view
 
 SHAPE = (40, 60)
@@ -321,6 +327,94 @@ def test_a_flat_field(make, tmp_path):
 def test_a_flat_field_is_not_applied_twice(make):
     with pytest.raises(RunError, match="says flatfield_correction_applied"):
         reprocess(make(applied=True).documents, Recipe(flatfield=True))
+
+
+def test_a_flat_field_is_not_applied_twice_where_the_master_alone_says_it(make, tmp_path):
+    made = make()
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        file["entry/instrument/detector/flatfield_correction_applied"] = np.int32(1)
+    with pytest.raises(RunError, match="says flatfield_correction_applied"):
+        reprocess(made.documents, Recipe(flatfield=True))
+
+
+def test_a_mask_that_is_none_of_the_images(make, tmp_path):
+    made = make()
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        del file["entry/instrument/detector/detectorSpecific/pixel_mask"]
+        mask = file["entry/instrument/detector/detectorSpecific"].create_dataset(
+            "pixel_mask", (1, 60), "<u4"
+        )
+        assert mask.ndim == 2
+    with pytest.raises(RunError, match=r"mask is of shape \(1, 60\), images are of \(40, 60\)"):
+        reprocess(made.documents)
+    with pytest.raises(FileError, match=r"a mask of shape \(1, 60\), images of \(40, 60\)"):
+        open_series(tmp_path / "x_7_master.h5").radial_profile(10)
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        del specific["pixel_mask"]
+        specific.create_dataset("pixel_mask", (2**21, 2**21), "<u4", chunks=(64, 64))
+    with pytest.raises(FileError, match=r"pixel_mask of shape \(2097152, 2097152\) is none"):
+        reprocess(made.documents)
+
+
+@pytest.mark.parametrize("lost", ["filled", "datum", "resource"])
+def test_an_event_whose_images_are_not_named(make, lost):
+    documents = []
+    for name, doc in make().documents:
+        if name == "event" and lost == "filled":
+            doc = {**doc, "data": {**doc["data"], "image": np.ones((3, *SHAPE))}}
+        if name != lost:
+            documents.append((name, doc))
+    uid = documents[0][1]["uid"]
+    with pytest.raises(RunError, match=rf"run {uid}: event 1 of stream 'primary' names no images"):
+        open_run(documents)
+
+
+def test_the_maximum_of_images_of_several_types():
+    projections = Projections()
+    for image in (np.full((2, 2), 5, "<u2"), np.full((2, 2), 70_000, "<u4")):
+        projections.add(image)
+    projections.add(np.full((2, 2), 7, "<u2"))
+    assert (projections.result()["maximum"] == 70_000).all()
+    assert (projections.result()["total"] == 70_012).all()
+
+
+@pytest.mark.parametrize("by", ["files", "handlers"])
+def test_events_are_found_from_several_threads(tmp_path, write_data, write_master, by, fast_turns):
+    """Each in a file of its own, of which none was opened before."""
+    files = []
+    for number in range(12):
+        name = f"t_{number + 1}"
+        file = write_data(tmp_path / f"{name}_data_000001.h5", np.full((1, 4, 6), number, "<u2"))
+        write_master(tmp_path / f"{name}_master.h5", [file.name], nimages=1)
+        files.append(tmp_path / f"{name}_master.h5")
+    kwargs = {"images_per_file": 1, "frame_per_point": 1}
+
+    def find_all():
+        if by == "files":
+            files_of_run = _Concatenated(files)
+            return [functools.partial(files_of_run.find, number, 1) for number in range(12)]
+        handlers = _Handlers()
+        places = [
+            Place("AD_EIGER_SLICE", tmp_path / "t", kwargs, {"seq_id": number + 1, "frame_num": 0})
+            for number in range(12)
+        ]
+        return [functools.partial(handlers.find, place) for place in places]
+
+    for _ in range(5):
+        with ThreadPoolExecutor(12) as pool:
+            found = list(pool.map(lambda find: find(), find_all()))
+        values = [int(one.series[one.numbers[0]][0, 0]) for one in found]
+        assert values == list(range(12))
+
+
+@pytest.fixture
+def fast_turns():
+    """Let threads take turns as often as they can."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(before)
 
 
 def test_a_profile_is_that_of_a_histogram(make):
