@@ -488,7 +488,7 @@ def killed(dcu, folder, mode, delete, moment):
 @pytest.mark.parametrize("dcu", [1], indirect=True)
 @pytest.mark.parametrize(
     "seed",
-    [pytest.param(seed, marks=[] if seed < 3 else pytest.mark.long) for seed in range(21)],
+    [pytest.param(seed, marks=[] if seed == 0 else pytest.mark.long) for seed in range(21)],
 )
 @pytest.mark.timeout(180)
 def test_kill_9_at_any_moment(instant_puts, dcu, tmp_path, seed):

@@ -67,7 +67,6 @@ FAULTS = {
 # The short run takes these, each with one generation.
 SHORT = {
     ("refuse:command=cancel", "eiger2-500k"),
-    ("late:seconds=3.5,path=GET */status/link_0", "eiger-500k"),
     ("drop:when=after", "eiger2-500k"),
     ("lose", "eiger-500k"),
     ("error", "eiger2-500k"),

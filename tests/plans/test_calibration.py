@@ -258,8 +258,15 @@ class Pauses:
         return self.engine.resume().plan_result
 
 
-@pytest.mark.parametrize("wait", [True, False])
-@pytest.mark.parametrize("point", [1, 4])
+@pytest.mark.parametrize(
+    ("point", "wait"),
+    [
+        (1, False),
+        pytest.param(1, True, marks=pytest.mark.long),
+        pytest.param(4, False, marks=pytest.mark.long),
+        (4, True),
+    ],
+)
 def test_a_threshold_scan_that_was_paused_finds_the_energy(dcu, eiger, engine, point, wait):
     dcu.set_beam(Beam("flat", 200.0))
     eiger.file_policy = FilePolicy(wait=wait)

@@ -96,7 +96,11 @@ def test_the_files_angles_are_those_of_the_motor(
 
 @pytest.mark.parametrize(
     ("pauses", "taken_again"),
-    [(False, False), pytest.param(True, False, marks=pytest.mark.long), (True, True)],
+    [
+        pytest.param(False, False, marks=pytest.mark.long),
+        pytest.param(True, False, marks=pytest.mark.long),
+        (True, True),
+    ],
 )
 def test_interrupted_in_the_middle(
     RE, catalog, documents, columns, at_work, omega, pauses, taken_again
@@ -247,6 +251,7 @@ def test_a_motor_record(RE, eiger, capsys):
         next(rotation(eiger, motor, **{**GOOD, "step": 3}))
 
 
+@pytest.mark.long
 def test_a_motor_that_keeps_an_acceleration(RE, documents, eiger, omega, monkeypatch):
     """20 degree/s^2 and not a time, as a motor record with ACCU: 0.1 s to 2 degree/s, 0.5 s to 10.
 

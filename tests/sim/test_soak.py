@@ -114,7 +114,6 @@ LONG = [pytest.mark.long, pytest.mark.timeout(1800)]
 @pytest.mark.parametrize(
     ("model", "version", "count"),
     [
-        ("eiger2-500k", "1.8.0", 20),
         pytest.param("eiger-500k", "1.6.0", 200, marks=LONG),
         pytest.param("eiger2-500k", "1.8.0", 200, marks=LONG),
         pytest.param("eiger-1m", "1.6.0", 200, marks=LONG),
