@@ -4,7 +4,7 @@ Knows nothing of what they serve.
 """
 
 import os
-import select
+import selectors
 import signal
 import subprocess
 import sys
@@ -92,9 +92,12 @@ class Companion:
     def _first_line(self) -> str:
         """Return the line that has the URL; nothing if it does not come in time."""
         output = self._process.stdout
-        if output is None or not select.select([output], [], [], START_TIMEOUT_S)[0]:
+        if output is None:
             return ""
-        return output.readline()
+        # Not select(), which takes no descriptor beyond 1023: a long session may have more.
+        with selectors.DefaultSelector() as selector:
+            selector.register(output, selectors.EVENT_READ)
+            return output.readline() if selector.select(START_TIMEOUT_S) else ""
 
     def end(self) -> str:
         """End it, and return what it had to say on stderr; nothing the second time."""

@@ -139,6 +139,34 @@ def catalog(session_catalog):
     return session_catalog
 
 
+@pytest.fixture(autouse=True)
+def _engines_end(monkeypatch):
+    """End the threads and event loops of a test's RunEngines, which keep them for good.
+
+    A worker has thousands of tests, and some programs take no more than 1024 open descriptors.
+    """
+    from bluesky import RunEngine
+    from bluesky.run_engine import _ensure_event_loop_running
+
+    engines = []
+    begin = RunEngine.__init__
+
+    def begin_and_note(engine, *args, **kwargs):
+        begin(engine, *args, **kwargs)
+        engines.append(engine)
+
+    monkeypatch.setattr(RunEngine, "__init__", begin_and_note)
+    yield
+    for engine in engines:
+        if engine.state != "idle":
+            engine.halt()
+        thread = _ensure_event_loop_running.loop_to_thread[engine.loop]
+        engine.loop.call_soon_threadsafe(engine.loop.stop)
+        thread.join(20)
+        assert not thread.is_alive()
+        engine.loop.close()
+
+
 @pytest.fixture
 def RE(request):
     """A RunEngine that saves to the catalog where the test has one, which costs 0.2 s a run."""
@@ -147,6 +175,4 @@ def RE(request):
     engine = RunEngine({})
     if "catalog" in request.fixturenames:
         engine.subscribe(request.getfixturevalue("catalog").v1.insert)
-    yield engine
-    if engine.state != "idle":
-        engine.halt()
+    return engine

@@ -1,5 +1,8 @@
 """Programs beside a prompt: those that do not start, and how they end."""
 
+import contextlib
+import os
+import resource
 import subprocess
 import sys
 
@@ -50,6 +53,18 @@ def test_one_that_says_nothing_is_not_waited_for_for_ever(monkeypatch, tmp_path)
     with pytest.raises(EigerError, match="silent did not start"):
         beside.url  # noqa: B018 - waited for
     assert beside._process.returncode is not None
+
+
+def test_beside_a_prompt_with_more_open_files_than_select_takes(stubborn):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(2048, hard), hard))
+    with contextlib.ExitStack() as many:
+        many.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        for _ in range(1100):
+            many.enter_context(open(os.devnull))  # noqa: PTH123 - of no interest
+        beside = Companion("stubborn")
+        assert "http://" in beside.url
+        beside.end()
 
 
 def test_one_that_does_not_end_is_killed(stubborn):
