@@ -534,6 +534,9 @@ class Transfer:
         try:
             fetched = self.bringer.bring(delivery, name, proceed, self._note_settling)
         except Exception as error:  # noqa: BLE001 - whatever it is, `wait` tells it
+            if delivery not in self._open and name in delivery.errors:
+                # That it was given up is no news; what was wrong before is why.
+                return
             # Tried again in the next round; `wait` decides when it has been long enough.
             if str(error) != str(delivery.errors.get(name)):
                 logger.warning("%s: %s not fetched yet: %s", self.name, name, error)

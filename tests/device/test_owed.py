@@ -311,6 +311,24 @@ def test_a_series_whose_points_are_not_all_read_is_not_given_up(dcu, device):
     assert device.owed == {}
 
 
+def test_what_was_wrong_is_told_of_a_file_that_was_being_fetched_again(dcu, device, monkeypatch):
+    dcu.faults.set("file-short", file=1, missing=1)
+    bring, tries = bringing.Bringer.bring, []
+
+    def brought(bringer, delivery, name, proceed, settling):
+        tries.append(name)
+        if tries.count(name) < 2:
+            return bring(bringer, delivery, name, proceed, settling)
+        while True:  # until it is given up
+            proceed(8192)
+
+    monkeypatch.setattr(bringing.Bringer, "bring", brought)
+    take(device)
+    with pytest.raises(TransferError, match="0 images found, 1 expected") as caught:
+        device.unstage().wait(20)
+    assert "given up" not in str(caught.value)
+
+
 def test_a_view_is_written_again_when_events_name_more_images(tmp_path):
     path = tmp_path / "s_1_data_000001.h5"
     with h5py.File(path, "w") as file:
