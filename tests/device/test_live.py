@@ -871,16 +871,18 @@ def test_a_run_that_monitors_the_image(RE, dcu, watched):
         if name == "event" and watched.live.image.name in doc["data"]:
             came.set()
 
-    seen = Seen()
-
+    @bpp.stage_decorator([watched])
+    @bpp.run_decorator()
     def plan():
-        # Before the detector is armed: images are kept from then on.
-        watched.live.image.subscribe(seen)
-        yield from bp.count([watched], 2)
-        # Not in the plan's own thread, which holds up the documents meanwhile.
+        yield from bps.trigger_and_read([watched])
+        # Within the run, and not in the plan's own thread, which holds up the documents meanwhile.
         yield from bps.wait_for([lambda: asyncio.to_thread(came.wait, WAIT)])
 
     RE.subscribe(note)
+    seen = Seen()
+    watched.live.image.subscribe(seen)
+    # Before the detector is armed: images are kept from then on.
+    watched.live.image.watch().wait(WAIT)
     RE(bpp.monitor_during_wrapper(plan(), [watched.live.image]))
     watched.live.image.clear_sub(seen)
     streams = {doc["uid"]: doc for name, doc in documents if name == "descriptor"}
