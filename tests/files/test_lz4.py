@@ -76,6 +76,7 @@ def test_one_block_stays_what_it_was():
 
 # A mean count from a fraction to far above what 16 bits hold, with blocks that do not compress at
 # all between.
+@pytest.mark.timeout(400)  # of the longest: each of its frames is made
 @pytest.mark.parametrize("count_time", [0.001, 10.0, 300.0, 200_000.0])
 @pytest.mark.parametrize("bits", [8, 16, 32])
 def test_images_of_any_density(count_time, bits):

@@ -590,7 +590,7 @@ def test_a_plan_can_be_listed_without_a_detector(name, tmp_path, capsys):
     eiger.destroy()
 
 
-def test_limits_can_be_checked_and_nothing_is_set(dcu, model, eiger):
+def test_limits_can_be_checked_and_nothing_is_set(dcu, model, eiger, engine):
     before = settings(dcu, model)
     for plan in PLANS.values():
         check_limits(plan(eiger))
