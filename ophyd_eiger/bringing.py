@@ -190,6 +190,7 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
         check_master_file(path)
         return 0
     images = delivery.images_in(name)
+    # Where a series cut short leaves open how many there are, there must be some all the same.
     return check_master_file(path, images=images) or check_data_file(path, images=images)
 
 

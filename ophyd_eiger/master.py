@@ -67,14 +67,28 @@ class Master:
         FileError
             If it has no such array.
         """
+        found = self.find(name, channel)
+        if found is None:
+            raise FileError(f"{self.path}: no array of shape (y, x) in /{_SPECIFIC}/{name}")
+        return found
+
+    def find(self, name: str, channel: str = "") -> np.ndarray | None:
+        """Return an array as `array` does; None where the file has none.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
         with open_hdf5(self.path) as file:
             for place in (_SPECIFIC, _DETECTOR, f"{_DETECTOR}/{channel}_channel"):
                 dataset = object_of(file, f"{place}/{name}")
                 if isinstance(dataset, h5py.Dataset) and dataset.ndim == 2:
                     if dataset.nbytes > _LARGEST_ARRAY:
-                        raise FileError(f"{self.path}: {name} of shape {dataset.shape} is none")
+                        raise FileError(
+                            f"{self.path}: {name} of shape {dataset.shape} is none of a detector"
+                        )
                     return dataset[()]
-        raise FileError(f"{self.path}: no array of shape (y, x) in /{_SPECIFIC}/{name}")
+        return None
 
 
 @contextlib.contextmanager

@@ -357,14 +357,13 @@ class Series(Stack):
             As `read` and `metadata`.
         """
         away = reductions.distances(self.shape[1:], self.metadata, unit, self.master_path.name)
-        try:
-            bad = self.mask != 0
-        except FileError:  # data files alone have none, and some masters neither
-            bad = None
-        if bad is not None and bad.shape != self.shape[1:]:
+        # Data files alone have no mask, and some masters neither.
+        mask = self.master.find("pixel_mask", self.source.channel)
+        if mask is not None and mask.shape != self.shape[1:]:
             raise FileError(
-                f"{self.master_path}: a mask of shape {bad.shape}, images of {self.shape[1:]}"
+                f"{self.master_path}: a mask of shape {mask.shape}, images of {self.shape[1:]}"
             )
+        bad = None if mask is None else mask != 0
         return reductions.radial_profile_of(self, self._numbers(images), away, bad, bins, unit)
 
     # ---- where images are
@@ -399,6 +398,6 @@ class Series(Stack):
                 f"{self.path.name}: a mask of shape {given.shape} for {len(self)} images"
             )
         numbers = np.flatnonzero(given) if given.dtype == bool else given
-        if numbers.size and numbers.dtype.kind not in "iu":
-            raise IndexError(f"{self.path.name}: numbers of images are integers, not {given!r}")
+        if numbers.ndim != 1 or (numbers.size and numbers.dtype.kind not in "iu"):
+            raise IndexError(f"{self.path.name}: {given!r} are no numbers of images")
         return [int(number) + (len(self) if number < 0 else 0) for number in numbers]

@@ -176,12 +176,12 @@ def _with_gaps(found: dict[int, Path]) -> dict[int, Path]:
     some = next(iter(found.values()))
     matched = _DATA_FILE.fullmatch(some.name)
     digits = len(matched["number"]) if matched else 6
-    # The DCU counts its files from 1.
     if max(found) > _MOST_LACKING + len(found):
         raise FileError(
             f"{found[max(found)]}: {len(found)} data files are there, far fewer than its number "
             "says; open it by itself"
         )
+    # The DCU counts its files from 1.
     return {
         number: found.get(number, some.with_name(f"{_stem(some)}_data_{number:0{digits}}.h5"))
         for number in range(min(1, *found), max(found) + 1)

@@ -221,20 +221,20 @@ def _firsts(
     start = _start(looked, per_file)
     if start is not None:
         firsts = {place: (found.low or 0) - start for place, found in looked.items()}
-        end = 0
+        end, before = 0, None
         for place, found in looked.items():
             if firsts[place] < end:
                 break
-            end = firsts[place] + found.images
+            end, before = firsts[place] + found.images, found
         else:
             return firsts, per_file
-        lows = {found.path.name: found.low for found in looked.values()}
-        if len(set(lows.values())) > 1:
+        # If they are all the same, each file counts from its own beginning.
+        if before is not None and len({each.low for each in looked.values()}) > 1:
             raise FileError(
-                f"{path}: its files say which images they have, and some have the same: "
-                + ", ".join(f"{name} from {low} on" for name, low in lows.items())
+                f"{path}: {found.path.name} says to have images from {found.low} on, and "
+                f"{before.path.name} {before.images} from {before.low} on: one of them is of "
+                "another series"
             )
-        # Each file counts from its own beginning.
     if order == list(range(len(order))):
         firsts, end = {}, 0
         for place, found in looked.items():

@@ -432,19 +432,25 @@ def test_the_last_image_is_dropped(RE, dcu, plain, eiger, events):
         assert_right(event, dcu, plain.mask(), number, {"full": None})
 
 
-def test_the_first_image_is_late(monkeypatch, RE, dcu, plain, eiger, events, caplog):
-    """As on a busy machine: it comes when it was asked for 20 times, every 0.02 s."""
-    monitor = dcu.dcu.monitor
+def hold_back(monkeypatch, monitor, number, asks):
+    """Have an image come only when one was asked for so many times, as on a busy machine."""
     put_image, held, late = monitor.put_image, monitor.held, []
     asked = itertools.count(1)
 
+    def put_or_keep(image):
+        (late.append if image.name[1] == number else put_image)(image)
+
     def held_late(*name):
-        if next(asked) == 20:
-            put_image(*late)
+        if next(asked) == asks:
+            put_image(late.pop())
         return held(*name)
 
-    monkeypatch.setattr(monitor, "put_image", late.append)
+    monkeypatch.setattr(monitor, "put_image", put_or_keep)
     monkeypatch.setattr(monitor, "held", held_late)
+
+
+def test_the_first_image_is_late(monkeypatch, RE, dcu, plain, eiger, events, caplog):
+    hold_back(monkeypatch, dcu.dcu.monitor, 1, asks=20)  # every 0.02 s
     RE(bp.count([eiger], 1))
     assert_right(events[0], dcu, plain.mask(), 1, {"full": None})
     assert warnings_in(caplog) == []
@@ -456,20 +462,7 @@ def test_another_image_is_dropped_than_the_last_which_is_late(
 ):
     eiger.detector.nimages.set(3).wait(10)
     dcu.faults.set("monitor-drop:after=1,times=1")
-    monitor = dcu.dcu.monitor
-    put_image, held, late = monitor.put_image, monitor.held, []
-    asked = itertools.count(1)
-
-    def put_or_keep(image):
-        (late.append if image.name[1] == 3 else put_image)(image)
-
-    def held_late(*name):
-        if next(asked) == 4:
-            put_image(late.pop())
-        return held(*name)
-
-    monkeypatch.setattr(monitor, "put_image", put_or_keep)
-    monkeypatch.setattr(monitor, "held", held_late)
+    hold_back(monkeypatch, dcu.dcu.monitor, 3, asks=4)
     RE(bp.count([eiger], 1))
     assert_right(events[0], dcu, plain.mask(), 3, {"full": None})
     assert warnings_in(caplog) == []

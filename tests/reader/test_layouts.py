@@ -146,7 +146,7 @@ def test_two_files_that_say_to_have_the_same_images(make, write_data):
     """As where one of them is left of a series before."""
     master = make([3, 3, 2])
     write_data(data(master, 3), IMAGES[:2], first=1)
-    with pytest.raises(FileError, match=r"some have the same: .*_000001.h5 from 1 on.*_000003.h5"):
+    with pytest.raises(FileError, match=r"000003.h5 .* from 1 on, and .*000002.h5 3 from 4 on"):
         open_series(master)
 
 

@@ -94,7 +94,7 @@ def test_images_chosen_as_numpy_chooses_them(made):
     assert np.array_equal(series.max(chosen), images[chosen].max(axis=0))
     assert series.roi_sums({"whole": None}, list(chosen))["whole"].shape == (3,)
     assert np.array_equal(series.max([]), np.zeros(SHAPE))
-    for wrong in (chosen[:-1], [0.5, 2], ["2"]):
+    for wrong in (chosen[:-1], [0.5, 2], ["2"], [[0, 1]]):
         with pytest.raises(IndexError):
             series.max(wrong)
 

@@ -341,10 +341,7 @@ def test_a_mask_that_is_none_of_the_images(make, tmp_path):
     made = make()
     with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
         del file["entry/instrument/detector/detectorSpecific/pixel_mask"]
-        mask = file["entry/instrument/detector/detectorSpecific"].create_dataset(
-            "pixel_mask", (1, 60), "<u4"
-        )
-        assert mask.ndim == 2
+        file["entry/instrument/detector/detectorSpecific/pixel_mask"] = np.zeros((1, 60), "<u4")
     with pytest.raises(RunError, match=r"mask is of shape \(1, 60\), images are of \(40, 60\)"):
         reprocess(made.documents)
     with pytest.raises(FileError, match=r"a mask of shape \(1, 60\), images of \(40, 60\)"):
@@ -353,8 +350,12 @@ def test_a_mask_that_is_none_of_the_images(make, tmp_path):
         specific = file["entry/instrument/detector/detectorSpecific"]
         del specific["pixel_mask"]
         specific.create_dataset("pixel_mask", (2**21, 2**21), "<u4", chunks=(64, 64))
-    with pytest.raises(FileError, match=r"pixel_mask of shape \(2097152, 2097152\) is none"):
+    with pytest.raises(
+        FileError, match=r"pixel_mask of shape \(2097152, 2097152\) is none of a detector"
+    ):
         reprocess(made.documents)
+    with pytest.raises(FileError, match="is none of a detector"):
+        open_series(tmp_path / "x_7_master.h5").radial_profile(10)
 
 
 @pytest.mark.parametrize("lost", ["filled", "datum", "resource"])
