@@ -3,11 +3,12 @@
     python benchmarks/reading.py [--write]
 
 All read the same files of 4M images, Poisson counts of mean 0.1, from the page cache, in turns, in
-one process that has allocated and freed larger arrays before: h5py and fabio may take twice as long
-in one that has not. An image is read into an array that was used before wherever the reader in
-question can do that; what ours gives back is compared once. "wheels alone" is the codec of hdf5plugin's wheel, "with the
-accelerator" that of dectris-compression, which is left out where it is not installed. What the
-codec alone takes for chunks in memory, in as many threads, is the limit of any reader.
+one process that has allocated and freed larger arrays before: h5py may take twice as long in one
+that has not. An image is read into an array that was used before wherever the reader in question
+can do that; what ours gives back is compared once. "wheels alone" is the codec of hdf5plugin's
+wheel, "with the accelerator" that of dectris-compression, which is left out where it is not
+installed. What the codec alone takes for chunks in memory, in as many threads, is the limit of any
+reader.
 """
 
 import argparse
