@@ -8,6 +8,7 @@ read past its end and crash the process, hence this walk.
 Source: the HDF5 filters registered as 32004 (LZ4) and 32008 (bitshuffle), and real EIGER files.
 """
 
+import itertools
 import struct
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -91,9 +92,62 @@ def check_chunk(
     size = shape[0] * row
     wanted = range(size) if rows is None else range(rows.start * row, rows.stop * row)
     if not filters:
-        if len(raw) != size:
-            raise ChunkError(f"{len(raw)} bytes found, {size} expected of an uncompressed image")
+        _check_uncompressed(raw, size)
         return Blocks(None, 0, wanted.start, wanted.stop, wanted.start, len(wanted))
+    walk = _walk(raw, filters, size, dtype.itemsize)
+    low = max(min(wanted.start // walk.block, walk.count - 1), 0)
+    high = min(-(-wanted.stop // walk.block), walk.count)
+    (found,) = walk.between([low, high])
+    if walk.left_over and wanted.stop > size - walk.left_over:
+        return replace(found, end=len(raw), size=size - found.first)
+    return found
+
+
+def check_pieces(
+    raw: bytes, filters: Sequence[int], shape: tuple[int, int], dtype: np.dtype, piece: int
+) -> list[Blocks]:
+    """Check a chunk as `check_chunk` does, and find its image in pieces.
+
+    Parameters
+    ----------
+    raw, filters, shape, dtype
+        As of `check_chunk`.
+    piece : int
+        How many bytes of the image each has, the last one what is left.
+
+    Returns
+    -------
+    list of Blocks
+        The pieces in their order; the whole image alone where no blocks begin at those bytes.
+
+    Raises
+    ------
+    ChunkError
+        As `check_chunk`.
+    """
+    size = shape[0] * shape[1] * dtype.itemsize
+    if not filters:
+        _check_uncompressed(raw, size)
+        return [
+            Blocks(None, 0, first, min(first + piece, size), first, min(piece, size - first))
+            for first in range(0, size, piece)
+        ]
+    walk = _walk(raw, filters, size, dtype.itemsize)
+    step = walk.count if piece % walk.block else piece // walk.block
+    # The last few pixels have no block, but a piece where nothing else is left for it.
+    pieces = max(1, -(-size // piece)) if step < walk.count else 1
+    found = walk.between([min(n * step, walk.count) for n in range(pieces + 1)])
+    found[-1] = replace(found[-1], end=len(raw), size=size - found[-1].first)
+    return found
+
+
+def _check_uncompressed(raw: bytes, size: int) -> None:
+    if len(raw) != size:
+        raise ChunkError(f"{len(raw)} bytes found, {size} expected of an uncompressed image")
+
+
+def _walk(raw: bytes, filters: Sequence[int], size: int, itemsize: int) -> "_Walk":
+    """Return what follows the blocks, when the header is right."""
     if len(filters) != 1 or filters[0] not in (LZ4_FILTER, BITSHUFFLE_FILTER):
         raise ChunkError(f"HDF5 filters {list(filters)} are none that an EIGER writes")
     if len(raw) < HEADER.size:
@@ -101,34 +155,15 @@ def check_chunk(
     stated, block = HEADER.unpack_from(raw)
     if stated != size:
         raise ChunkError(f"the header promises {stated} bytes, {size} expected of an image")
-    if filters[0] == BITSHUFFLE_FILTER:
-        return _walk_bitshuffle(raw, size, block, dtype.itemsize, wanted)
-    return _walk_lz4(raw, size, block, wanted)
-
-
-def _walk_bitshuffle(raw: bytes, size: int, block: int, itemsize: int, wanted: range) -> Blocks:
+    if filters[0] == LZ4_FILTER:
+        if block == 0:
+            raise ChunkError("a block size of 0 bytes")
+        return _Walk(raw, LZ4_FILTER, min(block, size), size, 0)
     group = _GROUP * itemsize
     if block == 0 or block % group:
         raise ChunkError(f"a block size of {block} bytes is no multiple of {group}")
     left_over = size % block % group
-    walked = _Walk(raw, block, size - left_over, stored=False)
-    found = walked.blocks(BITSHUFFLE_FILTER, wanted)
-    end = walked.place + left_over
-    if end != len(raw):
-        raise ChunkError(f"the blocks end at byte {end} of {len(raw)}")
-    if left_over and wanted.stop > size - left_over:
-        return replace(found, end=end, size=size - found.first)
-    return found
-
-
-def _walk_lz4(raw: bytes, size: int, block: int, wanted: range) -> Blocks:
-    if block == 0:
-        raise ChunkError("a block size of 0 bytes")
-    walked = _Walk(raw, min(block, size), size, stored=True)
-    found = walked.blocks(LZ4_FILTER, wanted)
-    if walked.place != len(raw):
-        raise ChunkError(f"the blocks end at byte {walked.place} of {len(raw)}")
-    return found
+    return _Walk(raw, BITSHUFFLE_FILTER, block, size - left_over, left_over)
 
 
 class _Walk:
@@ -138,61 +173,71 @@ class _Walk:
     ----------
     raw : bytes
         The chunk.
+    code : int
+        `LZ4_FILTER`, of which a block that cannot be compressed is stored as it is, or
+        `BITSHUFFLE_FILTER`.
     block : int
         Uncompressed bytes of each full block; those left after them make a shorter one.
     size : int
         Uncompressed bytes in all blocks.
-    stored : bool
-        Whether a block that cannot be compressed is stored as it is.
+    left_over : int
+        Bytes behind the last block, stored as they are.
 
     Attributes
     ----------
+    count : int
+        How many blocks there are.
     place : int
         The byte of the chunk that is reached.
     """
 
-    def __init__(self, raw: bytes, block: int, size: int, *, stored: bool) -> None:
-        self._raw, self._block, self._size, self._stored = raw, block, size, stored
+    def __init__(self, raw: bytes, code: int, block: int, size: int, left_over: int) -> None:
+        self._raw, self._code, self.block, self._size = raw, code, block, size
+        self.left_over = left_over
+        self._stored = code == LZ4_FILTER
         self._full, self._last = divmod(size, block)
-        self._count = self._full + (self._last > 0)
+        self.count = self._full + (self._last > 0)
         self.place = HEADER.size
 
-    def blocks(self, code: int, wanted: range) -> Blocks:
-        """Follow all blocks and return those that hold the bytes that are wanted."""
-        low = max(min(wanted.start // self._block, self._count - 1), 0)
-        high = min(-(-wanted.stop // self._block), self._count)
-        self._follow(0, low)
-        begin = self.place
-        self._follow(low, high)
-        end = self.place
-        self._follow(high, self._count)
-        first = low * self._block
-        size = max(min(high * self._block, self._size) - first, 0)
-        return Blocks(code, self._block, begin, end, first, size)
+    def between(self, cuts: Sequence[int]) -> list[Blocks]:
+        """Follow all blocks; return those between each two of these numbers, which rise."""
+        found = []
+        self._follow(0, cuts[0])
+        for low, high in itertools.pairwise(cuts):
+            begin = self.place
+            self._follow(low, high)
+            first = low * self.block
+            size = max(min(high * self.block, self._size) - first, 0)
+            found.append(Blocks(self._code, self.block, begin, self.place, first, size))
+        self._follow(cuts[-1], self.count)
+        end = self.place + self.left_over
+        if end != len(self._raw):
+            raise ChunkError(f"the blocks end at byte {end} of {len(self._raw)}")
+        return found
 
     def _follow(self, start: int, stop: int) -> None:
         raw, end, place, number, length = self._raw, len(self._raw), self.place, start, 0
-        bound = _bound(self._block, stored=self._stored)
+        bound = _bound(self.block, stored=self._stored)
         length_at = _LENGTH.unpack_from
         try:
             # A chunk has a thousand blocks: no more is done for each than it takes.
             for number in range(start, min(stop, self._full)):
                 (length,) = length_at(raw, place)
                 if not 0 < length <= bound:
-                    raise _misstated(number, self._count, length, self._block)
+                    raise _misstated(number, self.count, length, self.block)
                 place += 4 + length
             if start < stop > self._full:
                 number = self._full
                 (length,) = length_at(raw, place)
                 if not 0 < length <= _bound(self._last, stored=self._stored):
-                    raise _misstated(number, self._count, length, self._last)
+                    raise _misstated(number, self.count, length, self._last)
                 place += 4 + length
         except struct.error:
             raise ChunkError(
-                f"cut off at byte {end}, before block {number + 1} of {self._count}"
+                f"cut off at byte {end}, before block {number + 1} of {self.count}"
             ) from None
         if place > end:
-            raise ChunkError(f"cut off at byte {end}, in block {number + 1} of {self._count}")
+            raise ChunkError(f"cut off at byte {end}, in block {number + 1} of {self.count}")
         self.place = place
 
 

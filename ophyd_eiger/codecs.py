@@ -43,9 +43,12 @@ class Codec(Protocol):
     ----------
     name : str
         As in the table above.
+    by_blocks : bool
+        Whether a few blocks at a time are decoded as fast as all of them.
     """
 
     name: str
+    by_blocks: bool
 
     def decode(self, raw: bytes, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
         """Decompress blocks of a whole chunk.
@@ -73,6 +76,7 @@ class _Hdf5plugin:
     """The functions that hdf5plugin's filters call."""
 
     name = "hdf5plugin"
+    by_blocks = True
 
     def __init__(self) -> None:
         bitshuffle, lz4 = (_plugin(name) for name in ("libh5bshuf", "libh5lz4"))
@@ -110,6 +114,7 @@ class _Dectris:
     """The library of dectris-compression."""
 
     name = "dectris-compression"
+    by_blocks = True
     _NUMBERS = {BITSHUFFLE_FILTER: 0, LZ4_FILTER: 1}  # noqa: RUF012 - never changed
 
     def __init__(self) -> None:
@@ -139,6 +144,7 @@ class _Hdf5:
     """HDF5 itself: a file in memory for each image."""
 
     name = "hdf5"
+    by_blocks = False
     _files = itertools.count()
     _SETTINGS = {BITSHUFFLE_FILTER: (0, 2), LZ4_FILTER: ()}  # noqa: RUF012 - never changed
 

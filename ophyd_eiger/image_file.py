@@ -14,11 +14,12 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ophyd_eiger.chunks import Blocks, check_chunk, largest_chunk
+from ophyd_eiger.chunks import Blocks, check_chunk, check_pieces, largest_chunk
 from ophyd_eiger.codecs import Codec
 from ophyd_eiger.errors import ChangedFileError, ChunkError, FileError, MissingFileError
 from ophyd_eiger.images import filters_of, number_of, stack_of
 from ophyd_eiger.master import HDF5_ERRORS, open_hdf5
+from ophyd_eiger.packed import Packed
 
 
 @dataclass(frozen=True)
@@ -40,6 +41,11 @@ class Geometry:
 
     shape: tuple[int, int]
     dtype: np.dtype
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes an image takes in memory."""
+        return self.shape[0] * self.shape[1] * self.dtype.itemsize
 
     @property
     def box(self) -> Box:
@@ -166,6 +172,41 @@ class ImageFile:
         except HDF5_ERRORS as error:  # ChunkError among them
             raise self._broken(number, error) from error
 
+    def packed(self, file: BinaryIO, number: int, channel: int, piece: int) -> Packed:
+        """Read the bytes of an image and find them whole; nothing is decompressed.
+
+        Parameters
+        ----------
+        file, number, channel
+            As of `read`.
+        piece : int
+            How many bytes of the image will be decompressed at a time, if its blocks allow that.
+
+        Raises
+        ------
+        ChunkError
+            Naming file and image.
+        """
+        try:
+            if self._stacked > 1:
+                y = self.geometry.shape[0]
+                rows = range(channel * y, (channel + 1) * y)
+                raw, blocks = self._checked(file, number, channel, rows)
+                before = channel * self.geometry.nbytes - blocks.first
+                return self._packed(number, raw, [blocks], before)
+            if self._problem:
+                raise ChunkError(self._problem)
+            raw, skipped = self._raw(file, number, channel)
+            dtype = self.geometry.dtype
+            pieces = check_pieces(raw, self._filters(skipped), self.geometry.shape, dtype, piece)
+        except HDF5_ERRORS as error:
+            raise self._broken(number, error) from error
+        return self._packed(number, raw, pieces)
+
+    def _packed(self, number: int, raw: bytes, pieces: list[Blocks], before: int = 0) -> Packed:
+        size, itemsize = self.geometry.nbytes, self.geometry.dtype.itemsize
+        return Packed(raw, pieces, size, itemsize, before, lambda e: self._broken(number, e))
+
     def check(self, file: BinaryIO, number: int, channel: int = 0) -> None:
         """Check that the bytes of an image are whole, without decompressing them.
 
@@ -186,9 +227,13 @@ class ImageFile:
         if self._problem:
             raise ChunkError(self._problem)
         raw, skipped = self._raw(file, number, channel)
+        return raw, check_chunk(raw, self._filters(skipped), self._tall, self.geometry.dtype, rows)
+
+    @property
+    def _tall(self) -> tuple[int, int]:
+        """The shape of a chunk, whose channels are one below the other."""
         y, x = self.geometry.shape
-        tall = (self._stacked * y, x)
-        return raw, check_chunk(raw, self._filters(skipped), tall, self.geometry.dtype, rows)
+        return self._stacked * y, x
 
     def _broken(self, number: int, error: BaseException) -> ChunkError:
         return ChunkError(f"{self.path}: image {number + 1} of {self.images} is broken: {error}")
@@ -219,9 +264,8 @@ class ImageFile:
         if found is None:
             raise ChunkError("it was never written")
         place, size, skipped = (int(value) for value in self._chunks[found])
-        y, x = self.geometry.shape
         # Before anything is read: what the file says of its size may be anything.
-        if size > largest_chunk((self._stacked * y, x), self.geometry.dtype):
+        if size > largest_chunk(self._tall, self.geometry.dtype):
             raise ChunkError(f"{size} bytes are more than any image takes")
         if not self._direct:
             with open_hdf5(self.path) as again:

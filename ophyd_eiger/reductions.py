@@ -5,7 +5,6 @@ beyond what its type or the count-rate correction can say; files do not tell the
 reduction says what it makes of it. Knows nothing of files: images come from whoever has them.
 """
 
-import queue
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -21,15 +20,9 @@ from ophyd_eiger.series_metadata import HC, SeriesMetadata
 # What is put in place of a sum of a pixel that was masked or beyond its range in any image.
 NO_SUM = np.iinfo(np.uint64).max
 UNITS = {"q": "1/angstrom", "2theta": "degree", "radius": "pixel"}
-# Pixels that are gone through at a time: their bytes stay in a processor's own cache meanwhile.
-_BAND = 2**16
-# A count is strong from this part of its type's range on. Strong pixels are added one by one, if
-# there is no more than one in so many of all pixels.
-_STRONG, _FEW = 8, 64
-# Images of which fewer than so many could be added in their own type are added to 64 bits at once.
-_FLUSH_AFTER = 3
-# Sums kept beside one another at most: each takes the memory of four to ten images.
-_SUMS = 4
+# Strong pixels are added one by one, if there is no more than one in so many of all.
+_FEW = 64
+_LOCKS = 64
 
 
 class Images(Protocol):
@@ -38,11 +31,6 @@ class Images(Protocol):
     @property
     def geometry(self) -> Geometry:
         """Shape and type of each image."""
-        ...
-
-    @property
-    def threads(self) -> int:
-        """How many threads `for_each` uses."""
         ...
 
     def for_each(
@@ -54,6 +42,14 @@ class Images(Protocol):
         """Call `use` with the place in `numbers` and each image, from several threads.
 
         The array is used again for the next image.
+        """
+        ...
+
+    def in_bands(self, numbers: Sequence[int], use: Callable[[slice, np.ndarray], None]) -> None:
+        """Call `use` with pixels, along the rows, and their counts in some of the images.
+
+        Of shape (images, pixels); from several threads, until it had every pixel of all images.
+        The array is used again.
         """
         ...
 
@@ -99,97 +95,61 @@ class RadialProfile:
 
 
 class _Sum:
-    """The sum of the images that one thread after the other has added.
+    """The sum of images, which threads add to.
 
-    Images are added in their own type for as long as no pixel's sum can exceed its range: a
-    processor does that in a fraction of the time that adding to 64 bits takes. Pixels that hold the
-    largest value overflow at will; they have no sum.
+    Some images are added in their own type, which a processor does in a fraction of the time that
+    64 bits take; where a pixel's counts may exceed its range, they are added again to 64 bits.
     """
 
     def __init__(self, geometry: Geometry) -> None:
         pixels = geometry.shape[0] * geometry.shape[1]
         self._shape = geometry.shape
         self._largest = int(np.iinfo(geometry.dtype).max)
-        self._limit = self._largest // _STRONG
         self._total = np.zeros(pixels, np.uint64)
-        self._small = np.zeros(pixels, geometry.dtype)
-        # What a pixel's small sum may have come to.
-        self._bound = 0
-        # The smallest of each pixel's counts plus one, which is 0 where one was the largest value.
-        self._least = np.full(pixels, self._largest, geometry.dtype)
-        self._more = np.empty(min(pixels, _BAND), geometry.dtype)
+        self._none = np.zeros(pixels, np.bool_)
+        self._locks = _Locks()
 
-    def add(self, image: np.ndarray) -> None:
-        """Add an image of the geometry's shape."""
-        pixels = image.reshape(-1)
-        strongest, many_are_strong = self._look_at(pixels)
+    def add(self, where: slice, counts: np.ndarray) -> None:
+        """Add some images' counts, of shape (images, pixels), of these pixels."""
+        # The largest count of each pixel plus one, which is 0 where one was the largest value.
+        peak = counts.max(axis=0) + counts.dtype.type(1)
+        added = np.add.reduce(counts, axis=0, dtype=counts.dtype)
+        # A pixel without a sum overflows at will.
+        limit = self._largest // len(counts)
         strong = np.empty(0, np.intp)
-        if strongest > self._limit and not many_are_strong:
-            strong = np.flatnonzero((pixels > self._limit) & (pixels < self._largest))
-            strongest = self._limit
-        if strongest > self._largest // _FLUSH_AFTER:
-            self._total += pixels
-            return
-        if self._bound + strongest > self._largest:
-            self._flush()
-        np.add(self._small, pixels, out=self._small)
-        # What was added there is taken away again: these go into the sum themselves.
-        self._small[strong] -= pixels[strong]
-        self._total[strong] += pixels[strong]
-        self._bound += strongest
-
-    def _look_at(self, pixels: np.ndarray) -> tuple[int, bool]:
-        """Note which pixels hold the largest value.
-
-        Return the largest count of all others, and whether many are strong.
-        """
-        most, strong = 0, 0
-        for start in range(0, len(pixels), _BAND):
-            band = pixels[start : start + _BAND]
-            more = np.add(band, 1, out=self._more[: len(band)])
-            least = self._least[start : start + _BAND]
-            np.minimum(least, more, out=least)
-            of_band = int(more.max())
-            most = max(most, of_band)
-            if of_band - 1 > self._limit:
-                strong += int(np.count_nonzero(more > self._limit + 1))
-        return max(most - 1, 0), strong > len(pixels) // _FEW
-
-    def _flush(self) -> None:
-        self._total += self._small
-        self._small[...] = 0
-        self._bound = 0
-
-    def take(self, other: "_Sum") -> None:
-        """Add the images of another sum."""
-        other._flush()  # noqa: SLF001 - one of the same class
-        self._total += other._total  # noqa: SLF001 - one of the same class
-        np.minimum(self._least, other._least, out=self._least)  # noqa: SLF001 - as above
+        if int(peak.max()) - 1 > limit:
+            strong = np.flatnonzero(peak > limit + 1)
+            if len(strong) > peak.size // _FEW:
+                added, strong = counts.sum(axis=0, dtype=np.uint64), strong[:0]
+            else:
+                added[strong] = 0
+        with self._locks.of(where):
+            total = self._total[where]
+            np.add(total, added, out=total)
+            total[strong] += counts[:, strong].sum(axis=0, dtype=np.uint64)
+            self._none[where] |= peak == 0
 
     def result(self) -> tuple[np.ndarray, np.ndarray]:
         """Return the sum, and where it is none: masked, or beyond the range in any image."""
-        self._flush()
-        return self._total.reshape(self._shape), (self._least == 0).reshape(self._shape)
+        return self._total.reshape(self._shape), self._none.reshape(self._shape)
+
+
+class _Locks:
+    """Locks of bands of pixels, so that threads at different bands do not wait for each other."""
+
+    def __init__(self) -> None:
+        self._locks = [threading.Lock() for _ in range(_LOCKS)]
+
+    def of(self, where: slice) -> threading.Lock:
+        """Return that of a band."""
+        return self._locks[where.start // max(where.stop - where.start, 1) % _LOCKS]
 
 
 def _summed(images: Images, numbers: Sequence[int]) -> tuple[np.ndarray, np.ndarray]:
     """Return the sum of images, and where it is none: masked, or beyond the range in any."""
-    sums = [_Sum(images.geometry) for _ in range(max(1, min(images.threads, _SUMS, len(numbers))))]
-    free: queue.SimpleQueue[_Sum] = queue.SimpleQueue()
-    for one in sums:
-        free.put(one)
-
-    def use(_: int, image: np.ndarray) -> None:
-        one = free.get()
-        try:
-            one.add(image)
-        finally:
-            free.put(one)
-
-    images.for_each(numbers, use)
-    for other in sums[1:]:
-        sums[0].take(other)
-    return sums[0].result()
+    total = _Sum(images.geometry)
+    images.in_bands(numbers, total.add)
+    return total.result()
 
 
 def sum_of(images: Images, numbers: Sequence[int]) -> np.ndarray:
@@ -212,13 +172,14 @@ def mean_of(images: Images, numbers: Sequence[int]) -> np.ndarray:
 def max_of(images: Images, numbers: Sequence[int]) -> np.ndarray:
     """Return the largest count of each pixel, of the images' type and shape (y, x)."""
     largest = np.zeros(images.geometry.shape, images.geometry.dtype)
-    lock = threading.Lock()
+    flat, locks = largest.reshape(-1), _Locks()
 
-    def use(_: int, image: np.ndarray) -> None:
-        with lock:
-            np.maximum(largest, image, out=largest)
+    def use(where: slice, counts: np.ndarray) -> None:
+        peak = counts.max(axis=0)
+        with locks.of(where):
+            np.maximum(flat[where], peak, out=flat[where])
 
-    images.for_each(numbers, use)
+    images.in_bands(numbers, use)
     return largest
 
 

@@ -13,9 +13,11 @@ from typing import Any, Self
 
 import numpy as np
 
+from ophyd_eiger.bands import BAND_BYTES, TOGETHER, Bands, Use
 from ophyd_eiger.codecs import codec as codec_named
 from ophyd_eiger.errors import ChangedFileError, FileError, MissingFileError
 from ophyd_eiger.image_file import Box, Geometry, ImageFile, look_into
+from ophyd_eiger.packed import Packed
 from ophyd_eiger.parallel import do_all, processors
 from ophyd_eiger.source import Source, read_source
 from ophyd_eiger.survey import Survey
@@ -236,8 +238,42 @@ class Stack:
 
         do_all(read, self._tasks(numbers, box), self.threads)
 
-    def _tasks(self, numbers: Sequence[int], box: Box) -> list[list[tuple[int, int, Part]]]:
+    def in_bands(self, numbers: Sequence[int], use: Use) -> None:
+        """Call `use` with a band of pixels of some of the images, until it had every pixel of all.
+
+        From several threads, and in no order. Bands do not overlap.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Which images.
+        use : callable
+            Takes which pixels, a slice along the rows, and their values, of shape
+            (images, pixels); the array is used again for the next band.
+
+        Raises
+        ------
+        IndexError, MissingFileError, ChunkError
+            As `read`, and whatever `use` raises.
+        """
+        kept = threading.local()
+        geometry = self.geometry
+
+        def read(task: list[tuple[int, int, Part]]) -> None:
+            if not hasattr(kept, "bands"):
+                kept.bands = Bands(geometry, self._codec)
+            with _Reading(self, task[0][2]) as reading:
+                kept.bands.go_through((reading.packed(part, n) for _, n, part in task), use)
+
+        together = max(1, min(TOGETHER, len(numbers) // self.threads))
+        do_all(read, self._tasks(numbers, geometry.box, together), self.threads)
+
+    def _tasks(
+        self, numbers: Sequence[int], box: Box, together: int = 1
+    ) -> list[list[tuple[int, int, Part]]]:
         """Return what each task reads: place in the result, number of the image, where it is.
+
+        One task has so many images together at least, if one file has them.
 
         Raises
         ------
@@ -263,7 +299,7 @@ class Stack:
         if 0 in box.shape:
             return []
         pixels = box.shape[0] * self.shape[2] * self.dtype.itemsize
-        most = max(1, _TASK_BYTES // max(pixels, 1))
+        most = max(together, _TASK_BYTES // max(pixels, 1))
         tasks: list[list[tuple[int, int, Part]]] = []
         for item in found:
             last = tasks[-1] if tasks else []
@@ -384,11 +420,18 @@ class _Reading:
         self._file.close()
 
     def read(self, part: Part, number: int, out: np.ndarray, box: Box) -> None:
+        inside = self._inside(part, number)
+        codec = self._stack._codec  # noqa: SLF001 - a part of Stack
+        self._known.read(self._file, inside, out, codec=codec, channel=part.channel, box=box)
+
+    def packed(self, part: Part, number: int) -> Packed:
+        return self._known.packed(self._file, self._inside(part, number), part.channel, BAND_BYTES)
+
+    def _inside(self, part: Part, number: int) -> int:
         inside, known = _inside(part, number), self._known
         if inside >= known.images:
             raise self._stack._too_few(part, known, inside + 1)  # noqa: SLF001 - a part of it
-        codec = self._stack._codec  # noqa: SLF001 - a part of Stack
-        known.read(self._file, inside, out, codec=codec, channel=part.channel, box=box)
+        return inside
 
 
 def _inside(part: Part, number: int) -> int:

@@ -8,9 +8,9 @@ import threading
 
 import fabio
 import h5py
-import hdf5plugin
 import numpy as np
 import pytest
+from nexus_layout import CHANNELS, write_nexus
 from written import armed, write_series
 
 from ophyd_eiger import codecs
@@ -256,40 +256,6 @@ def test_a_folder_with_several_or_none(make, tmp_path):
     empty.mkdir()
     with pytest.raises(FileError, match=r"empty: no master file and no data file"):
         open_series(empty)
-
-
-CHANNELS = ("threshold_1", "threshold_2")
-
-
-def write_nexus(folder, stack, per_file, *, together):
-    """Write what the 2024.2 layout is described as: data files, and a master that maps them."""
-    images, channels = stack.shape[:2]
-    shape = stack.shape[2:]
-    folder.mkdir(exist_ok=True)
-    master = folder / "n_master.h5"
-    with h5py.File(master, "w", libver=("v110", "v110")) as file:
-        layout = h5py.VirtualLayout(stack.shape, stack.dtype)
-        for number, first in enumerate(range(0, images, per_file), 1):
-            part = stack[first : first + per_file]
-            name = f"n_data_{number:06d}.h5"
-            with h5py.File(folder / name, "w") as data_file:
-                data_file.create_dataset(
-                    "entry/data/data",
-                    data=part,
-                    chunks=(1, channels if together else 1, *shape),
-                    **hdf5plugin.Bitshuffle(),
-                )
-            layout[first : first + len(part)] = h5py.VirtualSource(
-                name, "entry/data/data", shape=part.shape
-            )
-        file.create_virtual_dataset("entry/data/data", layout)
-        file["entry/data/channel"] = list(CHANNELS)
-        for number, channel in enumerate(CHANNELS, 1):
-            group = file.create_group(f"entry/instrument/detector/{channel}_channel")
-            group["pixel_mask"] = np.full(shape, number, np.uint32)
-            group["threshold_energy"] = 4000.0 * number
-            group["threshold_energy"].attrs["units"] = "eV"
-    return master
 
 
 @pytest.mark.parametrize("together", [False, True], ids=["chunk a channel", "chunk an image"])
