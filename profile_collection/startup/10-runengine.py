@@ -10,7 +10,7 @@ import numpy as np
 from bluesky import RunEngine
 from bluesky.callbacks.best_effort import BestEffortCallback
 from bluesky.log import config_bluesky_logging
-from bluesky.utils import ProgressBarManager
+from bluesky.utils import DefaultDuringTask, ProgressBarManager
 from IPython import get_ipython
 
 from ophyd_eiger.kept_dict import KeptDict
@@ -28,6 +28,20 @@ def end_loop(engine):
     engine.loop.call_soon_threadsafe(engine.loop.stop)
 
 
+class Attentive(DefaultDuringTask):
+    """What waits while a plan runs, and hears every Ctrl-C.
+
+    Of one in a hundred the system tells another thread than the one that waits, which then would
+    sleep on until the next.
+    """
+
+    def block(self, blocking_event):
+        if screen.windows:
+            super().block(blocking_event)
+        while not blocking_event.wait(0.2):
+            pass
+
+
 if "RE" not in globals():
     # Before the RunEngine, which looks after the windows while it runs.
     screen = Screen(data_folder)
@@ -36,7 +50,11 @@ if "RE" not in globals():
     log = str(data_folder / "bluesky.log")
     config_bluesky_logging(log, datefmt="%Y-%m-%d %H:%M:%S", color=False, level="INFO")
 
-    RE = RunEngine(KeptDict(data_folder / "metadata.json"), scan_id_source=KeptDict.count_on)
+    RE = RunEngine(
+        KeptDict(data_folder / "metadata.json"),
+        scan_id_source=KeptDict.count_on,
+        during_task=Attentive(),
+    )
     at_exit.callback(end_loop, RE)
     RE.waiting_hook = ProgressBarManager()
     bec = BestEffortCallback()

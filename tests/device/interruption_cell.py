@@ -343,7 +343,8 @@ class Scan:
     def _press_key(self) -> None:
         # At an idle RunEngine it would end the tests.
         if self.engine.state == "running":
-            os.kill(os.getpid(), signal.SIGINT)
+            # Of a process' threads the kernel may choose another, and the main one then sleeps on.
+            signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
 
     # ---- what became of it ----
 

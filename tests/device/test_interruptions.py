@@ -1,6 +1,5 @@
 """Ctrl-C, pause and resume in each phase: right images, or a clear error."""
 
-import os
 import signal
 import threading
 import time
@@ -42,9 +41,11 @@ class CtrlC(threading.Thread):
     def run(self):
         while not self.condition():
             time.sleep(0.002)
-        os.kill(os.getpid(), signal.SIGINT)
+        # Of a process' threads the kernel may choose another, and the main one then sleeps on.
+        main = threading.main_thread().ident
+        signal.pthread_kill(main, signal.SIGINT)
         time.sleep(BETWEEN_KEYS_S)
-        os.kill(os.getpid(), signal.SIGINT)
+        signal.pthread_kill(main, signal.SIGINT)
         self.pressed_at = time.monotonic()
 
 

@@ -1,7 +1,10 @@
 """What single startup files define, run as the profile runs them, without a prompt around them."""
 
 import math
+import re
 import runpy
+import subprocess
+import sys
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -240,3 +243,36 @@ def test_a_companion_says_what_it_is_and_where():
     assert repr(companion) == "<Companion http.server at http://127.0.0.1:1/api>"
     companion.end()
     assert repr(companion) == "<Companion http.server at http://127.0.0.1:1/api, ended>"
+
+
+PRESSED = """
+import contextlib, runpy, signal, sys, threading, time
+from pathlib import Path
+import bluesky.plan_stubs as bps
+from bluesky.utils import RunEngineInterrupted
+
+given = {"data_folder": Path(sys.argv[2]), "at_exit": contextlib.ExitStack()}
+RE = runpy.run_path(sys.argv[1], given)["RE"]
+other = threading.Thread(target=time.sleep, args=(60,), daemon=True)
+other.start()
+for seconds in (1, 2):
+    threading.Timer(seconds, signal.pthread_kill, (other.ident, signal.SIGINT)).start()
+began = time.monotonic()
+try:
+    RE(bps.sleep(50))
+except RunEngineInterrupted:
+    print("paused after", time.monotonic() - began)
+    RE.abort()
+"""
+
+
+def test_ctrl_c_is_heard_whichever_thread_is_told_of_it(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-c", PRESSED, str(STARTUP / "10-runengine.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    (seconds,) = re.findall(r"paused after ([0-9.]+)", done.stdout)
+    assert 2 <= float(seconds) < 5
