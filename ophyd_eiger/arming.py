@@ -141,6 +141,7 @@ class Arming:
         if self.states.needs_more_than_disarm():
             self._check_thresholds()
             self._check_format()
+            self._optional(self.states.detector.trigger_start_delay)
         scheme = self.scheme(None)
         if scheme.mode.is_external:
             self._optional(self.states.monitor["config/mode"])

@@ -7,6 +7,7 @@ is lost the caller is told so (`LostReplyError`) and asks the DCU what became of
 import json
 import logging
 import math
+import re
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -43,6 +44,8 @@ PIECE = 2**20
 # Of one request; and the answers after which it is the same request (RFC 9110, 15.4).
 MOST_REDIRECTS = 3
 SAME_METHOD = (307, 308)
+# An HTTP status in a reply's text, as in "404 Not Found".
+ERROR_TEXT = re.compile(r"\s*([45]\d\d)\s+[A-Z]")
 
 
 @dataclass(frozen=True)
@@ -491,6 +494,14 @@ def _parse(method: str, url: str, response: requests.Response) -> Any:
         return json.loads(response.content, parse_constant=_not_a_number)
     except ValueError as error:
         content_type = response.headers.get("Content-Type", "json")
+        if method != "GET" and (said := ERROR_TEXT.match(response.text)):
+            # Some firmware puts the error into a reply of status 200 (Lima asks for it).
+            raise RefusedError(
+                f"{method} {url}: the DCU answered {' '.join(response.text.split())[:300]}",
+                request=f"{method} {url}",
+                status=int(said[1]),
+                text=response.text[:300],
+            ) from error
         if method != "GET" and "json" not in content_type:
             # It was done, and what is said of it is for people.
             return None

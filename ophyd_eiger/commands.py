@@ -150,10 +150,11 @@ class TriggerCommand(EigerCommand):
 
     @property
     def seconds(self) -> float:
-        """How long the reply may take: the exposures and a margin, in s."""
+        """How long the reply may take: delay, exposures and a margin, in s."""
         detector, margin = self.owner, self.link.client.timeouts.trigger_margin
         seconds = [number_of(s.get()) or 0.0 for s in (detector.nimages, detector.frame_time)]
-        return seconds[0] * seconds[1] + margin
+        delay = number_of(detector.trigger_start_delay.last) or 0.0
+        return delay + seconds[0] * seconds[1] + margin
 
     def argument(self, value: Any) -> float | None:
         """Return the exposure time in s in trigger mode inte, nothing in the others."""

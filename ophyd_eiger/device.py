@@ -1,5 +1,6 @@
 """What an EIGER is at the prompt: its resources, and what one does with them outside scans."""
 
+import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -14,7 +15,7 @@ from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.configuration import Configuration
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination, checked_prefix
-from ophyd_eiger.errors import TransferError, ValueRefusedError
+from ophyd_eiger.errors import DcuError, TransferError, ValueRefusedError
 from ophyd_eiger.home import FilesHome
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
@@ -424,5 +425,9 @@ class EigerDevice(Device):
             self._acquisition.ending.note_known()
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
+        if (subsystem, command) == ("filewriter", "clear"):
+            # On EIGER1 it is switched off too.
+            with contextlib.suppress(DcuError):
+                self.filewriter.mode.get()
         if subsystem == "detector" and command in ("cancel", "abort"):
             self._acquisition.note_ended()

@@ -217,7 +217,9 @@ class Exposing:
         )
 
     def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> None:
-        timeout = seconds + self.states.link.client.timeouts.trigger_margin
+        # A DCU replies, or is ready, when the exposures are over that begin after the delay.
+        takes = self.states.start_delay() + seconds
+        timeout = takes + self.states.link.client.timeouts.trigger_margin
         sends_exposure = series.scheme.mode is TriggerMode.INTE
         began = time.monotonic()
         try:
@@ -225,11 +227,11 @@ class Exposing:
                 value=seconds if sends_exposure else None, timeout=timeout
             )
         except (LostReplyError, DcuTimeoutError) as error:
-            self.states.confirm_trigger(last, seconds, began, error)
+            self.states.confirm_trigger(last, takes, began, error)
         except RefusedError as error:
             raise self.states.refused_trigger(error) from error
         if sends_exposure:
-            self.states.wait_out(seconds, timeout)
+            self.states.wait_out(takes, timeout)
         elif last:
             self.states.wait_for_exposure_to_end(timeout)
 
@@ -307,7 +309,9 @@ class Exposing:
         call.add_callback(lambda _: flight.wake.set())
         flight.count.begin()
         now, frame_time = time.monotonic(), require_number(self.detector.frame_time)
-        flight.exposed_by = now + (flight.events * scheme.images + 1) * frame_time + TRIGGER_DELAY_S
+        images = flight.events * scheme.images
+        delays = math.ceil(images / scheme.nimages) * self.states.start_delay()
+        flight.exposed_by = now + delays + (images + 1) * frame_time + TRIGGER_DELAY_S
         if (least := self._to_the_last_exposure(seconds)) >= SHORTEST_SUSPECT_S:
             flight.earliest = now + least * PLAUSIBLE_PART
         flight.call = call

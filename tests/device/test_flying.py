@@ -3,6 +3,7 @@
 import contextlib
 import queue
 import threading
+import time
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -314,6 +315,36 @@ def test_a_series_of_one_command_ends_after_what_is_recorded(RE, catalog, slow, 
     assert eiger.detector.state.get() == "idle"
     (delivery,) = eiger._acquisition.deliveries
     assert delivery.images_home < 100
+
+
+@pytest.mark.parametrize(
+    ("nimages", "ntrigger"), [(6, 1), pytest.param(1, 6, marks=pytest.mark.long)]
+)
+def test_images_that_begin_after_a_delay(
+    RE, catalog, tmp_path, instant_settings, nimages, ntrigger
+):
+    """None is taken to be there before it can be, and no trigger's reply to be overdue."""
+    with sim_dcu.serve("eiger2-500k", time_scale=1, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(
+            dcu.url, name="e", directory=tmp_path, timeouts=Timeouts(trigger_margin=0.6, files=5)
+        )
+        delay = 1.5
+        eiger.configure({"frame_time": 0.1, "count_time": 0.09})
+        eiger.detector.trigger_start_delay.set(delay).wait(10)
+        info = TriggerInfo(2, livetime=0.09, deadtime=0.01, armed_for=30)
+        (uid,) = RE(fly_together([eiger], info))
+        images = np.asarray(catalog[uid].primary.read()["e_image"])
+        assert np.array_equal(images, right(dcu, 2, [[1], [2]]))
+        eiger.configure({"nimages": nimages, "ntrigger": ntrigger})
+        began = time.monotonic()
+        (uid,) = RE(bp.count([eiger], ntrigger))
+        assert time.monotonic() - began > delay * ntrigger
+        assert len(catalog[uid].primary.read()["e_image"]) == ntrigger
+        # At the prompt too.
+        eiger.detector.arm.set(1).wait(10)
+        eiger.detector.soft_trigger.set(1).wait(10)
+        eiger.detector.disarm.set(1).wait(10)
+        eiger.destroy()
 
 
 @pytest.mark.parametrize("command", ["disarm", pytest.param("abort", marks=pytest.mark.long)])

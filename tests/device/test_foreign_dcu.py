@@ -571,3 +571,23 @@ def test_an_array_that_is_none(value, text, foreign, eiger):
     with pytest.raises(ReplyError, match=rf"^eiger_detector_flatfield: GET http.*: {text}"):
         eiger.detector.flatfield.get()
     assert not eiger.detector.flatfield.read()
+
+
+@pytest.mark.parametrize("resource", ["command/disarm", "config/count_time"])
+def test_an_error_in_the_text_of_a_reply_that_says_it_went_well(foreign, eiger, resource):
+    """Lima asks each reply's text for the number of an HTTP error: some firmware put it there."""
+    eiger.connect()
+    said = Reply(200, b"500 Internal Server Error: no high voltage\n", "text/plain")
+    foreign.gap = answering(f"PUT detector {resource}", said)
+    with pytest.raises(RefusedError, match="the DCU answered 500 Internal Server Error: no high v"):
+        eiger.detector[resource].set(1).wait(10)
+    # Other text is for people.
+    for text in (b"done", b"450 images", b"4040 Ok"):
+        foreign.gap = answering(f"PUT detector {resource}", Reply(200, text, "text/plain"))
+        eiger.detector[resource].set(1).wait(10)
+
+
+def test_clear_switches_an_eiger1s_file_writer_off(dcu, eiger):
+    eiger.filewriter.mode.set("enabled").wait(10)
+    eiger.filewriter.clear.set(1).wait(10)
+    assert eiger.filewriter.mode.last == "disabled"
