@@ -261,7 +261,7 @@ class Pauses:
 @pytest.mark.parametrize(
     ("point", "wait"),
     [
-        (1, False),
+        pytest.param(1, False, marks=pytest.mark.long),
         pytest.param(1, True, marks=pytest.mark.long),
         pytest.param(4, False, marks=pytest.mark.long),
         (4, True),

@@ -147,6 +147,7 @@ def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
     assert eiger.owed == {}
 
 
+@pytest.mark.long
 def test_halted_it_tells_the_motors_speed(RE, at_work, x, y, caplog):
     _, eiger = at_work
     interrupted(RE, at_work, y, x, RE.request_pause, one_series=True)

@@ -170,6 +170,7 @@ def test_a_motor_that_stops_on_its_way(RE, documents, at_work, omega):
     assert omega.velocity.get() == 40
 
 
+@pytest.mark.long
 def test_a_trigger_that_the_detector_does_not_take(RE, at_work, omega, monkeypatch):
     dcu, eiger = at_work
     monkeypatch.setattr("eiger_plans.flying.SEEN_WITHIN", 0.5)

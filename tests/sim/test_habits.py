@@ -172,6 +172,7 @@ def test_the_second_generations_500k_sums_from_6_6_ms(eiger2: Client) -> None:
         assert eiger2.value("detector/config/bit_depth_image") == bits
 
 
+@pytest.mark.long
 def test_hv_reset_takes_30_s_or_what_it_is_told(tmp_path: Path) -> None:
     with sim_dcu.serve(
         "eiger2-500k", initialized=True, time_scale=0.01, data_dir=tmp_path
