@@ -132,11 +132,8 @@ def settled(
     elif first in ENERGIES:
         _set_energy(rules, new, first)
         _renew_flatfields(rules, new, calibration)
-    elif first == "roi_mode":
-        # A region that is there already has its times fall back too: replies always name them.
-        new["count_time"], new["frame_time"] = new["_default_times"]
-        if value != config[first]:
-            _set_region(rules, new, config["roi_mode"], calibration)
+    elif first == "roi_mode" and value != config[first]:
+        _set_region(rules, new, config["roi_mode"], calibration)
     for threshold in rules.thresholds:
         if first == threshold.energy:
             # A user's flat field belongs to a threshold and is lost with it (API reference 1.8).
@@ -211,14 +208,15 @@ def _renew_flatfields(rules: Rules, new: dict[str, Any], calibration: Calibratio
 
 
 def _set_region(rules: Rules, new: dict[str, Any], before: str, calibration: Calibration) -> None:
-    # Sizes and the beam centre follow the region (LImA and areaDetector read them again); a user's
-    # mask stays, for the part that is read out.
+    # Sizes and the beam centre follow the region and the times fall back (LImA and areaDetector
+    # read them again); a user's mask stays, for the part that is read out.
     region = new["roi_mode"]
     new["y_pixels_in_detector"], new["x_pixels_in_detector"] = calibration.shape(region)
     for axis, then, now in zip(
         "yx", calibration.origin(before), calibration.origin(region), strict=True
     ):
         new[f"beam_center_{axis}"] = rules.rounding.nearest(new[f"beam_center_{axis}"] + then - now)
+    new["count_time"], new["frame_time"] = new["_default_times"]
     _renew_flatfields(rules, new, calibration)
     for threshold in rules.thresholds:
         new[threshold.mask] = calibration.cut(new[threshold.full_mask], region)
