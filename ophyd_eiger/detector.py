@@ -180,6 +180,19 @@ class EigerDetector(TendedDevice):
         """Wait for the fly scan; done when its images are taken."""
         return self._acquisition.flying.complete()
 
+    def keep_points(self, points: int) -> int:
+        """Have no document of the points of a finished fly scan from this number on.
+
+        For plans that know more than the detector, as that a motor stopped early: between
+        `complete` and `collect`. The images stay in the files, and the views have none of them.
+
+        Returns
+        -------
+        int
+            How many are left out.
+        """
+        return self._acquisition.flying.keep(points)
+
     def read(self) -> dict[str, Any]:
         """Return the last point: its series, its settings, and how its images are named.
 

@@ -126,6 +126,26 @@ class Flying:
         given, flight.given = flight.given, max(flight.given, stop)
         return [Point(series, images * n, flight.time) for n in range(given, flight.given)]
 
+    def keep(self, points: int) -> int:
+        """Have no document of the points of a finished fly scan from this number on.
+
+        Returns
+        -------
+        int
+            How many are left out.
+        """
+        flight = self.flight
+        if flight is None or flight.series is None or not flight.over:
+            return 0
+        left_out = flight.points - max(min(points, flight.points), flight.given)
+        if left_out:
+            flight.points -= left_out
+            series = flight.series
+            series.points = flight.points
+            series.delivery.interrupted = True
+            series.delivery.recorded = series.images_taken
+        return left_out
+
     @property
     def is_under_way(self) -> bool:
         """Whether a fly scan was begun whose points are not all in documents yet."""

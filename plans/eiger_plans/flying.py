@@ -1,5 +1,7 @@
 """What rotation and raster are made of: one motor's sweep past one line of images."""
 
+import logging
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -7,10 +9,20 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Stoppable
 
-from eiger_plans.steps import Plan, aside, moved_back, put_back, tidied, told_if_halted
+from eiger_plans.steps import (
+    Plan,
+    PlanError,
+    aside,
+    moved_back,
+    put_back,
+    tidied,
+    told_if_halted,
+)
 from eiger_plans.sweeps import Sweep
 from eiger_plans.triggering import PulseTrain, TriggerSource
 from ophyd_eiger import EigerDetector, EigerError, TriggerInfo
+
+logger = logging.getLogger(__name__)
 
 STREAM = "primary"
 # How long a motor may take to stand after it was stopped, and how often it is looked at, in s.
@@ -117,17 +129,23 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
         if setup.pulses and isinstance(setup.source, Stoppable):
             yield from aside(setup.source.stop, success=True)
 
+    def no_more_images() -> Plan:
+        # Before the motor stops: what is exposed from then on is not where it is said to be.
+        if setup.flies and setup.source is None:
+            yield from aside(setup.device.stop, success=True)
+
     def land() -> Plan:
         if setup.flies:
             yield from aside(setup.device.stop, success=True)
             yield from bps.complete(setup.device, wait=True)
+            yield from leave_out(setup)
             yield from collect(setup)
 
     def left() -> list[str]:
         usual = setup.usual_speed
         return [] if usual is None else [f"{motor.velocity.name} to {usual:g}"]
 
-    tidy = tidied(plan, stand, source_stops, land, speed_back)
+    tidy = tidied(plan, no_more_images, stand, source_stops, land, speed_back)
     return (yield from told_if_halted(tidy, left))
 
 
@@ -235,6 +253,7 @@ def see_through(setup: Setup, sweep: Sweep) -> Plan:
     source = setup.source
     yield from bps.wait("motor")
     if source is None:
+        yield from came_to_its_end(setup.motor, sweep)
         yield from bps.wait("images")
         return
     patience = sweep.images * sweep.period + SEEN_WITHIN
@@ -253,6 +272,48 @@ def see_through(setup: Setup, sweep: Sweep) -> Plan:
             "the detector's input?"
         )
     setup.pulses = False
+
+
+def came_to_its_end(motor: Any, sweep: Sweep) -> Plan:
+    """Let a motor have gone all its way: one that somebody else stops may say that it succeeded.
+
+    Raises
+    ------
+    PlanError
+        If it stands where it would have been at full speed yet.
+    """
+    stands = yield from aside(lambda: float(motor.position))
+    if stands is None:
+        return
+    short = (sweep.stop - stands) * math.copysign(1.0, sweep.step)
+    # Half of the overrun: no motor comes to its end that badly.
+    if short > -sweep.run_up / 2:
+        raise PlanError(
+            f"{motor.name} stands at {stands:g} and was to go to {sweep.end:g}, past images from "
+            f"{sweep.start:g} to {sweep.stop:g}; somebody else stopped it, or it lost its way"
+        )
+
+
+def leave_out(setup: Setup) -> Plan:
+    """Have no document of images that a motor did not pass as it should have.
+
+    Of a sweep that ended early: the detector may have gone on while the motor stopped and stood.
+    """
+    motor, track = setup.motor, setup.track
+    stands = yield from aside(lambda: float(motor.position))
+    if stands is None:
+        return
+    images = yield from aside(track.on_the_way, stands)
+    left_out = yield from aside(setup.device.keep_points, images // track.images_an_event)
+    if left_out:
+        logger.warning(
+            "%s: %d points are left out of the run, because %s stopped, at %g, while their images "
+            "were taken; the images are in the files",
+            setup.eiger.name,
+            left_out,
+            motor.name,
+            stands,
+        )
 
 
 def fly_past(setup: Setup, sweep: Sweep, info: TriggerInfo, train: PulseTrain | None) -> Plan:

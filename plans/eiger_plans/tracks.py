@@ -62,7 +62,7 @@ class Track:
         self.name = "positions"
         self.points: int | None = None
         self._motor = motor
-        self._images_an_event = images_an_event
+        self.images_an_event = images_an_event
         self._watches = watches
         self._others = dict(others or {})
         self._sweep: Sweep | None = None
@@ -150,7 +150,7 @@ class Track:
             columns[f"{self._motor.name}_readback"] = found
         events = sweep.images
         if self.points is not None:
-            events = min(self.points * self._images_an_event, events)
+            events = min(self.points * self.images_an_event, events)
         if events == 0:
             return
         data: dict[str, list] = {}
@@ -171,17 +171,37 @@ class Track:
     def readbacks(self) -> np.ndarray:
         """Return where the motor was at the start of each image; NaN where nobody knows.
 
-        Between two positions that it told it is taken to have moved evenly.
+        Between two positions that it told it is taken to have moved evenly, and after the last one
+        to stand: one that moves tells so.
         """
         sweep = self._required()
         with self._news:
             samples = [(self._when(sample), sample[2]) for sample in self._samples]
             began = self._began
-        if began is None:
+        if began is None or not samples:
             return np.full(sweep.images, math.nan)
         when = began + sweep.period * np.arange(sweep.images)
-        times, places = np.array(samples or [(math.nan, math.nan)]).T
-        return np.interp(when, times, places, left=math.nan, right=math.nan)
+        times, places = np.array(samples).T
+        return np.interp(when, times, places, left=math.nan)
+
+    def on_the_way(self, stands: float) -> int:
+        """Return how many of the images were over before the motor began to stop.
+
+        Parameters
+        ----------
+        stands : float
+            Where it stands now.
+        """
+        sweep = self._required()
+        if not self._watches or self._began is None:
+            return sweep.images
+        direction = math.copysign(1.0, sweep.step)
+        gone = (self.readbacks() - sweep.begin) * direction
+        # What it goes while it stops, and half an image for what it tells too late.
+        braking = sweep.speed * sweep.ramp / 2
+        reach = (stands - sweep.begin) * direction - braking + abs(sweep.step) / 2
+        too_far = ~(gone + abs(sweep.step) <= reach)
+        return int(np.argmax(too_far)) if too_far.any() else sweep.images
 
     # ---- inside ----
 
@@ -211,7 +231,7 @@ class Track:
                 abs(self._offset),
                 "behind" if self._offset > 0 else "ahead of",
             )
-        if words := _away(sweep, found):
+        if self._watches and (words := _away(sweep, found)):
             line = ", ".join(f"{name} at {place:g}" for name, place in self._at.items())
             logger.warning(
                 "%s was not where the images are said to be%s: %s. The stream positions has where "
@@ -290,6 +310,8 @@ def _away(sweep: Sweep, found: np.ndarray) -> str:
     """
     # Of images; where the motor is ahead, an image began late.
     late = (found - sweep.positions) / sweep.step
+    if np.isnan(late).all():
+        return "it told no position while they were taken"
     if not np.any(np.abs(late) > 0.5):
         return ""
     worst = int(np.nanargmax(np.abs(late)))

@@ -170,6 +170,72 @@ def test_a_motor_that_stops_on_its_way(RE, documents, at_work, omega):
     assert omega.velocity.get() == 40
 
 
+def assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least):
+    """Every event is an image that was over while the motor moved, and the views have no other."""
+    stop = documents[-1][1]
+    events = stop["num_events"]["primary"]
+    assert least <= events < 30
+    assert events == stop["num_events"]["positions"]
+    positions = columns("positions")
+    assert (np.abs(positions["omega_readback"] - positions["omega"]) < STEP / 2).all()
+    series = open_series(eiger.views[-1])
+    assert len(series) == events
+    assert np.array_equal(series[-1], dcu.image(1, events))
+    assert eiger.owed == {}
+
+
+@pytest.mark.parametrize(
+    "at_work", [("eiger-500k", "datum"), ("eiger2-500k", "stream")], indirect=True
+)
+def test_a_motor_that_somebody_else_stops_in_good_order(
+    RE, documents, columns, at_work, omega, caplog
+):
+    """As a motor record tells of a STOP that came from another screen: it succeeded."""
+    dcu, eiger = at_work
+    with Witness(dcu, omega) as witness:
+
+        def stop_it():
+            assert witness.wait_for(3)
+            omega.stop(success=True)
+
+        thread = threading.Thread(target=stop_it, daemon=True)
+        thread.start()
+        with pytest.raises(
+            EigerError, match=r"omega stands at .* and was to go to .* somebody else"
+        ):
+            RE(rotation(eiger, omega, 0.0, STEP, 30, EXPOSURE, period=PERIOD))
+        thread.join()
+    assert documents[-1][1]["exit_status"] == "fail"
+    assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least=2)
+
+
+@pytest.mark.parametrize(
+    "at_work", [("eiger2-500k", "datum"), ("eiger-500k", "stream")], indirect=True
+)
+def test_ended_after_a_pause_in_which_the_detector_exposed_on(
+    RE, documents, columns, at_work, omega, caplog
+):
+    """bluesky stops motors where a plan is paused, and knows of no detector."""
+    dcu, eiger = at_work
+    with Witness(dcu, omega) as witness:
+
+        def pause():
+            assert witness.wait_for(3)
+            RE.request_pause()
+
+        thread = threading.Thread(target=pause, daemon=True)
+        thread.start()
+        with pytest.raises(RunEngineInterrupted):
+            RE(rotation(eiger, omega, 0.0, STEP, 30, EXPOSURE, period=PERIOD))
+        thread.join()
+        assert witness.wait_for(6)
+        assert not omega.moving
+        RE.stop()
+    assert documents[-1][1]["exit_status"] == "success"
+    assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least=2)
+    assert "are left out of the run, because omega stopped" in caplog.text
+
+
 @pytest.mark.long
 def test_a_trigger_that_the_detector_does_not_take(RE, at_work, omega, monkeypatch):
     dcu, eiger = at_work
