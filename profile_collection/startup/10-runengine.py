@@ -35,8 +35,12 @@ class Attentive(DefaultDuringTask):
     sleep on until the next.
     """
 
+    def __init__(self, has_windows):
+        super().__init__()
+        self.has_windows = has_windows
+
     def block(self, blocking_event):
-        if screen.windows:
+        if self.has_windows:
             super().block(blocking_event)
         while not blocking_event.wait(0.2):
             pass
@@ -53,7 +57,7 @@ if "RE" not in globals():
     RE = RunEngine(
         KeptDict(data_folder / "metadata.json"),
         scan_id_source=KeptDict.count_on,
-        during_task=Attentive(),
+        during_task=Attentive(screen.windows),
     )
     at_exit.callback(end_loop, RE)
     RE.waiting_hook = ProgressBarManager()
