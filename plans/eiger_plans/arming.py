@@ -10,7 +10,16 @@ import bluesky.preprocessors as bpp
 from bluesky import Msg
 from bluesky.utils import ensure_generator
 
-from eiger_plans.steps import Plan, all_of, ask, named, put_again, tidied, told_if_halted
+from eiger_plans.steps import (
+    ARMED_BY_PLANS,
+    Plan,
+    all_of,
+    ask,
+    named,
+    put_again,
+    tidied,
+    told_if_halted,
+)
 from ophyd_eiger import EigerDetector
 
 # For how many points the detector is armed at a time if a plan does not tell how many it has.
@@ -100,6 +109,7 @@ class _Arming:
         self._waiting: list[EigerDetector] = []
         self._before: dict[EigerDetector, int] = {}
         self._armed_for: dict[EigerDetector, int] = {}
+        self._put: dict[EigerDetector, int] = {}
         self._stages = False
 
     def applied(self, plan: Plan) -> Plan:
@@ -115,6 +125,9 @@ class _Arming:
                 return self._before_message(msg, staged), None
         elif msg.command == "close_run":
             self._told.pop(msg.run, None)
+        elif msg.command in ("stage", "unstage") and msg.obj in ARMED_BY_PLANS:
+            # It knows better, as of a fly scan, for how much to arm.
+            return None, None
         elif msg.command == "stage" and msg.obj in self._eigers and not self._stages:
             self._waiting.append(msg.obj)
             # In a run that has begun its number of points is known; else it is when one begins.
@@ -163,14 +176,19 @@ class _Arming:
         wanted *= yield from _triggers_a_point(eiger)
         if self._armed_for.get(eiger) != wanted:
             yield from bps.mv(ntrigger, wanted)
+            self._put[eiger] = wanted
         self._armed_for[eiger] = wanted
 
     def _put_back(self) -> Plan:
         yield from put_again(self._changed())
 
     def _changed(self) -> list[tuple[Any, Any]]:
-        """Return what was put, and what it was before."""
-        return [(eiger.detector.ntrigger, value) for eiger, value in self._before.items()]
+        """Return what was put, and what it was before; not what the plan has put meanwhile."""
+        return [
+            (eiger.detector.ntrigger, value)
+            for eiger, value in self._before.items()
+            if eiger.detector.ntrigger.last == self._put.get(eiger)
+        ]
 
 
 def _triggers_a_point(eiger: Any) -> Plan:
@@ -184,4 +202,6 @@ def _triggers_a_point(eiger: Any) -> Plan:
 
 def _count(told: Any) -> int | None:
     """Return a run's number of points, if it tells one."""
-    return int(told) if isinstance(told, int) and not isinstance(told, bool) and told > 0 else None
+    if not isinstance(told, Integral) or isinstance(told, bool):
+        return None
+    return int(told) if int(told) > 0 else None

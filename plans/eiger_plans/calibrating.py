@@ -4,7 +4,8 @@ import datetime as dt
 import logging
 import math
 import os
-from collections.abc import Callable, Generator, Iterable
+import tempfile
+from collections.abc import Callable, Generator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
@@ -23,6 +24,7 @@ from eiger_plans.steps import (
     aside,
     ask,
     in_thread,
+    one_trigger_a_point,
     put_back,
     set_times,
 )
@@ -33,6 +35,9 @@ logger = logging.getLogger(__name__)
 MASTER_ENDING = "_master.h5"
 # What a series of one point changes.
 TIMES = ("trigger_mode", "nimages", "ntrigger", "frame_time", "count_time")
+# After which settings what else is put back that an energy changes: an element that was given
+# instead of it, and an EIGER2's second threshold.
+ENERGY_CHANGES = {"photon_energy": "element", "threshold_energy": "threshold_2_energy"}
 CORRECTIONS = (
     *("countrate_correction_applied", "flatfield_correction_applied"),
     "pixel_mask_applied",
@@ -59,7 +64,7 @@ def whole(**named: int) -> None:
             raise ValueError(f"{name} is {value!r}; it is a whole number, at least 1")
 
 
-def kept(eiger: EigerDetector, names: Iterable[str], plan: Plan) -> Plan:
+def kept(eiger: EigerDetector, names: Sequence[str], plan: Plan) -> Plan:
     """Do a plan, and put the detector's settings of these names back, whatever becomes of it.
 
     A correction that is off before it, as a plan that was ended may have left it, is told.
@@ -72,7 +77,23 @@ def kept(eiger: EigerDetector, names: Iterable[str], plan: Plan) -> Plan:
             continue
         if is_on is False:
             logger.warning("%s is off, and stays off: is it meant to be?", applied.name)
-    return (yield from put_back(plan, *(getattr(eiger.detector, name) for name in names)))
+    signals = []
+    for name in names:
+        signals.append(getattr(eiger.detector, name))
+        # What an energy that is put changes beside, in the order in which it can be put back.
+        beside = ENERGY_CHANGES.get(name) if "photon_energy" in names else None
+        if beside is not None and (yield from _has(getattr(eiger.detector, beside))):
+            signals.append(getattr(eiger.detector, beside))
+    return (yield from one_trigger_a_point(eiger, put_back(plan, *signals)))
+
+
+def _has(signal: Any) -> Generator[Any, Any, bool]:
+    """Return whether a DCU serves it, and has a value there that could be put: no empty text."""
+    try:
+        value = yield from ask(signal)
+    except EigerError:
+        return False
+    return value not in (None, "")
 
 
 def set_up(eiger: EigerDetector, exposure: float, images: int) -> Plan:
@@ -214,6 +235,28 @@ def folder_of(eiger: EigerDetector, given: str | None) -> Path:
     if path.exists() and not path.is_dir():
         raise ValueError(f"{path} is a file, not a folder")
     return path
+
+
+def can_be_written(folder: Path) -> Plan:
+    """Let a folder be there and take files, before anything is measured for it.
+
+    Raises
+    ------
+    PlanError
+    """
+
+    def write() -> None:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+            with tempfile.NamedTemporaryFile(dir=folder, prefix="."):
+                pass
+        except OSError as error:
+            reason = os.strerror(error.errno or 0)
+            raise PlanError(
+                f"{folder}: no files can be written there ({reason}); give another folder="
+            ) from error
+
+    yield from aside(write)
 
 
 def dated_file(folder: Path, stem: str, ending: str, write: Callable[[IO[bytes]], Any]) -> Path:

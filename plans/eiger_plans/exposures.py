@@ -9,7 +9,15 @@ import numpy as np
 
 from eiger_plans.arguments import checked
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, ask, check_settings, moved_back, put_back, set_energy
+from eiger_plans.steps import (
+    Plan,
+    arms_itself,
+    ask,
+    check_settings,
+    moved_back,
+    put_back,
+    set_energy,
+)
 from ophyd_eiger import EigerDetector
 
 
@@ -106,9 +114,8 @@ def exposure_series(
     changed = (detector.trigger_mode, detector.nimages, detector.ntrigger)
     # In this order, because a frame time is never shorter than the count time.
     kept = put_back(taken(), *changed, detector.count_time, detector.frame_time)
-    uid = yield from moved_back(
-        kept, (device.exposure, before), (device.triggers_per_point, triggers)
-    )
+    taken_once = moved_back(kept, (device.exposure, before), (device.triggers_per_point, triggers))
+    uid = yield from arms_itself(eiger, taken_once)
     say_where(eiger, uid)
     return uid
 

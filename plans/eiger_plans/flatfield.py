@@ -14,6 +14,7 @@ from eiger_plans.calibrating import (
     TIMES,
     Taken,
     above_0,
+    can_be_written,
     folder_of,
     kept,
     moved,
@@ -189,6 +190,8 @@ def flatfield(
         yield from moved(shutter, opened)
         return (yield from one_series(eiger, _md))
 
+    if upload:
+        yield from can_be_written(place)
     yield from first_threshold_alone(eiger)
     taken = yield from kept(eiger, KEPT, measured())
     if taken is None:

@@ -1,5 +1,6 @@
 """Finds pixels that do not count as they should, shows them, and masks them."""
 
+import logging
 from collections.abc import Generator
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,6 +15,7 @@ from eiger_plans.calibrating import (
     TIMES,
     Taken,
     above_0,
+    can_be_written,
     folder_of,
     kept,
     moved,
@@ -39,6 +41,8 @@ from eiger_plans.mask_picture import draw
 from eiger_plans.steps import Plan, PlanError, aside, tidied
 from eiger_plans.thresholds import first_threshold_alone
 from ophyd_eiger import EigerDetector, Series
+
+logger = logging.getLogger(__name__)
 
 LOOKS = ("both", "dark", "flat")
 KINDS = {DEAD: "dead", UNDER: "under-responding", OVER: "over-responding", NOISY: "noisy"}
@@ -223,6 +227,8 @@ def update_pixel_mask(
             taken = yield from one_series(eiger, {**_md, "light": "flat"})
         return in_the_dark, taken
 
+    if upload or picture:
+        yield from can_be_written(place)
     yield from first_threshold_alone(eiger)
     shut = tidied(measured(), lambda: moved(shutter, closed))
     in_the_dark, taken = yield from kept(eiger, KEPT, shut)
@@ -238,8 +244,12 @@ def update_pixel_mask(
         old = yield from put_array(eiger, "pixel_mask", made.mask, place)
         made = replace(made, old=old)
     if picture:
-        drawn = yield from aside(draw, eiger.name, counts, before, made.added, place)
-        made = replace(made, picture=drawn)
+        try:
+            drawn = yield from aside(draw, eiger.name, counts, before, made.added, place)
+            made = replace(made, picture=drawn)
+        except OSError as error:
+            # The mask is what counts, and may be put already.
+            logger.warning("%s: no picture of its mask: %s", eiger.name, error)
     print(made)
     return made
 

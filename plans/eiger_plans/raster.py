@@ -21,7 +21,15 @@ from eiger_plans.flying import (
 )
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_known, check_period, put_back, set_times
+from eiger_plans.steps import (
+    Plan,
+    arms_itself,
+    check_known,
+    check_period,
+    one_trigger_a_point,
+    put_back,
+    set_times,
+)
 from eiger_plans.sweeps import Sweep, check_numbers, check_position, ramp_of
 from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
@@ -182,7 +190,8 @@ def raster(
         "hints": {"dimensions": [([stands.name], "positions")]},
         **(md or {}),
     }
-    uid = yield from (grid.as_one_series(_md) if one_series else grid.as_series_a_line(_md))
+    taken = grid.as_one_series(_md) if one_series else grid.as_series_a_line(_md)
+    uid = yield from arms_itself(eiger, taken)
     say_where(eiger, uid)
     return uid
 
@@ -240,7 +249,6 @@ class _Grid:
             # A file that is published tells that a line is taken.
             settings.append(self._setup.eiger.filewriter.nimages_per_file)
             values.append(self._first.images)
-        triggers: Any = self._setup.eiger.triggers_per_point
 
         def all_lines() -> Plan:
             for sweep, stands in self._lines():
@@ -253,9 +261,8 @@ class _Grid:
                 yield from bps.mv(signal, value)
             return (yield from self._run(all_lines, md))
 
-        if triggers.get() != 1:
-            raise ValueError(f"{triggers.name} is {triggers.get()}; a line takes one trigger")
-        return (yield from put_back(set_up(), *settings, *self._angles.signals))
+        kept = put_back(set_up(), *settings, *self._angles.signals)
+        return (yield from one_trigger_a_point(self._setup.eiger, kept))
 
     def _run(self, all_lines: Any, md: dict[str, Any]) -> Plan:
         setup = self._setup

@@ -17,7 +17,7 @@ from eiger_plans.flying import (
 )
 from eiger_plans.goniometer import Goniometer
 from eiger_plans.series import say_where
-from eiger_plans.steps import Plan, check_known, check_period, put_back, set_times
+from eiger_plans.steps import Plan, arms_itself, check_known, check_period, put_back, set_times
 from eiger_plans.sweeps import Sweep, check_numbers, ramp_of
 from eiger_plans.tracks import Track
 from eiger_plans.triggering import PulseTrain, TriggerSource
@@ -156,7 +156,7 @@ def rotation(
         yield from angles.put(start, step)
         return (yield from armed_at_once(turned(), setup, info))
 
-    uid = yield from put_back(with_angles(), *angles.signals)
+    uid = yield from arms_itself(eiger, put_back(with_angles(), *angles.signals))
     say_where(eiger, uid)
     return uid
 

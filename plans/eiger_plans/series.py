@@ -7,7 +7,13 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 
 from eiger_plans.arguments import checked
-from eiger_plans.steps import check_period, check_settings, set_energy, set_times
+from eiger_plans.steps import (
+    check_period,
+    check_settings,
+    one_trigger_a_point,
+    set_energy,
+    set_times,
+)
 from ophyd_eiger import EigerDetector
 
 
@@ -88,7 +94,7 @@ def series(
         **({} if comment is None else {"comment": comment}),
         **(md or {}),
     }
-    uid = yield from bp.count([eiger], num=1, md=_md)
+    uid = yield from one_trigger_a_point(eiger, bp.count([eiger], num=1, md=_md))
     say_where(eiger, uid)
     return uid
 

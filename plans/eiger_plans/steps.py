@@ -3,6 +3,7 @@
 import asyncio
 import functools
 import logging
+import weakref
 from collections.abc import Callable, Generator, Iterable, Sequence
 from typing import Any
 
@@ -24,6 +25,10 @@ SAME_ENERGY_EV = 0.05
 FAILURES = (EigerError, FailedStatus, OSError)
 # What is thrown into a plan where somebody ends it; the RunEngine carries out what it says then.
 ENDED = (RequestAbort, RequestStop, FailedPause)
+
+
+# Detectors that a plan under way arms by itself.
+ARMED_BY_PLANS: weakref.WeakSet[EigerDetector] = weakref.WeakSet()
 
 
 class PlanError(EigerError, RuntimeError):
@@ -328,6 +333,31 @@ def moved_back(plan: Plan, *before: tuple[Any, Any]) -> Plan:
         return named([(signal, value) for signal, value in before if signal.get() != value])
 
     return (yield from told_if_halted(tidied(plan, back), moved))
+
+
+def one_trigger_a_point(eiger: EigerDetector, plan: Plan) -> Plan:
+    """Run a plan whose points take one trigger each, whatever was left set for other scans."""
+    triggers: Any = eiger.triggers_per_point
+    before = yield from bps.rd(triggers, default_value=1)
+    if before == 1:
+        return (yield from plan)
+
+    def taken() -> Plan:
+        yield from bps.mv(triggers, 1)
+        return (yield from plan)
+
+    return (yield from moved_back(taken(), (triggers, before)))
+
+
+def arms_itself(eiger: EigerDetector, plan: Plan) -> Plan:
+    """Run a plan that sets its detector up for all of its points: `armed_once` leaves it alone."""
+    is_inside = eiger in ARMED_BY_PLANS
+    ARMED_BY_PLANS.add(eiger)
+    try:
+        return (yield from plan)
+    finally:
+        if not is_inside:
+            ARMED_BY_PLANS.discard(eiger)
 
 
 def put_again(before: Iterable[tuple[Any, Any]]) -> Plan:

@@ -137,6 +137,15 @@ def test_it_can_be_listed_and_checked_without_a_detector(RE, tmp_path, capsys):
     eiger.destroy()
 
 
+def test_listed_it_claims_nothing(eiger, tmp_path, capsys):
+    report = tmp_path / "listed.html"
+    summarize_plan(acceptance_test(eiger, report=report))
+    printed = capsys.readouterr().out
+    assert "FAILED" not in printed
+    assert "report: " not in printed
+    assert not report.exists()
+
+
 def detector_that_is_off(folder: Path):
     return EigerDetector("http://127.0.0.1:9", name="eiger", directory=folder)
 

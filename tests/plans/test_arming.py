@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from bluesky.simulators import RunEngineSimulator, summarize_plan
 from bluesky.utils import FailedStatus
-from eiger_plans import armed_once
+from eiger_plans import SimulatedMotor, armed_once, exposure_series, rotation
 from ophyd.sim import det, motor, motor1, motor2
 
 # Of each test's cases the short run takes every 2nd, see conftest.
@@ -95,6 +95,35 @@ def test_as_a_preprocessor_of_the_run_engine(RE, eiger, commands):
     RE(bp.count([eiger], 3))
     RE(bp.count([det], 2))
     assert commands().count("arm") == 1
+
+
+def test_plans_that_arm_by_themselves_are_left_alone(RE, eiger, commands):
+    RE.preprocessors.append(armed_once(eiger))
+    omega = SimulatedMotor(name="omega", velocity=40, acceleration=0.05, largest_velocity=100)
+    for plan, triggers in (
+        (rotation(eiger, omega, 0, 1, 4, 0.05), 1),
+        (exposure_series(eiger, [0.01, 0.02]), 2),
+    ):
+        commands.clear()
+        RE(plan)
+        sent = commands()
+        assert (sent.count("arm"), sent.count("trigger")) == (1, triggers)
+        assert (eiger.detector.ntrigger.get(), eiger.detector.nimages.get()) == (1, 1)
+
+
+def test_what_a_plan_put_meanwhile_is_not_put_back_to_what_it_had(RE, eiger):
+    def mine():
+        yield from bps.mv(eiger.detector.ntrigger, 5)
+        yield from bp.count([eiger], 5)
+        yield from bps.mv(eiger.detector.ntrigger, 3)
+
+    RE(armed_once(eiger)(mine()))
+    assert eiger.detector.ntrigger.get() == 3
+
+
+def test_a_number_of_points_of_numpys(RE, eiger, commands):
+    RE(armed_once(eiger)(bp.count([eiger], np.int64(3))))
+    assert "cancel" not in commands()
 
 
 def test_points_that_are_given(RE, images_of, dcu, eiger, commands):

@@ -4,7 +4,9 @@ Expected values are the simulator's planted response, mask and beam, and plain f
 """
 
 import base64
+import errno
 import math
+import os
 import re
 import threading
 from dataclasses import replace
@@ -19,11 +21,12 @@ from acceptance_runs import VERSIONS, detector, settings
 from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
 from bluesky.utils import RunEngineInterrupted
-from eiger_plans import dark, energy_scan, flatfield, threshold_scan, update_pixel_mask
+from eiger_plans import dark, energy_scan, flatfield, series, threshold_scan, update_pixel_mask
 from eiger_plans.counts import PixelCounts, TooFewCountsError
 from eiger_plans.dark import Dark
 from eiger_plans.flatfield import Flatfield
 from eiger_plans.s_curve import SCurve
+from eiger_plans.steps import PlanError
 from eiger_plans.threshold_scan import ThresholdScan
 from eiger_plans.thresholds import OtherThresholdError, flatfield_kept
 from ophyd import Signal
@@ -329,6 +332,56 @@ def test_energy_scan_takes_a_series_at_each_energy(dcu, model, eiger, engine, tm
     said = capsys.readouterr().out
     assert said.startswith(f"run {documents[0][1]['uid']}\n")
     assert all(f"  {master}  " in said for master in masters(tmp_path))
+
+
+@pytest.mark.parametrize("model", ["eiger2-500k"])
+def test_energy_scan_puts_back_what_energies_change_beside(dcu, model, eiger, engine):
+    eiger.detector.element.set("Cu").wait()
+    eiger.detector.threshold_2_energy.set(6500).wait()
+    before = settings(dcu, model)
+    engine(energy_scan(eiger, [9000.0, 12000.0], 0.05))
+    assert settings(dcu, model) == before
+
+
+def test_a_point_of_several_triggers_is_one_of_other_scans(dcu, model, eiger, engine):
+    eiger.triggers_per_point.set(3).wait()
+    for plan in (series(eiger, 0.05, 2), energy_scan(eiger, [9000.0], 0.05)):
+        engine(plan)
+        assert eiger.triggers_per_point.get() == 3
+        assert sum(file.images for file in eiger.fetched) > 0
+
+
+@pytest.mark.parametrize("plan", ["flatfield", "update_pixel_mask"])
+def test_a_folder_that_cannot_be_written_is_told_before_anything_is_measured(
+    dcu, model, eiger, engine, plan
+):
+    documents = []
+    engine.subscribe(lambda name, doc: documents.append(doc))
+    with pytest.raises(PlanError, match="/proc/nowhere: no files can be written there"):
+        engine(
+            {"flatfield": flatfield, "update_pixel_mask": update_pixel_mask}[plan](
+                eiger,
+                **({"look": "dark"} if plan == "update_pixel_mask" else {}),
+                folder="/proc/nowhere",
+            )
+        )
+    assert documents == []
+
+
+def test_a_mask_without_its_picture(
+    dcu, model, eiger, engine, shutter, monkeypatch, capsys, caplog
+):
+    """The disk is full when it is saved: the mask is put, and told of."""
+    monkeypatch.setattr("eiger_plans.pixel_mask.draw", _no_room)
+    result = engine(update_pixel_mask(eiger, look="dark", shutter=shutter)).plan_result
+    assert np.array_equal(array(dcu, model, "pixel_mask"), result.mask)
+    assert result.picture is None
+    assert str(result.old) in capsys.readouterr().out
+    assert "no picture of its mask: " in caplog.text
+
+
+def _no_room(*_):
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 # ---- flatfield ----

@@ -222,11 +222,35 @@ def test_a_grid_takes_two_motors(quiet_eiger, x):
         next(raster(quiet_eiger, slow=x, fast=x, **GRID))
 
 
-def test_a_point_of_several_triggers_is_no_line(RE, documents, eiger, x, y):
+def test_a_point_of_several_triggers_is_one_of_other_scans(RE, documents, eiger, x, y):
     eiger.triggers_per_point.set(2).wait(10)
-    with pytest.raises(ValueError, match="a line takes one trigger"):
-        RE(raster(eiger, slow=y, fast=x, one_series=True, **GRID))
-    assert documents == []
+    RE(raster(eiger, slow=y, fast=x, one_series=True, **GRID))
+    assert documents[-1][1]["exit_status"] == "success"
+    assert eiger.triggers_per_point.get() == 2
+
+
+@pytest.mark.parametrize("at_work", [("eiger-500k", "datum")], indirect=True)
+def test_aborted_after_a_pause_in_which_the_detector_exposed_on(
+    RE, documents, at_work, x, y, caplog
+):
+    """A line of which the motor passed a part is none."""
+    dcu, eiger = at_work
+    with Witness(dcu, x) as witness:
+
+        def pause():
+            assert witness.wait_for_series(2, 1)
+            RE.request_pause()
+
+        thread = threading.Thread(target=pause, daemon=True)
+        thread.start()
+        with pytest.raises(RunEngineInterrupted):
+            RE(raster(eiger, y, 1.0, 0.25, LINES, x, 10.0, STEP, IMAGES, EXPOSURE, period=PERIOD))
+        thread.join()
+        assert witness.wait_for_series(2, IMAGES)
+        RE.abort()
+    assert documents[-1][1]["num_events"]["primary"] == 1
+    assert "1 points are left out of the run, because x stopped" in caplog.text
+    assert eiger.owed == {}
 
 
 @pytest.mark.parametrize("one_series", [False, True])

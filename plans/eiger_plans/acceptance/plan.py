@@ -107,6 +107,9 @@ def acceptance_test(
     place = None if report is None else check_path(report)
     conditions = Conditions(frame_rate, seconds, download_rate, temperature, humidity, time_scale)
     found = yield from accepted(eiger, conditions, md=md, tell=print)
+    if not (yield from aside(lambda: True)):
+        # The messages were but listed: nothing was tested.
+        return found
     print(text(found))
     if place is not None and found.finished is not None:
         yield from aside(write, found, place)
