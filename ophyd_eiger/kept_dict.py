@@ -145,7 +145,11 @@ class KeptDict(MutableMapping[str, Any]):
     def _locked(self) -> Iterator[None]:
         self._path.parent.mkdir(parents=True, exist_ok=True)
         with self._path.with_name(f".{self._path.name}.lock").open("w") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX)
+            except OSError as error:
+                # Some network file systems have none.
+                logger.debug("%s: not locked: %s", self._path, error)
             yield
 
 

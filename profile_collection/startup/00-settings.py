@@ -44,3 +44,5 @@ if "at_exit" not in globals():
             f"another shell, process {in_use.read()}, has {data_folder} too: "
             "runs of both are in one catalog, and counted on together"
         )
+    except OSError:
+        pass  # Some network file systems have no locks.

@@ -17,12 +17,6 @@ from ophyd_eiger.kept_dict import KeptDict
 from ophyd_eiger.screen import Screen
 
 
-def end_paused(engine):
-    """Abort what is paused when the prompt ends, so that the detector is left in good order."""
-    if engine.state == "paused":
-        engine.abort("the prompt ended")
-
-
 def end_loop(engine):
     """End the thread of an engine's event loop."""
     engine.loop.call_soon_threadsafe(engine.loop.stop)

@@ -3,7 +3,6 @@
 A run that the catalog does not take goes to a file of its documents instead, and the scan goes on.
 """
 
-import httpx
 from bluesky_tiled_plugins import TiledWriter
 from bluesky_tiled_plugins.clients.catalog_of_bluesky_runs import CatalogOfBlueskyRuns
 from tiled.client import from_uri
@@ -19,8 +18,9 @@ def open_catalog():
             if isinstance(found, CatalogOfBlueskyRuns):
                 return found
             why = "it is no catalog of bluesky's runs"
-        except (httpx.HTTPError, ValueError) as error:
-            why = error
+        except Exception as error:  # noqa: BLE001 - without a catalog there would be no prompt
+            # Of many kinds: it is off, is something else, or wants a login.
+            why = str(error) or type(error).__name__
         # Without the key, which may be in it.
         print(
             f"{address.partition('?')[0]} is not used ({why}): runs go to {data_folder / 'catalog'}"

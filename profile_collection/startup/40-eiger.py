@@ -1,5 +1,8 @@
 """The detector, and what each run notes of it."""
 
+import contextlib
+import os
+
 from bluesky.preprocessors import SupplementalData
 from eiger_plans import files_home
 
@@ -10,18 +13,37 @@ if "eiger_ends" in globals():
     eiger_ends.close()
 eiger_ends = at_exit.enter_context(contextlib.ExitStack())
 
-eiger = EigerDetector(
-    simulator.url if simulator else os.environ["EIGER_URL"],
-    name="eiger",
-    directory=data_folder,
-    labels={"detectors"},
-    live=True,  # the sum of each point's image, which is plotted
-)
+
+def detector_at(address):
+    return EigerDetector(
+        address,
+        name="eiger",
+        directory=data_folder,
+        labels={"detectors"},
+        live=True,  # the sum of each point's image, which is plotted
+    )
+
+
+def end_paused(engine):
+    """Abort what is paused when the prompt ends, so that the detector is left in good order."""
+    if engine.state == "paused":
+        engine.abort("the prompt ended")
+
+
+try:
+    eiger = detector_at(simulator.url if simulator else os.environ["EIGER_URL"])
+except EigerError as error:
+    print(f"EIGER_URL: {error}; give the DCU's and start again")
+    eiger = detector_at("http://dcu.invalid")
 eiger_ends.callback(eiger.destroy)
 eiger_ends.callback(end_paused, RE)
 
-# Temperature, humidity, room for files, and motors, before and after each run.
-sd = SupplementalData(baseline=[eiger.care, motor])
+# Temperature, humidity, room for files, and motors, before and after each run; beside what a
+# beamline has there already.
+if "sd" not in globals():
+    sd = SupplementalData()
+sd.baseline = [each for each in sd.baseline if each.name not in (eiger.care.name, motor.name)]
+sd.baseline += [eiger.care, motor]
 
 
 def note_baseline(plan):
@@ -30,7 +52,13 @@ def note_baseline(plan):
     return SupplementalData(baseline=known, monitors=sd.monitors, flyers=sd.flyers)(plan)
 
 
-RE.preprocessors[:] = [note_baseline, files_home(eiger)]
+# In place of those that this file put there before; sd is in the first of them.
+before = globals().get("eiger_preprocessors", [])
+eiger_preprocessors = [note_baseline, files_home(eiger)]
+RE.preprocessors[:] = [
+    *(each for each in RE.preprocessors if each is not sd and each not in before),
+    *eiger_preprocessors,
+]
 if "BlueskyMagics" in globals():
     # %ct has a RunEngine of its own, and no catalog: it tells which series its image is.
     BlueskyMagics.RE.preprocessors[:] = [files_home(eiger, times=False)]

@@ -1,6 +1,8 @@
 """Metadata that stay: what a process knows of them after it, and beside others."""
 
+import errno
 import json
+import os
 import subprocess
 import sys
 
@@ -98,3 +100,14 @@ def test_a_file_that_is_no_dict_is_named(path, text):
     with pytest.raises(FileError, match=r"metadata\.json: .*JSON"):
         KeptDict(path)
     assert path.read_text() == text
+
+
+def test_on_a_disk_without_locks(path, monkeypatch):
+    def no_locks(*_):
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", no_locks)
+    kept = KeptDict(path)
+    kept["sample"] = "lysozyme"
+    assert kept.count_on() == 1
+    assert KeptDict(path) == {"sample": "lysozyme", "scan_id": 1}

@@ -1,6 +1,8 @@
 """What single startup files define, run as the profile runs them, without a prompt around them."""
 
+import contextlib
 import math
+import os
 import re
 import runpy
 import subprocess
@@ -13,8 +15,10 @@ import pytest
 import requests
 from bluesky import RunEngine
 from bluesky.plan_stubs import mv
+from bluesky.preprocessors import SupplementalData
 from bluesky.utils import FailedStatus, Msg, RunEngineInterrupted
 from eiger_plans import series
+from ophyd import Signal
 from ophyd.sim import SynAxis
 from ophyd.status import Status
 
@@ -276,3 +280,83 @@ def test_ctrl_c_is_heard_whichever_thread_is_told_of_it(tmp_path):
     )
     (seconds,) = re.findall(r"paused after ([0-9.]+)", done.stdout)
     assert 2 <= float(seconds) < 5
+
+
+@pytest.fixture
+def beamline(tmp_path):
+    """What a beamline has that adds the detector to its own profile."""
+    with (
+        sim_dcu.serve(model="eiger-500k", time_scale=0, initialized=True) as dcu,
+        contextlib.ExitStack() as at_exit,
+    ):
+        ring = Signal(name="ring_current", value=400.0)
+        sd = SupplementalData(baseline=[ring])
+        engine = RunEngine({})
+        engine.preprocessors.append(sd)
+        yield {
+            "RE": engine,
+            "sd": sd,
+            "data_folder": tmp_path,
+            "at_exit": at_exit,
+            "motor": SynAxis(name="motor"),
+            "simulator": SimpleNamespace(url=dcu.url),
+        }
+
+
+def test_a_beamlines_own_baseline_and_preprocessors_stay(beamline):
+    """With the names that the profile's README says it uses; twice, as %run -i does it."""
+    engine, documents = beamline["RE"], []
+
+    def own(plan):
+        return plan
+
+    engine.preprocessors.append(own)
+    engine.subscribe(lambda name, doc: documents.append((name, doc)))
+    names = started("40-eiger.py", **beamline)
+    names = started("40-eiger.py", **vars(names))
+    engine(bp.count([names.eiger]))
+    (baseline,) = [
+        doc for name, doc in documents if name == "descriptor" and doc["name"] == "baseline"
+    ]
+    assert {"ring_current", "motor"} <= set(baseline["data_keys"])
+    assert "eiger_detector_state" in baseline["data_keys"]
+    assert own in engine.preprocessors
+    assert len(engine.preprocessors) == 3
+
+
+def test_an_address_that_is_none_is_a_line(beamline, monkeypatch, capsys):
+    monkeypatch.setenv("EIGER_URL", "ftp://eiger")
+    names = started("40-eiger.py", **{**beamline, "simulator": None})
+    assert re.search(r"^EIGER_URL: .*ftp://eiger", capsys.readouterr().out)
+    assert names.eiger.name == "eiger"
+    names.eiger.destroy()
+
+
+def test_a_catalog_that_wants_a_login_is_not_used(monkeypatch, tmp_path, capsys):
+    """What tiled raises where nobody is there to type a name."""
+    ended = SimpleNamespace(url="http://folder", end=lambda: None)
+    catalog = SimpleNamespace(
+        is_sql=False, v1=SimpleNamespace(insert=print), context=SimpleNamespace(close=print)
+    )
+
+    def from_uri(address):
+        if address == "http://folder":
+            return catalog
+        raise EOFError
+
+    monkeypatch.setattr("tiled.client.from_uri", from_uri)
+    monkeypatch.setenv("EIGER_CATALOG", "https://tiled.example/api?api_key=secret")
+    with contextlib.ExitStack() as at_exit:
+        names = started(
+            "20-catalog.py",
+            os=os,
+            RE=RunEngine({}),
+            catalog_server=None,
+            data_folder=tmp_path,
+            at_exit=at_exit,
+            start_catalog=lambda folder: ended,
+        )
+    said = capsys.readouterr().out
+    assert names.cat is catalog
+    assert "https://tiled.example/api is not used (EOFError): runs go to" in said
+    assert "secret" not in said
