@@ -37,7 +37,7 @@ from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import EigerError
 
 # bluesky counts a second Ctrl-C only if it comes 0.1 s after the first, as a hand's does.
-BETWEEN_KEYS_S = 0.15
+BETWEEN_KEYS_S = 0.3
 ASKED_EVERY_S = 0.03
 # How far into an exposure "later exposure" strikes.
 MID_EXPOSURE = 0.4

@@ -20,7 +20,7 @@ from ophyd_eiger.errors import MissingFileError, NotStagedError, StateError
 SHORT_RUN_EVERY = 3
 
 # bluesky counts a second Ctrl-C only if it comes 0.1 s after the first, as a hand's does.
-BETWEEN_KEYS_S = 0.15
+BETWEEN_KEYS_S = 0.3
 
 
 @pytest.fixture
