@@ -21,8 +21,13 @@ shell: $(VENV)/installed $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(VENV)/installed-plo
 test: $(VENV)/installed-test
 	$(PYTEST) -m "not long" $(PYTEST_FLAGS)
 
+# Most of its time goes to scans of real exposures that are interrupted: they need no core.
+WAITING := tests/device/test_interruption_matrix.py
 test-long: $(VENV)/installed-test
-	$(PYTEST) $(PYTEST_FLAGS)
+	@status=0; \
+	$(PYTEST) -n 8 $(WAITING) $(PYTEST_FLAGS) || status=1; \
+	$(PYTEST) -n 4 $(WAITING:%=--ignore=%) $(PYTEST_FLAGS) || status=1; \
+	exit $$status
 
 $(VENV)/bin/python:
 	@test -n "$(PYTHON)" || { echo "no Python >= 3.11 with venv and ensurepip found (Debian: apt install python3-venv); or say which: make $(MAKECMDGOALS) PYTHON=/path/to/python"; exit 1; }
