@@ -5,8 +5,7 @@ PYTHON ?= $(shell for p in python3.13 python3.12 python3.11 python3; do \
 	&& echo $$p && break; done)
 VENV := .venv
 PIP := $(VENV)/bin/python -m pip --disable-pip-version-check --quiet
-# Three workers, also on two cores: much of a test's time is waiting.
-PYTEST := $(VENV)/bin/python -m pytest -n 3 --dist loadgroup
+PYTEST := $(VENV)/bin/python -m pytest --dist loadgroup
 # Workers and the many small programs of tests load the same modules: compiled once, and kept.
 test test-long: export PYTHONDONTWRITEBYTECODE :=
 
@@ -18,8 +17,9 @@ demo: $(VENV)/installed
 shell: $(VENV)/installed $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(VENV)/installed-plots)
 	$(VENV)/bin/ipython --profile-dir=profile_collection --no-banner
 
+# Three workers, also on two cores: much of a test's time is waiting.
 test: $(VENV)/installed-test
-	$(PYTEST) -m "not long" $(PYTEST_FLAGS)
+	$(PYTEST) -n 3 -m "not long" $(PYTEST_FLAGS)
 
 # Most of its time goes to scans of real exposures that are interrupted: they need no core.
 WAITING := tests/device/test_interruption_matrix.py

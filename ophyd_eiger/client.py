@@ -476,15 +476,19 @@ def _check_status(method: str, url: str, response: requests.Response) -> None:
             f"{response.headers['location']}; give the address of the DCU itself",
             request=f"{method} {url}",
         )
-    text = " ".join(response.text.split())[:300]
-    kind = NotServedError if response.status_code == 404 else RefusedError
+    status, text = response.status_code, _one_line(response)
     said = f": {text}" if text else ""
-    raise kind(
-        f"{method} {url}: the DCU answered {response.status_code} {response.reason}{said}",
-        request=f"{method} {url}",
-        status=response.status_code,
-        text=text,
-    )
+    raise _refusal(method, url, status, f"{status} {response.reason}{said}", text)
+
+
+def _refusal(method: str, url: str, status: int, answer: str, text: str) -> RefusedError:
+    kind = NotServedError if status == 404 else RefusedError
+    request = f"{method} {url}"
+    return kind(f"{request}: the DCU answered {answer}", request=request, status=status, text=text)
+
+
+def _one_line(response: requests.Response) -> str:
+    return " ".join(response.text.split())[:300]
 
 
 def _parse(method: str, url: str, response: requests.Response) -> Any:
@@ -496,12 +500,8 @@ def _parse(method: str, url: str, response: requests.Response) -> Any:
         content_type = response.headers.get("Content-Type", "json")
         if method != "GET" and (said := ERROR_TEXT.match(response.text)):
             # Some firmware puts the error into a reply of status 200 (Lima asks for it).
-            raise RefusedError(
-                f"{method} {url}: the DCU answered {' '.join(response.text.split())[:300]}",
-                request=f"{method} {url}",
-                status=int(said[1]),
-                text=response.text[:300],
-            ) from error
+            text = _one_line(response)
+            raise _refusal(method, url, int(said[1]), text, text) from error
         if method != "GET" and "json" not in content_type:
             # It was done, and what is said of it is for people.
             return None

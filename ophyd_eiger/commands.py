@@ -153,8 +153,7 @@ class TriggerCommand(EigerCommand):
         """How long the reply may take: delay, exposures and a margin, in s."""
         detector, margin = self.owner, self.link.client.timeouts.trigger_margin
         seconds = [number_of(s.get()) or 0.0 for s in (detector.nimages, detector.frame_time)]
-        delay = number_of(detector.trigger_start_delay.last) or 0.0
-        return delay + seconds[0] * seconds[1] + margin
+        return detector.start_delay + seconds[0] * seconds[1] + margin
 
     def argument(self, value: Any) -> float | None:
         """Return the exposure time in s in trigger mode inte, nothing in the others."""

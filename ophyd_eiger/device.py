@@ -1,6 +1,5 @@
 """What an EIGER is at the prompt: its resources, and what one does with them outside scans."""
 
-import contextlib
 import logging
 import os
 from collections.abc import Callable, Mapping
@@ -426,8 +425,11 @@ class EigerDevice(Device):
         if (subsystem, command) == ("system", "restart"):
             self._connected = False
         if (subsystem, command) == ("filewriter", "clear"):
-            # On EIGER1 it is switched off too.
-            with contextlib.suppress(DcuError):
+            # On EIGER1 it is switched off too; where that cannot be asked, clear went well all the
+            # same.
+            try:
                 self.filewriter.mode.get()
+            except DcuError as error:
+                logger.debug("%s: after clear: %s", self.name, error)
         if subsystem == "detector" and command in ("cancel", "abort"):
             self._acquisition.note_ended()

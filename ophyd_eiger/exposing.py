@@ -218,7 +218,7 @@ class Exposing:
 
     def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> None:
         # A DCU replies, or is ready, when the exposures are over that begin after the delay.
-        takes = self.states.start_delay() + seconds
+        takes = self.detector.start_delay + seconds
         timeout = takes + self.states.link.client.timeouts.trigger_margin
         sends_exposure = series.scheme.mode is TriggerMode.INTE
         began = time.monotonic()
@@ -310,7 +310,7 @@ class Exposing:
         flight.count.begin()
         now, frame_time = time.monotonic(), require_number(self.detector.frame_time)
         images = flight.events * scheme.images
-        delays = math.ceil(images / scheme.nimages) * self.states.start_delay()
+        delays = math.ceil(images / scheme.nimages) * self.detector.start_delay
         flight.exposed_by = now + delays + (images + 1) * frame_time + TRIGGER_DELAY_S
         if (least := self._to_the_last_exposure(seconds)) >= SHORTEST_SUSPECT_S:
             flight.earliest = now + least * PLAUSIBLE_PART

@@ -194,11 +194,8 @@ class ImageFile:
                 raw, blocks = self._checked(file, number, channel, rows)
                 before = channel * self.geometry.nbytes - blocks.first
                 return self._packed(number, raw, [blocks], before)
-            if self._problem:
-                raise ChunkError(self._problem)
-            raw, skipped = self._raw(file, number, channel)
-            dtype = self.geometry.dtype
-            pieces = check_pieces(raw, self._filters(skipped), self.geometry.shape, dtype, piece)
+            raw, filters = self._raw(file, number, channel)
+            pieces = check_pieces(raw, filters, self.geometry.shape, self.geometry.dtype, piece)
         except HDF5_ERRORS as error:
             raise self._broken(number, error) from error
         return self._packed(number, raw, pieces)
@@ -224,10 +221,8 @@ class ImageFile:
         self, file: BinaryIO, number: int, channel: int, rows: range | None
     ) -> tuple[bytes, Blocks]:
         """Return the bytes of an image, found whole, and which of them hold the rows wanted."""
-        if self._problem:
-            raise ChunkError(self._problem)
-        raw, skipped = self._raw(file, number, channel)
-        return raw, check_chunk(raw, self._filters(skipped), self._tall, self.geometry.dtype, rows)
+        raw, filters = self._raw(file, number, channel)
+        return raw, check_chunk(raw, filters, self._tall, self.geometry.dtype, rows)
 
     @property
     def _tall(self) -> tuple[int, int]:
@@ -258,8 +253,10 @@ class ImageFile:
         there = found < len(self._numbers) and self._numbers[found] == wanted
         return found if there else None
 
-    def _raw(self, file: BinaryIO, number: int, channel: int) -> tuple[bytes, int]:
-        """Return the bytes of a chunk, and which of its filters it skipped."""
+    def _raw(self, file: BinaryIO, number: int, channel: int) -> tuple[bytes, list[int]]:
+        """Return the bytes of a chunk, and the filters that it went through."""
+        if self._problem:
+            raise ChunkError(self._problem)
         found = self._chunk_of(number, channel)
         if found is None:
             raise ChunkError("it was never written")
@@ -272,11 +269,11 @@ class ImageFile:
                 images = stack_of(again, self.path, self.place)
                 offset = (number, channel, 0, 0) if images.ndim == 4 else (number, 0, 0)
                 skipped, raw = images.id.read_direct_chunk(offset)
-                return raw, skipped
+                return raw, self._filters(skipped)
         raw = _bytes_at(file, place, size)
         if len(raw) != size:
             raise ChunkError(f"cut off: {size} bytes promised, the file has {len(raw)} there")
-        return raw, skipped
+        return raw, self._filters(skipped)
 
 
 def look_into(path: Path, place: str) -> ImageFile:

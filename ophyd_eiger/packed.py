@@ -40,11 +40,15 @@ class Packed:
     before: int
     broken: Callable[[BaseException], Exception]
 
+    @property
+    def is_alone(self) -> bool:
+        """Whether the pieces are this image and nothing of another."""
+        last = self.pieces[-1]
+        return not self.before and last.first + last.size == self.size
+
     def begins_at(self, firsts: list[int]) -> bool:
         """Return whether the pieces begin at these bytes of the image and make all of it."""
-        end = self.pieces[-1].first + self.pieces[-1].size
-        is_all = not self.before and end == self.size
-        return is_all and [piece.first for piece in self.pieces] == firsts
+        return self.is_alone and [piece.first for piece in self.pieces] == firsts
 
     def unpack(self, piece: Blocks, out: np.ndarray, codec: Codec) -> None:
         """Decompress a piece into an array of uint8, of its size.
@@ -70,7 +74,7 @@ class Packed:
         ChunkError
             Naming file and image.
         """
-        if self.begins_at([piece.first for piece in self.pieces]):
+        if self.is_alone:
             for piece in self.pieces:
                 self.unpack(piece, out[piece.first : piece.first + piece.size], codec)
             return

@@ -10,7 +10,8 @@ with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths are shorten
 `/detector/api/<version>/config/x`):
 
     stage    GET status/state; GET what `arming.RELIED_ON` lists; GET filewriter status/buffer_free,
-             if the DCU has it; PUT filewriter name_pattern, GET it (and the same for filewriter
+             if the DCU has it (of an EIGER2 also the thresholds' modes, the file format and
+             trigger_start_delay); PUT filewriter name_pattern, GET it (and the same for filewriter
              mode if it was not enabled);
              PUT command/arm; GET config/bit_depth_image; GET config/data_collection_date
     trigger  PUT command/trigger; GET status/state; PUT command/disarm

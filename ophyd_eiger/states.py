@@ -284,10 +284,6 @@ class States:
                 lost, f"the state is {state!r}: the images may not have been taken"
             )
 
-    def start_delay(self) -> float:
-        """Return how long after a trigger its exposures begin, in s; 0 where a DCU has no delay."""
-        return max(number_of(self.detector.trigger_start_delay.last) or 0.0, 0.0)
-
     def is_over(self) -> bool:
         """Return whether there is nothing to end: no series is armed, or the detector is lost."""
         state = self.detector.state.get()

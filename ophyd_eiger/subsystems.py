@@ -12,6 +12,7 @@ from ophyd import Kind
 
 from ophyd_eiger.commands import HighVoltageReset, TriggerCommand
 from ophyd_eiger.declare import array, command, config, status
+from ophyd_eiger.replies import number_of
 from ophyd_eiger.subsystem import Subsystem, refresh
 
 __all__ = ["Detector", "Filewriter", "Monitor", "Stream", "Subsystem", "System", "refresh"]
@@ -22,6 +23,11 @@ class Detector(Subsystem):
 
     subsystem = "detector"
     names_changes = True
+
+    @property
+    def start_delay(self) -> float:
+        """How long after a trigger its exposures begin, in s; 0 where a DCU has no delay."""
+        return max(number_of(self.trigger_start_delay.last) or 0.0, 0.0)
 
     count_time = config("count_time", "Exposure time of an image [s]")
     frame_time = config("frame_time", "Time from the start of one image to the next [s]")

@@ -130,13 +130,11 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
             yield from aside(setup.source.stop, success=True)
 
     def no_more_images() -> Plan:
-        # Before the motor stops: what is exposed from then on is not where it is said to be.
-        if setup.flies and setup.source is None:
+        if setup.flies:
             yield from aside(setup.device.stop, success=True)
 
     def land() -> Plan:
         if setup.flies:
-            yield from aside(setup.device.stop, success=True)
             yield from bps.complete(setup.device, wait=True)
             yield from leave_out(setup)
             yield from collect(setup)
@@ -145,7 +143,12 @@ def with_motor_at_rest(plan: Plan, setup: Setup) -> Plan:
         usual = setup.usual_speed
         return [] if usual is None else [f"{motor.velocity.name} to {usual:g}"]
 
-    tidy = tidied(plan, no_more_images, stand, source_stops, land, speed_back)
+    if setup.source is None:
+        # What is exposed from then on, while the motor stops, is not where it is said to be.
+        ends = (no_more_images, stand)
+    else:
+        ends = (stand, source_stops, no_more_images)
+    tidy = tidied(plan, *ends, land, speed_back)
     return (yield from told_if_halted(tidy, left))
 
 
@@ -280,13 +283,12 @@ def came_to_its_end(motor: Any, sweep: Sweep) -> Plan:
     Raises
     ------
     PlanError
-        If it stands where it would have been at full speed yet.
+        If it is short of the middle of its overrun.
     """
     stands = yield from aside(lambda: float(motor.position))
     if stands is None:
         return
     short = (sweep.stop - stands) * math.copysign(1.0, sweep.step)
-    # Half of the overrun: no motor comes to its end that badly.
     if short > -sweep.run_up / 2:
         raise PlanError(
             f"{motor.name} stands at {stands:g} and was to go to {sweep.end:g}, past images from "

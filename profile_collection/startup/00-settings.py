@@ -35,9 +35,6 @@ if "at_exit" not in globals():
     in_use = at_exit.enter_context((data_folder / ".shell").open("a+"))
     try:
         fcntl.flock(in_use, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        in_use.truncate(0)
-        in_use.write(str(os.getpid()))
-        in_use.flush()
     except BlockingIOError:
         in_use.seek(0)
         print(
@@ -46,3 +43,7 @@ if "at_exit" not in globals():
         )
     except OSError:
         pass  # Some network file systems have no locks.
+    else:
+        in_use.truncate(0)
+        in_use.write(str(os.getpid()))
+        in_use.flush()

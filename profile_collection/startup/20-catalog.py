@@ -22,9 +22,9 @@ def open_catalog():
             # Of many kinds: it is off, is something else, or wants a login.
             why = str(error) or type(error).__name__
         # Without the key, which may be in it.
-        print(
-            f"{address.partition('?')[0]} is not used ({why}): runs go to {data_folder / 'catalog'}"
-        )
+        said, _, key = address.partition("?")
+        why = why.replace(key, "...") if key else why
+        print(f"{said} is not used ({why}): runs go to {data_folder / 'catalog'}")
         server = start_catalog(data_folder / "catalog")
         at_exit.callback(server.end)
     return from_uri(server.url)

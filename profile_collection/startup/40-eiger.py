@@ -52,13 +52,11 @@ def note_baseline(plan):
     return SupplementalData(baseline=known, monitors=sd.monitors, flyers=sd.flyers)(plan)
 
 
-# In place of those that this file put there before; sd is in the first of them.
-before = globals().get("eiger_preprocessors", [])
+# In place of those that this file put there before, and of sd, which is in the first of them.
+replaced = [sd, *globals().get("eiger_preprocessors", [])]
 eiger_preprocessors = [note_baseline, files_home(eiger)]
-RE.preprocessors[:] = [
-    *(each for each in RE.preprocessors if each is not sd and each not in before),
-    *eiger_preprocessors,
-]
+RE.preprocessors[:] = [each for each in RE.preprocessors if each not in replaced]
+RE.preprocessors += eiger_preprocessors
 if "BlueskyMagics" in globals():
     # %ct has a RunEngine of its own, and no catalog: it tells which series its image is.
     BlueskyMagics.RE.preprocessors[:] = [files_home(eiger, times=False)]

@@ -13,7 +13,7 @@ from acceptance_runs import detector, report_of, settings, state
 from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
 from bluesky.utils import RunEngineInterrupted
-from eiger_plans import acceptance_test
+from eiger_plans import acceptance_test, armed_once
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.reports import write
 from eiger_plans.acceptance.resources import table
@@ -135,6 +135,13 @@ def test_it_can_be_listed_and_checked_without_a_detector(RE, tmp_path, capsys):
     assert "eiger_configuration" in printed
     check_limits(acceptance_test(eiger))
     eiger.destroy()
+
+
+def test_beside_armed_once_as_a_preprocessor(RE, eiger, capsys):
+    RE.preprocessors.append(armed_once(eiger))
+    RE(acceptance_test(eiger, time_scale=0))
+    assert "\nPASSED\n" in capsys.readouterr().out
+    assert eiger.detector.ntrigger.get() == 1
 
 
 def test_listed_it_claims_nothing(eiger, tmp_path, capsys):

@@ -170,6 +170,21 @@ def test_a_motor_that_stops_on_its_way(RE, documents, at_work, omega):
     assert omega.velocity.get() == 40
 
 
+def turn_until_the_third_image(RE, eiger, omega, witness, then):
+    """Begin a rotation of 30 images, and do something when three are taken."""
+
+    def strike():
+        assert witness.wait_for(3)
+        then()
+
+    thread = threading.Thread(target=strike, daemon=True)
+    thread.start()
+    try:
+        RE(rotation(eiger, omega, 0.0, STEP, 30, EXPOSURE, period=PERIOD))
+    finally:
+        thread.join()
+
+
 def assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least):
     """Every event is an image that was over while the motor moved, and the views have no other."""
     stop = documents[-1][1]
@@ -187,24 +202,13 @@ def assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least)
 @pytest.mark.parametrize(
     "at_work", [("eiger-500k", "datum"), ("eiger2-500k", "stream")], indirect=True
 )
-def test_a_motor_that_somebody_else_stops_in_good_order(
-    RE, documents, columns, at_work, omega, caplog
-):
+def test_a_motor_that_somebody_else_stops_in_good_order(RE, documents, columns, at_work, omega):
     """As a motor record tells of a STOP that came from another screen: it succeeded."""
     dcu, eiger = at_work
     with Witness(dcu, omega) as witness:
-
-        def stop_it():
-            assert witness.wait_for(3)
-            omega.stop(success=True)
-
-        thread = threading.Thread(target=stop_it, daemon=True)
-        thread.start()
-        with pytest.raises(
-            EigerError, match=r"omega stands at .* and was to go to .* somebody else"
-        ):
-            RE(rotation(eiger, omega, 0.0, STEP, 30, EXPOSURE, period=PERIOD))
-        thread.join()
+        said = r"omega stands at .* and was to go to .* somebody else"
+        with pytest.raises(EigerError, match=said):
+            turn_until_the_third_image(RE, eiger, omega, witness, lambda: omega.stop(success=True))
     assert documents[-1][1]["exit_status"] == "fail"
     assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least=2)
 
@@ -218,16 +222,8 @@ def test_ended_after_a_pause_in_which_the_detector_exposed_on(
     """bluesky stops motors where a plan is paused, and knows of no detector."""
     dcu, eiger = at_work
     with Witness(dcu, omega) as witness:
-
-        def pause():
-            assert witness.wait_for(3)
-            RE.request_pause()
-
-        thread = threading.Thread(target=pause, daemon=True)
-        thread.start()
         with pytest.raises(RunEngineInterrupted):
-            RE(rotation(eiger, omega, 0.0, STEP, 30, EXPOSURE, period=PERIOD))
-        thread.join()
+            turn_until_the_third_image(RE, eiger, omega, witness, RE.request_pause)
         assert witness.wait_for(6)
         assert not omega.moving
         RE.stop()

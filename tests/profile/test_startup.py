@@ -332,7 +332,8 @@ def test_an_address_that_is_none_is_a_line(beamline, monkeypatch, capsys):
     names.eiger.destroy()
 
 
-def test_a_catalog_that_wants_a_login_is_not_used(monkeypatch, tmp_path, capsys):
+@pytest.mark.parametrize("says_the_address", [False, True])
+def test_a_catalog_that_wants_a_login_is_not_used(monkeypatch, tmp_path, capsys, says_the_address):
     """What tiled raises where nobody is there to type a name."""
     ended = SimpleNamespace(url="http://folder", end=lambda: None)
     catalog = SimpleNamespace(
@@ -342,7 +343,7 @@ def test_a_catalog_that_wants_a_login_is_not_used(monkeypatch, tmp_path, capsys)
     def from_uri(address):
         if address == "http://folder":
             return catalog
-        raise EOFError
+        raise RuntimeError(f"401 for {address}") if says_the_address else EOFError
 
     monkeypatch.setattr("tiled.client.from_uri", from_uri)
     monkeypatch.setenv("EIGER_CATALOG", "https://tiled.example/api?api_key=secret")
@@ -358,5 +359,6 @@ def test_a_catalog_that_wants_a_login_is_not_used(monkeypatch, tmp_path, capsys)
         )
     said = capsys.readouterr().out
     assert names.cat is catalog
-    assert "https://tiled.example/api is not used (EOFError): runs go to" in said
+    why = "401 for https://tiled.example/api?..." if says_the_address else "EOFError"
+    assert f"https://tiled.example/api is not used ({why}): runs go to" in said
     assert "secret" not in said

@@ -18,7 +18,7 @@ from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import SERIES, Taking, several, told
 from eiger_plans.arguments import checked
-from eiger_plans.steps import ENDED, FAILURES, aside, in_thread, tidied
+from eiger_plans.steps import ENDED, FAILURES, arms_itself, aside, in_thread, tidied
 from ophyd_eiger import EigerDetector, FilePolicy
 
 logger = logging.getLogger(__name__)
@@ -143,7 +143,7 @@ def accepted(
     test = _Test(eiger, asking, report, conditions, _md, tell)
     yield from bps.clear_checkpoint()
     tested = tidied(test.steps(), test.disarmed, test.restored)
-    yield from bpp.finalize_wrapper(tested, test.recorded)
+    yield from arms_itself(eiger, bpp.finalize_wrapper(tested, test.recorded))
     return report
 
 
