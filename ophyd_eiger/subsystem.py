@@ -33,13 +33,22 @@ UNLISTED = ("config/countrate_correction_table",)
 # What else a PUT's reply calls a resource (fastcs-eiger, the same detector).
 OTHER_NAMES = {"difference_mode": "threshold/difference/mode"}
 # What changes with these beside what the reply names (Lima and areaDetector read them again).
+_PLACED = ("detector_translation",)
+_EXCLUDED = ("number_of_excluded_pixels",)
 UNNAMED = {
     "roi_mode": (
         *("x_pixels_in_detector", "y_pixels_in_detector", "beam_center_x", "beam_center_y"),
-        *("bit_depth_image", "number_of_excluded_pixels", "flatfield", "pixel_mask"),
+        *("bit_depth_image", "flatfield", "pixel_mask", *_EXCLUDED, *_PLACED),
         *("threshold/1/flatfield", "threshold/1/pixel_mask"),
         *("threshold/2/flatfield", "threshold/2/pixel_mask"),
-    )
+    ),
+    "beam_center_x": _PLACED,
+    "beam_center_y": _PLACED,
+    "detector_distance": _PLACED,
+    "trigger_mode": ("nimages",),
+    "pixel_mask": _EXCLUDED,
+    "threshold/1/pixel_mask": _EXCLUDED,
+    "threshold/2/pixel_mask": _EXCLUDED,
 }
 
 

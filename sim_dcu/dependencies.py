@@ -75,6 +75,8 @@ class Rules:
         A second name of a parameter to its first: both always hold the same.
     may_change : mapping
         What a put's reply names whether or not it moved ("changed or may have changed").
+    names_all_changed : bool
+        Whether it names, beside those, whatever changed.
     whole_reply : mapping
         Puts whose reply is this list, whatever changed.
     slow : frozenset of str
@@ -95,6 +97,7 @@ class Rules:
     thresholds: tuple[Threshold, ...]
     twins: Mapping[str, str]
     may_change: Mapping[str, tuple[str, ...]]
+    names_all_changed: bool
     whole_reply: Mapping[str, tuple[str, ...]]
     slow: frozenset[str]
     energy_limits: tuple[float, float]
@@ -152,8 +155,10 @@ def named_in_reply(rules: Rules, key: str, changed: Mapping[str, Any]) -> list[s
     """Return the reply of a put: sorted names of what changed or may have, `key` included."""
     if key in rules.whole_reply:
         return sorted(rules.whole_reply[key])
-    served = (name for name in changed if not name.startswith("_"))
-    return sorted({key, *rules.may_change.get(key, ()), *served})
+    names = {key, *rules.may_change.get(key, ())}
+    if rules.names_all_changed:
+        names.update(name for name in changed if not name.startswith("_"))
+    return sorted(names)
 
 
 def detector_translation(config: Mapping[str, Any], rounding: Rounding) -> list[float]:

@@ -179,6 +179,23 @@ def test_a_region_changes_the_size_and_the_masks(tmp_path):
             eiger.destroy()
 
 
+def test_what_follows_from_a_put_is_asked_for_though_unnamed(case):
+    """An EIGER2's reply names what was put alone."""
+    detector = case.detector
+    detector.beam_center_x.set(100.0).wait(10)
+    detector.detector_distance.set(0.25).wait(10)
+    assert detector.detector_translation.last == pytest.approx([100 * 7.5e-05, 0, -0.25])
+    mask = detector.pixel_mask.get().copy()
+    good = tuple(np.argwhere(mask == 0)[0])
+    mask[good] = 2
+    detector.pixel_mask.set(mask).wait(10)
+    assert detector.number_of_excluded_pixels.last == np.count_nonzero(mask)
+    case.put("nimages", 7)
+    detector.nimages.get()
+    detector.trigger_mode.set("exte").wait(10)
+    assert detector.nimages.last == case.ask("nimages")
+
+
 def test_subscribers_hear_of_every_answer(eiger1):
     heard = []
     signal = eiger1.detector.frame_time
