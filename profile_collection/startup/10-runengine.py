@@ -3,6 +3,8 @@
 RE.md stays: RE.md["sample"] = "lysozyme" is in each run from then on, and scan_id counts on.
 """
 
+import time
+
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
@@ -13,6 +15,7 @@ from bluesky.log import config_bluesky_logging
 from bluesky.utils import DefaultDuringTask, ProgressBarManager
 from IPython import get_ipython
 
+from ophyd_eiger import EigerError
 from ophyd_eiger.kept_dict import KeptDict
 from ophyd_eiger.screen import Screen
 
@@ -40,6 +43,17 @@ class Attentive(DefaultDuringTask):
             pass
 
 
+def open_metadata(path):
+    """Return what is kept of every run; begin anew, beside the old one, if that is damaged."""
+    try:
+        return KeptDict(path)
+    except EigerError as error:
+        aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
+        path.replace(aside)
+        print(f"{error}\nIt is {aside.name} now, and RE.md begins anew, with scan_id 1")
+        return KeptDict(path)
+
+
 if "RE" not in globals():
     # Before the RunEngine, which looks after the windows while it runs.
     screen = Screen(data_folder)
@@ -49,7 +63,7 @@ if "RE" not in globals():
     config_bluesky_logging(log, datefmt="%Y-%m-%d %H:%M:%S", color=False, level="INFO")
 
     RE = RunEngine(
-        KeptDict(data_folder / "metadata.json"),
+        open_metadata(data_folder / "metadata.json"),
         scan_id_source=KeptDict.count_on,
         during_task=Attentive(screen.windows),
     )

@@ -1,6 +1,7 @@
 """What single startup files define, run as the profile runs them, without a prompt around them."""
 
 import contextlib
+import json
 import math
 import os
 import re
@@ -280,6 +281,33 @@ def test_ctrl_c_is_heard_whichever_thread_is_told_of_it(tmp_path):
     )
     (seconds,) = re.findall(r"paused after ([0-9.]+)", done.stdout)
     assert 2 <= float(seconds) < 5
+
+
+ENGINE = """
+import contextlib, runpy, sys
+from pathlib import Path
+
+given = {"data_folder": Path(sys.argv[2]), "at_exit": contextlib.ExitStack()}
+RE = runpy.run_path(sys.argv[1], given)["RE"]
+RE.md["sample"] = "lysozyme"
+"""
+
+
+@pytest.mark.parametrize("content", ['{"scan_id": 12,', "[1, 2]"])
+def test_damaged_metadata_are_kept_aside(tmp_path, content):
+    (tmp_path / "metadata.json").write_text(content)
+    done = subprocess.run(
+        [sys.executable, "-c", ENGINE, str(STARTUP / "10-runengine.py"), str(tmp_path)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    (aside,) = tmp_path.glob("metadata.json.damaged-*")
+    assert aside.read_text() == content
+    assert str(tmp_path / "metadata.json") in done.stdout
+    assert aside.name in done.stdout
+    assert json.loads((tmp_path / "metadata.json").read_text())["sample"] == "lysozyme"
 
 
 @pytest.fixture
