@@ -62,6 +62,17 @@ def checked(plan: Callable[P, Generator[Any, Any, R]]) -> Callable[P, Generator[
     return made
 
 
+def recorded(**given: Any) -> dict[str, Any]:
+    """Return a plan's arguments as `plan_args` of its runs: of a device its name, as in bluesky."""
+    return {name: _recorded(value) for name, value in given.items()}
+
+
+def _recorded(value: Any) -> Any:
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    return repr(value.name) if hasattr(value, "name") else value
+
+
 def _check(name: str, value: Any, hint: Any) -> None:
     """Refuse a value that a type hint does not allow.
 

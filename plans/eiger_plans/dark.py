@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from bluesky.protocols import Movable
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.calibrating import (
     TIMES,
     above_0,
@@ -123,7 +123,14 @@ def dark(
     check_dark(images, exposure, least_rate)
     _md = {
         "plan_name": "dark",
-        "plan_args": {"exposure": exposure, "images": images, "least_rate": least_rate},
+        "plan_args": recorded(
+            eiger=eiger,
+            exposure=exposure,
+            images=images,
+            least_rate=least_rate,
+            shutter=shutter,
+            closed=closed,
+        ),
         **(md or {}),
     }
 

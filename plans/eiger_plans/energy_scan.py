@@ -7,7 +7,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 from bluesky.protocols import Movable
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.calibrating import TIMES, above_0, folder_of, kept, set_up, stepped, whole
 from eiger_plans.series import say_where
 from eiger_plans.steps import Plan
@@ -86,12 +86,15 @@ def energy_scan(
     movable: tuple[Any, ...] = () if monochromator is None else (monochromator,)
     _md = {
         "plan_name": "energy_scan",
-        "plan_args": {
-            "energies": points,
-            "exposure": exposure,
-            "images": images,
-            "threshold": threshold,
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            energies=points,
+            exposure=exposure,
+            images=images,
+            threshold=threshold,
+            monochromator=monochromator,
+            folder=folder,
+        ),
         "motors": [one.name for one in (*movable, detector.photon_energy)],
         "hints": {"dimensions": [([detector.photon_energy.name], "primary")]},
         **(md or {}),

@@ -7,7 +7,7 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.series import say_where
 from eiger_plans.steps import (
     Plan,
@@ -84,14 +84,14 @@ def exposure_series(
     before = yield from bps.rd(device.exposure, default_value=None)
     _md = {
         "plan_name": "exposure_series",
-        "plan_args": {
-            "eiger": repr(eiger.name),
-            "exposures": asked,
-            "shortest": shortest,
-            "longest": longest,
-            "number": number,
-            "energy": energy,
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            exposures=asked,
+            shortest=shortest,
+            longest=longest,
+            number=number,
+            energy=energy,
+        ),
         "hints": {"dimensions": [([device.exposure.name], "primary")]},
         **(md or {}),
     }

@@ -9,7 +9,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.protocols import Movable
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.calibrating import (
     TIMES,
     Taken,
@@ -172,14 +172,18 @@ def flatfield(
     place = folder_of(eiger, folder)
     _md = {
         "plan_name": "flatfield",
-        "plan_args": {
-            "exposure": exposure,
-            "images": images,
-            "precision": precision,
-            "uneven": uneven,
-            "most": most,
-            "upload": upload,
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            exposure=exposure,
+            images=images,
+            precision=precision,
+            uneven=uneven,
+            most=most,
+            upload=upload,
+            folder=folder,
+            shutter=shutter,
+            opened=opened,
+        ),
         **(md or {}),
     }
 

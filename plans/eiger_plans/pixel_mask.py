@@ -10,7 +10,7 @@ import bluesky.plan_stubs as bps
 import numpy as np
 from bluesky.protocols import Movable
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.calibrating import (
     TIMES,
     Taken,
@@ -200,16 +200,25 @@ def update_pixel_mask(
     if look != "flat":
         check_dark(images, dark_exposure, least_rate)
     place = folder_of(eiger, folder)
-    args = {
-        "look": look,
-        "dark_exposure": dark_exposure,
-        "flat_exposure": flat_exposure,
-        "images": images,
-        "least_rate": least_rate,
-        "low": low,
-        "high": high,
-        "fresh": fresh,
-    }
+    args = recorded(
+        eiger=eiger,
+        look=look,
+        dark_exposure=dark_exposure,
+        flat_exposure=flat_exposure,
+        images=images,
+        least_rate=least_rate,
+        low=low,
+        high=high,
+        most=most,
+        area=area,
+        upload=upload,
+        fresh=fresh,
+        picture=picture,
+        folder=folder,
+        shutter=shutter,
+        opened=opened,
+        closed=closed,
+    )
     _md = {"plan_name": "update_pixel_mask", "plan_args": args, **(md or {})}
 
     def measured() -> Plan:

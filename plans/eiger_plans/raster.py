@@ -7,7 +7,7 @@ import bluesky.plan_stubs as bps
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.flying import (
     STREAM,
     Setup,
@@ -161,24 +161,24 @@ def raster(
     grid = _Grid(Setup(eiger, fast, track, source), slow, places, first, snake, angles)
     _md = {
         "plan_name": "raster",
-        "plan_args": {
-            "eiger": repr(eiger.name),
-            "slow": repr(stands.name),
-            "slow_start": slow_start,
-            "slow_step": slow_step,
-            "lines": lines,
-            "fast": repr(moves.name),
-            "fast_start": fast_start,
-            "fast_step": fast_step,
-            "images": images,
-            "exposure": exposure,
-            "period": period,
-            "snake": snake,
-            "one_series": one_series,
-            "axis": axis,
-            "goniometer": angles.standing,
-            "source": None if source is None else repr(source.name),
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            slow=stands,
+            slow_start=slow_start,
+            slow_step=slow_step,
+            lines=lines,
+            fast=moves,
+            fast_start=fast_start,
+            fast_step=fast_step,
+            images=images,
+            exposure=exposure,
+            period=period,
+            snake=snake,
+            one_series=one_series,
+            axis=axis,
+            goniometer=angles.standing,
+            source=source,
+        ),
         "detectors": [eiger.name],
         "motors": [stands.name, moves.name],
         "num_points": lines,

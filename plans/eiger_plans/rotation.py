@@ -6,7 +6,7 @@ from typing import Any
 import bluesky.preprocessors as bpp
 from bluesky.protocols import Movable
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.flying import (
     Setup,
     armed_at_once,
@@ -122,18 +122,18 @@ def rotation(
     info = TriggerInfo(images, trigger="ints" if source is None else "exts")
     _md = {
         "plan_name": "rotation",
-        "plan_args": {
-            "eiger": repr(eiger.name),
-            "motor": repr(device.name),
-            "start": start,
-            "step": step,
-            "images": images,
-            "exposure": exposure,
-            "period": period,
-            "axis": axis,
-            "goniometer": angles.standing,
-            "source": None if source is None else repr(source.name),
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            motor=device,
+            start=start,
+            step=step,
+            images=images,
+            exposure=exposure,
+            period=period,
+            axis=axis,
+            goniometer=angles.standing,
+            source=source,
+        ),
         "detectors": [eiger.name],
         "motors": [device.name],
         "num_points": images,

@@ -6,7 +6,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.steps import (
     check_period,
     check_settings,
@@ -83,14 +83,14 @@ def series(
     yield from bps.mv(detector.ntrigger, 1)
     _md = {
         "plan_name": "series",
-        "plan_args": {
-            "eiger": repr(eiger.name),
-            "exposure": exposure,
-            "images": images,
-            "energy": energy,
-            "period": period,
-            "comment": comment,
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            exposure=exposure,
+            images=images,
+            energy=energy,
+            period=period,
+            comment=comment,
+        ),
         **({} if comment is None else {"comment": comment}),
         **(md or {}),
     }

@@ -5,7 +5,7 @@ from collections.abc import Generator
 from pathlib import Path
 from typing import Any
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.series import series
 from eiger_plans.steps import aside, in_thread
 from ophyd_eiger import EigerDetector, EigerError, Series, open_series
@@ -61,12 +61,12 @@ def snap(
     """
     _md = {
         "plan_name": "snap",
-        "plan_args": {
-            "eiger": repr(eiger.name),
-            "exposure": exposure,
-            "energy": energy,
-            "comment": comment,
-        },
+        "plan_args": recorded(
+            eiger=eiger,
+            exposure=exposure,
+            energy=energy,
+            comment=comment,
+        ),
         **(md or {}),
     }
     uid = yield from series(eiger, exposure, energy=energy, comment=comment, md=_md)

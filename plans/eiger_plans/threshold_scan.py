@@ -11,7 +11,7 @@ from typing import Any
 import bluesky.plan_stubs as bps
 import numpy as np
 
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.calibrating import (
     TIMES,
     above_0,
@@ -130,7 +130,13 @@ def threshold_scan(
     signal: Any = eiger.detector.threshold_energy
     _md = {
         "plan_name": "threshold_scan",
-        "plan_args": {"thresholds": points, "exposure": exposure, "images": images},
+        "plan_args": recorded(
+            eiger=eiger,
+            thresholds=points,
+            exposure=exposure,
+            images=images,
+            folder=folder,
+        ),
         "motors": [signal.name],
         "hints": {"dimensions": [([signal.name], "primary")]},
         **(md or {}),

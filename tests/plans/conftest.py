@@ -1,10 +1,12 @@
 """A device on a simulated DCU, and what the plans' tests look at."""
 
+import inspect
 import logging
 import re
 import sys
 from pathlib import Path
 
+import eiger_plans
 import event_model
 import numpy as np
 import pytest
@@ -14,6 +16,9 @@ from ophyd_eiger import EigerDetector
 
 # The helpers beside the tests are imported by their own names, whatever pytest's import mode.
 sys.path.insert(0, str(Path(__file__).parent))
+
+# Their own place in a run; and where `acceptance_test` writes its report.
+NOT_IN_RUNS = {"md", "report"}
 
 
 @pytest.fixture
@@ -56,11 +61,15 @@ def commands(caplog):
 
 @pytest.fixture
 def documents(RE):
-    """The documents of the runs so far, each valid by event-model's schemas."""
+    """The documents of the runs so far, valid by event-model's schemas, with all arguments."""
     found: list[tuple[str, dict]] = []
 
     def keep(name, doc):
         event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
+        plan = getattr(eiger_plans, doc.get("plan_name", ""), None)
+        if plan is not None:
+            asked = set(inspect.signature(plan).parameters) - NOT_IN_RUNS
+            assert asked <= set(doc["plan_args"])
         found.append((name, doc))
 
     RE.subscribe(keep)

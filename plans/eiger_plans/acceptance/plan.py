@@ -17,7 +17,7 @@ from eiger_plans.acceptance.findings import Report, Section, identity_of
 from eiger_plans.acceptance.health import HEALTH, health, not_to_be_armed
 from eiger_plans.acceptance.reports import as_json, check_path, text, write
 from eiger_plans.acceptance.taking import SERIES, Taking, several, told
-from eiger_plans.arguments import checked
+from eiger_plans.arguments import checked, recorded
 from eiger_plans.steps import ENDED, FAILURES, arms_itself, aside, in_thread, tidied
 from ophyd_eiger import EigerDetector, FilePolicy
 
@@ -139,7 +139,11 @@ def accepted(
     """
     report = Report(eiger.address, conditions.in_words())
     asking = Asking(eiger)
-    _md = {"plan_name": "acceptance_test", "plan_args": asdict(conditions), **(md or {})}
+    _md = {
+        "plan_name": "acceptance_test",
+        "plan_args": recorded(eiger=eiger, **asdict(conditions)),
+        **(md or {}),
+    }
     test = _Test(eiger, asking, report, conditions, _md, tell)
     yield from bps.clear_checkpoint()
     tested = tidied(test.steps(), test.disarmed, test.restored)
