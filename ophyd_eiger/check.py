@@ -3,16 +3,23 @@
 What passes here may be deleted on the DCU.
 """
 
+from io import FileIO
 from pathlib import Path
 
 import h5py
 import numpy as np
 
+from ophyd_eiger.chunks import are_whole
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.image_file import look_into
+from ophyd_eiger.image_file import ImageFile, look_into
 from ophyd_eiger.images import IMAGES
 from ophyd_eiger.master import object_of, open_hdf5, read_master
+
+# Images whose bytes are read and followed together: so many bytes at most, and so many images at
+# least, because a few are followed sooner one by one.
+READ_AT_ONCE = 2**25
+LEAST_AT_ONCE = 24
 
 
 def check_data_file(path: Path, *, images: int | None) -> int:
@@ -43,9 +50,38 @@ def check_data_file(path: Path, *, images: int | None) -> int:
     if low is not None and high is not None and high - low + 1 != found:
         raise FileError(f"{path}: {found} images found, numbered {low} to {high}")
     with known.open() as file:
-        for number in range(found):
-            known.check(file, number)
+        _check_images(known, file)
     return found
+
+
+def _check_images(known: ImageFile, file: FileIO) -> None:
+    spans = known.spans()
+    if spans is None:
+        spans, at_once = np.empty((known.images, 2), np.int64), 1
+    else:
+        size = np.mean(spans[:, 1] - spans[:, 0]) if len(spans) else 1
+        # Some images are larger than others.
+        at_once = max(1, int(0.75 * READ_AT_ONCE / max(size, 1)))
+    room = np.empty(READ_AT_ONCE, np.uint8)
+    for first in range(0, known.images, at_once):
+        some = spans[first : first + at_once]
+        if len(some) < LEAST_AT_ONCE or not _are_whole(known, file, some, room):
+            for number in range(first, first + len(some)):
+                known.check(file, number)
+
+
+def _are_whole(known: ImageFile, file: FileIO, spans: np.ndarray, room: np.ndarray) -> bool:
+    """Say whether all images that lie there are whole; if not, `ImageFile.check` tells which."""
+    begin, end = int(spans.min()), int(spans.max())
+    if end - begin > len(room):
+        return False
+    file.seek(begin)
+    raw = room[: end - begin]
+    if file.readinto(raw.data) != len(raw):
+        return False
+    geometry = known.geometry
+    begins, ends = (spans - begin).T
+    return are_whole(raw, begins, ends, known.filters, geometry.shape, geometry.dtype)
 
 
 def check_master_file(path: Path, *, images: int | None = None) -> int:

@@ -141,6 +141,55 @@ def check_pieces(
     return found
 
 
+def are_whole(
+    raw: np.ndarray,
+    begins: np.ndarray,
+    ends: np.ndarray,
+    filters: Sequence[int],
+    shape: tuple[int, int],
+    dtype: np.dtype,
+) -> bool:
+    """Say whether `check_chunk` would take each of several chunks; why not, only that tells.
+
+    Their block lengths are followed side by side, which takes half the time or less where there are
+    dozens of chunks, and more where there are a few.
+
+    Parameters
+    ----------
+    raw : numpy.ndarray
+        The bytes that hold them, uint8.
+    begins, ends : numpy.ndarray
+        Where each begins and ends in it, int64.
+    filters, shape, dtype
+        As of `check_chunk`.
+    """
+    size = shape[0] * shape[1] * dtype.itemsize
+    sizes = ends - begins
+    if not filters:
+        return bool(np.all(sizes == size))
+    if np.any(sizes < HEADER.size):
+        return False
+    headers = raw[begins[:, np.newaxis] + np.arange(HEADER.size)]
+    try:
+        walk = _walk(headers[0].tobytes(), filters, size, dtype.itemsize)
+    except ChunkError:
+        return False
+    # A block takes five bytes at least: more of them than there can be are not even begun.
+    if np.any(headers != headers[0]) or np.any(sizes < 5 * walk.count):
+        return False
+    lengths_at = np.ndarray(len(raw) - 3, ">u4", raw, strides=1)
+    lengths = np.empty((walk.count, len(begins)), np.int64)
+    place = begins + HEADER.size
+    try:
+        for row in lengths:
+            row[:] = lengths_at[place]
+            place += row
+            place += 4
+    except IndexError:
+        return False
+    return walk.allows(lengths) and bool(np.all(place + walk.left_over == ends))
+
+
 def _check_uncompressed(raw: bytes, size: int) -> None:
     if len(raw) != size:
         raise ChunkError(f"{len(raw)} bytes found, {size} expected of an uncompressed image")
@@ -214,6 +263,13 @@ class _Walk:
         if end != len(self._raw):
             raise ChunkError(f"the blocks end at byte {end} of {len(self._raw)}")
         return found
+
+    def allows(self, lengths: np.ndarray) -> bool:
+        """Return whether all blocks may have these lengths: an array (blocks, chunks)."""
+        full, last = lengths[: self._full], lengths[self._full :]
+        most = _bound(self.block, stored=self._stored)
+        most_of_last = _bound(self._last, stored=self._stored)
+        return bool(np.all(lengths > 0) and np.all(full <= most) and np.all(last <= most_of_last))
 
     def _follow(self, start: int, stop: int) -> None:
         raw, end, place, number, length = self._raw, len(self._raw), self.place, start, 0

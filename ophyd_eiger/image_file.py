@@ -8,6 +8,7 @@ import math
 import os
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from io import FileIO
 from pathlib import Path
 from typing import BinaryIO
 
@@ -97,7 +98,7 @@ class ImageFile:
     _numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     _chunks: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
 
-    def open(self) -> BinaryIO:
+    def open(self) -> FileIO:
         """Open the file for `read`.
 
         Raises
@@ -232,6 +233,23 @@ class ImageFile:
 
     def _broken(self, number: int, error: BaseException) -> ChunkError:
         return ChunkError(f"{self.path}: image {number + 1} of {self.images} is broken: {error}")
+
+    def spans(self) -> np.ndarray | None:
+        """Return where each image's bytes begin and end in the file, as int64 (images, 2).
+
+        None unless all are there, each in a chunk of its own that went through every filter.
+        """
+        plain = not self._problem and self._direct and not self.has_channels
+        numbered = np.array_equal(self._numbers, np.arange(self.images))
+        if not (plain and numbered) or self._chunks[:, 2].any():
+            return None
+        begins, sizes = self._chunks[:, 0], self._chunks[:, 1]
+        return np.stack([begins, begins + sizes], axis=1)
+
+    @property
+    def filters(self) -> list[int]:
+        """The identifiers of the filters that its images went through."""
+        return self._filters(0)
 
     def check_written(self, number: int, channel: int = 0) -> None:
         """See that a file has an image, before room is made for it: its shape may be anything.

@@ -69,6 +69,33 @@ def test_each_image_is_looked_at(data_file, number):
         check_data_file(data_file, images=3)
 
 
+@pytest.mark.parametrize("code", [32004, 32008], ids=["lz4", "bslz4"])
+@pytest.mark.parametrize("number", [0, 37, 69])
+def test_one_of_many_images_is_found(tmp_path, write_data, code, number):
+    """Where the bytes of many are looked at together."""
+    path = write_data(tmp_path / "d.h5", np.repeat(IMAGES, 24, axis=0)[:70], code=code)
+    assert check_data_file(path, images=70) == 70
+    with h5py.File(path, "a") as file:
+        dataset = file["entry/data/data"]
+        raw = dataset.id.read_direct_chunk((number, 0, 0))[1]
+        dataset.id.write_direct_chunk((number, 0, 0), raw[:-1])
+    with pytest.raises(ChunkError, match=f"image {number + 1} of 70 is broken: "):
+        check_data_file(path, images=70)
+
+
+@pytest.mark.parametrize("code", [32004, 32008], ids=["lz4", "bslz4"])
+def test_each_length_of_many_images_is_followed(tmp_path, write_data, code):
+    images = np.repeat(IMAGES, 24, axis=0)
+    path = write_data(tmp_path / "d.h5", images, code=code)
+    with h5py.File(path) as file:
+        place = file["entry/data/data"].id.get_chunk_info_by_coord((50, 0, 0)).byte_offset
+    raw = bytearray(path.read_bytes())
+    raw[place + 15] ^= 1  # the first length's last byte
+    path.write_bytes(raw)
+    with pytest.raises(ChunkError, match=r"image 51 of 72 is broken: "):
+        check_data_file(path, images=72)
+
+
 def test_an_image_that_was_never_written(data_file):
     with h5py.File(data_file, "a") as file:
         file["entry/data/data"].resize(4, axis=0)

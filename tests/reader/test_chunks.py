@@ -10,7 +10,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from ophyd_eiger.chunks import BITSHUFFLE_FILTER, LZ4_FILTER, check_chunk
+from ophyd_eiger.chunks import BITSHUFFLE_FILTER, LZ4_FILTER, are_whole, check_chunk
 from ophyd_eiger.errors import ChunkError
 
 SHAPE = (41, 67)
@@ -223,6 +223,62 @@ def decodes_or_is_refused(chunk: tuple[int, np.dtype, bytes]) -> None:
     except OSError:
         return
     assert (image.shape, image.dtype) == (SHAPE, dtype)
+
+
+@settings(max_examples=1000, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@given(broken_chunks(), st.integers(0, 3), st.binary(max_size=9))
+def test_one_among_others_is_found_as_one_by_one(chunk, place, before):
+    code, dtype, raw = chunk
+    try:
+        check_chunk(raw, [code], SHAPE, dtype)
+        expected = True
+    except ChunkError:
+        expected = False
+    good = next(other for of, kind, other in CHUNKS if (of, kind) == (code, dtype))
+    chunks = [good] * 3
+    chunks.insert(place, raw)
+    # Others of the same compression may have other blocks.
+    alike = raw[:HEADER_BYTES] == good[:HEADER_BYTES]
+    ends = len(before) + np.cumsum([len(each) for each in chunks])
+    begins = ends - [len(each) for each in chunks]
+    together = np.frombuffer(before + b"".join(chunks), np.uint8)
+    for beside in (together, np.append(together, np.zeros(9, np.uint8))):
+        found = are_whole(beside, begins, ends, [code], SHAPE, dtype)
+        assert found == (expected and alike)
+
+
+@pytest.mark.parametrize(
+    ("code", "most", "most_of_last"),
+    # LZ4 stores as it is what it cannot compress; in bitshuffle it may grow, by its own bound.
+    [(LZ4_FILTER, 1024, 374), (BITSHUFFLE_FILTER, 1024 + 4 + 16, 368 + 1 + 16)],
+)
+def test_a_length_may_not_be_more_than_a_block_takes(code, most, most_of_last):
+    """Five blocks of 1024 bytes and one of what is left, of 41 x 67 pixels of two bytes."""
+    dtype, rest = np.dtype("<u2"), bytes(6 if code == BITSHUFFLE_FILTER else 0)
+
+    def chunk(lengths):
+        blocks = b"".join(struct.pack(">I", length) + bytes(length) for length in lengths)
+        return struct.pack(">QI", 41 * 67 * 2, 1024) + blocks + rest
+
+    def taken(raw):
+        try:
+            check_chunk(raw, [code], SHAPE, dtype)
+        except ChunkError:
+            return False
+        return True
+
+    plain = [9] * 6
+    tried = {(9, 0): True, (9, 5): True, (most, 0): True, (most_of_last, 5): True}
+    tried |= {(0, 0): False, (0, 5): False, (most + 1, 3): False, (most_of_last + 1, 5): False}
+    for (length, number), expected in tried.items():
+        raw = chunk([*plain[:number], length, *plain[number + 1 :]])
+        assert taken(raw) == expected, (length, number)
+        both = chunk(plain), raw
+        ends = np.cumsum([len(each) for each in both])
+        begins = ends - [len(each) for each in both]
+        together = np.frombuffer(b"".join(both), np.uint8)
+        found = are_whole(together, begins, ends, [code], SHAPE, dtype)
+        assert found == expected, (length, number)
 
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.too_slow])
