@@ -19,7 +19,7 @@ from ophyd_eiger.master import object_of, open_hdf5, read_master
 # Images whose bytes are read and followed together: so many bytes at most, and so many images at
 # least, because a few are followed sooner one by one.
 READ_AT_ONCE = 2**25
-LEAST_AT_ONCE = 24
+LEAST_AT_ONCE = 16
 
 
 def check_data_file(path: Path, *, images: int | None) -> int:

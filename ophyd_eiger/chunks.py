@@ -179,15 +179,16 @@ def are_whole(
         return False
     lengths_at = np.ndarray(len(raw) - 3, ">u4", raw, strides=1)
     lengths = np.empty((walk.count, len(begins)), np.int64)
+    # Without the four bytes that each length passed takes itself: those are cut off before.
     place = begins + HEADER.size
     try:
-        for row in lengths:
-            row[:] = lengths_at[place]
-            place += row
-            place += 4
+        for number, found in enumerate(lengths):
+            found[:] = lengths_at[4 * number :][place]
+            place += found
     except IndexError:
         return False
-    return walk.allows(lengths) and bool(np.all(place + walk.left_over == ends))
+    place += 4 * walk.count + walk.left_over
+    return walk.allows(lengths) and bool(np.all(place == ends))
 
 
 def _check_uncompressed(raw: bytes, size: int) -> None:
