@@ -56,32 +56,37 @@ def check_data_file(path: Path, *, images: int | None) -> int:
 
 def _check_images(known: ImageFile, file: FileIO) -> None:
     spans = known.spans()
-    if spans is None:
-        spans, at_once = np.empty((known.images, 2), np.int64), 1
-    else:
-        size = np.mean(spans[:, 1] - spans[:, 0]) if len(spans) else 1
-        # Some images are larger than others.
-        at_once = max(1, int(0.75 * READ_AT_ONCE / max(size, 1)))
+    at_once = 1 if spans is None else _read_at_once(spans)
     room = np.empty(READ_AT_ONCE, np.uint8)
     for first in range(0, known.images, at_once):
-        some = spans[first : first + at_once]
-        if len(some) < LEAST_AT_ONCE or not _are_whole(known, file, some, room):
-            for number in range(first, first + len(some)):
+        numbers = range(first, min(first + at_once, known.images))
+        some = None if spans is None else spans[first : numbers.stop]
+        few = some is None or len(some) < LEAST_AT_ONCE
+        if few or not _are_whole(known, file, some, room):
+            for number in numbers:
                 known.check(file, number)
+
+
+def _read_at_once(spans: np.ndarray) -> int:
+    """Return how many images are read together: some are larger than others."""
+    size = np.mean(spans[:, 1] - spans[:, 0]) if len(spans) else 1
+    return max(1, int(0.75 * READ_AT_ONCE / max(size, 1)))
 
 
 def _are_whole(known: ImageFile, file: FileIO, spans: np.ndarray, room: np.ndarray) -> bool:
     """Say whether all images that lie there are whole; if not, `ImageFile.check` tells which."""
     begin, end = int(spans.min()), int(spans.max())
-    if end - begin > len(room):
+    # In a broken file they may lie anywhere, or many of them in one place.
+    if max(end - begin, int(np.sum(spans[:, 1] - spans[:, 0]))) > len(room):
         return False
-    file.seek(begin)
     raw = room[: end - begin]
-    if file.readinto(raw.data) != len(raw):
+    try:
+        file.seek(begin)
+        is_there = file.readinto(raw.data) == len(raw)
+    except OSError:
         return False
-    geometry = known.geometry
-    begins, ends = (spans - begin).T
-    return are_whole(raw, begins, ends, known.filters, geometry.shape, geometry.dtype)
+    geometry, (begins, ends) = known.geometry, (spans - begin).T
+    return is_there and are_whole(raw, begins, ends, known.filters, geometry.shape, geometry.dtype)
 
 
 def check_master_file(path: Path, *, images: int | None = None) -> int:

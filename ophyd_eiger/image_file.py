@@ -237,13 +237,19 @@ class ImageFile:
     def spans(self) -> np.ndarray | None:
         """Return where each image's bytes begin and end in the file, as int64 (images, 2).
 
-        None unless all are there, each in a chunk of its own that went through every filter.
+        None unless all are there, each in a chunk of its own that went through every filter and is
+        no larger than any image.
         """
-        plain = not self._problem and self._direct and not self.has_channels
-        numbered = np.array_equal(self._numbers, np.arange(self.images))
-        if not (plain and numbered) or self._chunks[:, 2].any():
+        if self._problem or not self._direct or self.has_channels:
+            return None
+        # How many there should be may be anything, how many there are is not.
+        if len(self._numbers) != self.images or self._chunks[:, 2].any():
+            return None
+        if not np.array_equal(self._numbers, np.arange(self.images)):
             return None
         begins, sizes = self._chunks[:, 0], self._chunks[:, 1]
+        if np.any(sizes > largest_chunk(self._tall, self.geometry.dtype)):
+            return None
         return np.stack([begins, begins + sizes], axis=1)
 
     @property

@@ -1,6 +1,7 @@
 """Files fresh from the DCU: what is whole passes, and nothing else does."""
 
 import shutil
+import struct
 
 import h5py
 import numpy as np
@@ -94,6 +95,27 @@ def test_each_length_of_many_images_is_followed(tmp_path, write_data, code):
     path.write_bytes(raw)
     with pytest.raises(ChunkError, match=r"image 51 of 72 is broken: "):
         check_data_file(path, images=72)
+
+
+@pytest.mark.parametrize("images", [3, 40])
+def test_images_larger_than_any_are_refused_however_many(tmp_path, write_data, images):
+    """Of blocks of one byte each, whose lengths agree; `open_series` would read none of them."""
+    path = write_data(tmp_path / "d.h5", np.zeros((images, 33, 47), np.uint16), code=32004)
+    size = 33 * 47 * 2
+    raw = struct.pack(">QI", size, 1) + size * (struct.pack(">I", 1) + b"x")
+    with h5py.File(path, "a") as file:
+        for number in range(images):
+            file["entry/data/data"].id.write_direct_chunk((number, 0, 0), raw)
+    with pytest.raises(ChunkError, match=f"image 1 of {images} .* are more than any image takes"):
+        check_data_file(path, images=images)
+
+
+def test_a_file_may_say_to_have_any_number_of_images(data_file):
+    with h5py.File(data_file, "a") as file:
+        file["entry/data/data"].resize(10**12, axis=0)
+        del file["entry/data/data"].attrs["image_nr_low"]
+    with pytest.raises(ChunkError, match=r"image 4 of 10{12} is broken: it was never written"):
+        check_data_file(data_file, images=None)
 
 
 def test_an_image_that_was_never_written(data_file):
