@@ -61,8 +61,7 @@ def _check_images(known: ImageFile, file: FileIO) -> None:
     for first in range(0, known.images, at_once):
         numbers = range(first, min(first + at_once, known.images))
         some = None if spans is None else spans[first : numbers.stop]
-        few = some is None or len(some) < LEAST_AT_ONCE
-        if few or not _are_whole(known, file, some, room):
+        if some is None or not _are_whole(known, file, some, room):
             for number in numbers:
                 known.check(file, number)
 
@@ -74,7 +73,12 @@ def _read_at_once(spans: np.ndarray) -> int:
 
 
 def _are_whole(known: ImageFile, file: FileIO, spans: np.ndarray, room: np.ndarray) -> bool:
-    """Say whether all images that lie there are whole; if not, `ImageFile.check` tells which."""
+    """Say whether all images that lie there are whole; if not, `ImageFile.check` tells which.
+
+    No is said, too, of images that are followed sooner or better one by one.
+    """
+    if len(spans) < LEAST_AT_ONCE:
+        return False
     begin, end = int(spans.min()), int(spans.max())
     # In a broken file they may lie anywhere, or many of them in one place.
     if max(end - begin, int(np.sum(spans[:, 1] - spans[:, 0]))) > len(room):
