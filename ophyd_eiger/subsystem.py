@@ -34,11 +34,13 @@ UNLISTED = ("config/countrate_correction_table",)
 OTHER_NAMES = {"difference_mode": "threshold/difference/mode"}
 # What changes with these beside what the reply names (Lima and areaDetector read them again).
 _PLACED = ("detector_translation",)
-_EXCLUDED = ("number_of_excluded_pixels",)
+_EXCLUDED = ("number_of_excluded_pixels", "threshold/1/number_of_excluded_pixels")
+_EXCLUDED_2 = ("threshold/2/number_of_excluded_pixels",)
 UNNAMED = {
     "roi_mode": (
         *("x_pixels_in_detector", "y_pixels_in_detector", "beam_center_x", "beam_center_y"),
-        *("bit_depth_image", "flatfield", "pixel_mask", *_EXCLUDED, *_PLACED),
+        *("bit_depth_image", "flatfield", "pixel_mask"),
+        *(*_EXCLUDED, *_EXCLUDED_2, *_PLACED),
         *("threshold/1/flatfield", "threshold/1/pixel_mask"),
         *("threshold/2/flatfield", "threshold/2/pixel_mask"),
     ),
@@ -48,7 +50,7 @@ UNNAMED = {
     "trigger_mode": ("nimages",),
     "pixel_mask": _EXCLUDED,
     "threshold/1/pixel_mask": _EXCLUDED,
-    "threshold/2/pixel_mask": _EXCLUDED,
+    "threshold/2/pixel_mask": _EXCLUDED_2,
 }
 
 

@@ -190,6 +190,12 @@ def test_what_follows_from_a_put_is_asked_for_though_unnamed(case):
     mask[good] = 2
     detector.pixel_mask.set(mask).wait(10)
     assert detector.number_of_excluded_pixels.last == np.count_nonzero(mask)
+    if detector.threshold_2_pixel_mask.served:
+        first = detector.threshold_1_number_of_excluded_pixels
+        second = detector.threshold_2_number_of_excluded_pixels
+        assert (first.last, second.last) == (np.count_nonzero(mask), np.count_nonzero(mask) - 1)
+        detector.threshold_2_pixel_mask.set(np.zeros_like(mask)).wait(10)
+        assert (first.last, second.last) == (detector.number_of_excluded_pixels.last, 0)
     case.put("nimages", 7)
     detector.nimages.get()
     detector.trigger_mode.set("exte").wait(10)

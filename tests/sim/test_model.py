@@ -88,14 +88,14 @@ ALWAYS_NAMED: dict[str, dict[str, set[str]]] = {
     },
 }
 # What changes with these and is in no reply of an EIGER2, of which one names what it always names.
-_EXCLUDED = {"number_of_excluded_pixels"}
+_EXCLUDED = {"number_of_excluded_pixels", "threshold/1/number_of_excluded_pixels"}
 UNNAMED = {
     "beam_center_x": {"detector_translation"},
     "detector_distance": {"detector_translation"},
     "trigger_mode": {"nimages"},
     "pixel_mask": _EXCLUDED,
     "threshold/1/pixel_mask": _EXCLUDED,
-    "threshold/2/pixel_mask": _EXCLUDED,
+    "threshold/2/pixel_mask": {"threshold/2/number_of_excluded_pixels"},
 }
 # Puts whose reply is this and nothing else.
 WHOLE_REPLY = {
