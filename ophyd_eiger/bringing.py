@@ -22,7 +22,7 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.fetching import Download, Handling
 from ophyd_eiger.images import images_of
-from ophyd_eiger.master import HDF5_ERRORS, open_hdf5
+from ophyd_eiger.master import HDF5_ERRORS, open_hdf5, read_master
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.view import Part, write_view
 
@@ -179,6 +179,8 @@ class Bringer:
 def check_file(delivery: Delivery, name: str, path: Path) -> int:
     """Check a file of a series, wherever it is; return how many images it has.
 
+    What the master promises is noted of the series.
+
     Raises
     ------
     FileError
@@ -186,6 +188,7 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     """
     if name != delivery.master:
         return check_data_file(path, images=delivery.images_in(name))
+    delivery.promised = read_master(path).images_promised
     if delivery.images_per_file:
         check_master_file(path)
         return 0

@@ -13,7 +13,7 @@ from ophyd_eiger.chunks import are_whole
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.image_file import ImageFile, look_into
-from ophyd_eiger.images import IMAGES
+from ophyd_eiger.images import IMAGES, images_of
 from ophyd_eiger.master import object_of, open_hdf5, read_master
 
 # Images whose bytes are read and followed together: so many bytes at most, and so many images at
@@ -143,6 +143,8 @@ def _where_images_are(path: Path) -> str:
 def check_pixels(path: Path) -> None:
     """Check that every image of a data file can be decompressed; takes as long as reading it.
 
+    And that HDF5 finds each where it lists it, which is how other programs read them.
+
     A count that was changed and still decompresses is not seen: an EIGER writes no checksums.
 
     Parameters
@@ -159,3 +161,11 @@ def check_pixels(path: Path) -> None:
     with images.open() as file:
         for number in range(images.images):
             images.read(file, number, pixels, codec=decompress)
+    spans = images.spans()
+    if spans is None:
+        return
+    with open_hdf5(path) as file:
+        found = images_of(file, path).id
+        for number, (begin, end) in enumerate(spans.tolist()):
+            if len(found.read_direct_chunk((number, 0, 0))[1]) != end - begin:
+                raise FileError(f"{path}: HDF5 finds another image {number + 1} than it lists")

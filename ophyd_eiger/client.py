@@ -345,7 +345,10 @@ class DcuClient:
         if not response.is_redirect:
             return None
         is_same_request = response.status_code in SAME_METHOD or method in ("GET", "HEAD")
-        target = urljoin(url, response.headers["location"])
+        try:
+            target = urljoin(url, response.headers["location"])
+        except ValueError:
+            return None
         return target if is_same_request and target.startswith(f"{self.url}/") else None
 
     def _get_json(self, url: str) -> Any:
@@ -496,7 +499,7 @@ def _parse(method: str, url: str, response: requests.Response) -> Any:
         return None
     try:
         return json.loads(response.content, parse_constant=_not_a_number)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         content_type = response.headers.get("Content-Type", "json")
         if method != "GET" and (said := ERROR_TEXT.match(response.text)):
             # Some firmware puts the error into a reply of status 200 (Lima asks for it).

@@ -47,7 +47,6 @@ UNNAMED = {
     "beam_center_x": _PLACED,
     "beam_center_y": _PLACED,
     "detector_distance": _PLACED,
-    "trigger_mode": ("nimages",),
     "pixel_mask": _EXCLUDED,
     "threshold/1/pixel_mask": _EXCLUDED,
     "threshold/2/pixel_mask": _EXCLUDED_2,

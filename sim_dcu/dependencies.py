@@ -75,8 +75,8 @@ class Rules:
         A second name of a parameter to its first: both always hold the same.
     may_change : mapping
         What a put's reply names whether or not it moved ("changed or may have changed").
-    names_all_changed : bool
-        Whether it names, beside those, whatever changed.
+    unnamed : frozenset of str
+        What it never names though it changed; what else changed it names.
     whole_reply : mapping
         Puts whose reply is this list, whatever changed.
     slow : frozenset of str
@@ -97,7 +97,7 @@ class Rules:
     thresholds: tuple[Threshold, ...]
     twins: Mapping[str, str]
     may_change: Mapping[str, tuple[str, ...]]
-    names_all_changed: bool
+    unnamed: frozenset[str]
     whole_reply: Mapping[str, tuple[str, ...]]
     slow: frozenset[str]
     energy_limits: tuple[float, float]
@@ -155,10 +155,8 @@ def named_in_reply(rules: Rules, key: str, changed: Mapping[str, Any]) -> list[s
     """Return the reply of a put: sorted names of what changed or may have, `key` included."""
     if key in rules.whole_reply:
         return sorted(rules.whole_reply[key])
-    names = {key, *rules.may_change.get(key, ())}
-    if rules.names_all_changed:
-        names.update(name for name in changed if not name.startswith("_"))
-    return sorted(names)
+    told = (name for name in changed if not name.startswith("_") and name not in rules.unnamed)
+    return sorted({key, *rules.may_change.get(key, ()), *told})
 
 
 def detector_translation(config: Mapping[str, Any], rounding: Rounding) -> list[float]:

@@ -106,7 +106,7 @@ RULES = Rules(
         "wavelength": _ENERGY,
         "threshold_energy": ("flatfield",),
     },
-    names_all_changed=True,
+    unnamed=frozenset(),
     whole_reply={},
     slow=frozenset({"photon_energy", "element", "wavelength", "threshold_energy"}),
     energy_limits=(LOWEST_ENERGY, HIGHEST_ENERGY),

@@ -161,13 +161,22 @@ RULES = Rules(
         "threshold/1/flatfield": ("flatfield",),
         "pixel_mask": ("threshold/1/pixel_mask",),
         "threshold/1/pixel_mask": ("pixel_mask",),
-        "roi_mode": ("count_time", "frame_time"),
     },
-    # What else follows (the sizes from the region, the translation from the beam centre, the
-    # excluded pixels from the mask) no reply of a real one has (tickit-devices, made after it).
-    names_all_changed=False,
-    # A name of no resource; a known client maps it back.
-    whole_reply={"threshold/difference/mode": ("difference_mode",)},
+    # What follows from the beam centre and from a mask (tickit-devices, made after a real one).
+    unnamed=frozenset(
+        {
+            "detector_translation",
+            "number_of_excluded_pixels",
+            "threshold/1/number_of_excluded_pixels",
+            "threshold/2/number_of_excluded_pixels",
+        }
+    ),
+    whole_reply={
+        # A name of no resource; a known client maps it back.
+        "threshold/difference/mode": ("difference_mode",),
+        # The sizes and the beam centre change too, but no reply says so.
+        "roi_mode": ("count_time", "frame_time", "roi_mode"),
+    },
     slow=frozenset(
         {
             "photon_energy",

@@ -45,6 +45,18 @@ def test_a_series_ended_and_armed_by_another_client_is_noticed(dcu, eiger):
         eiger.unstage().wait(20)
 
 
+def test_a_series_of_other_images_than_were_set_is_noticed(dcu, eiger):
+    """Between two points the detector is idle, and takes what another client puts."""
+    eiger.configure({"nimages": 2, "filewriter.nimages_per_file": 1})
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    url = f"{dcu.url}/detector/api/1.6.0/config/nimages"
+    requests.put(url, json={"value": 4}, timeout=20).raise_for_status()
+    eiger.trigger().wait(10)
+    with pytest.raises(TransferError, match=r"_2: the DCU armed for 4 images, 2 were expected"):
+        eiger.unstage().wait(20)
+
+
 @pytest.mark.parametrize(
     ("subsystem", "attribute", "value"),
     [

@@ -196,10 +196,6 @@ def test_what_follows_from_a_put_is_asked_for_though_unnamed(case):
         assert (first.last, second.last) == (np.count_nonzero(mask), np.count_nonzero(mask) - 1)
         detector.threshold_2_pixel_mask.set(np.zeros_like(mask)).wait(10)
         assert (first.last, second.last) == (detector.number_of_excluded_pixels.last, 0)
-    case.put("nimages", 7)
-    detector.nimages.get()
-    detector.trigger_mode.set("exte").wait(10)
-    assert detector.nimages.last == case.ask("nimages")
 
 
 def test_subscribers_hear_of_every_answer(eiger1):

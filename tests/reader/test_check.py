@@ -7,7 +7,12 @@ import h5py
 import numpy as np
 import pytest
 
-from ophyd_eiger.check import check_data_file, check_leads_to_images, check_master_file
+from ophyd_eiger.check import (
+    check_data_file,
+    check_leads_to_images,
+    check_master_file,
+    check_pixels,
+)
 from ophyd_eiger.errors import ChunkError, EigerError, FileError, MissingFileError
 from ophyd_eiger.view import Part, write_view
 
@@ -116,6 +121,20 @@ def test_a_file_may_say_to_have_any_number_of_images(data_file):
         del file["entry/data/data"].attrs["image_nr_low"]
     with pytest.raises(ChunkError, match=r"image 4 of 10{12} is broken: it was never written"):
         check_data_file(data_file, images=None)
+
+
+def test_an_image_that_hdf5_does_not_find(data_file):
+    """Though it lists it: one bit of a key in its tree of chunks, of which lists take no heed."""
+    check_pixels(data_file)
+    raw = bytearray(data_file.read_bytes())
+    tree = next(place for place in range(len(raw)) if raw[place : place + 5] == b"TREE\x01")
+    # Behind the node's 24 bytes: size and mask of the first chunk, and its three coordinates.
+    raw[tree + 24 + 8 + 3 * 8] ^= 16
+    data_file.write_bytes(raw)
+    with h5py.File(data_file) as file:
+        assert not file["entry/data/data"][0].any()
+    with pytest.raises(FileError, match=r"c_data_000002.h5.part: "):
+        check_pixels(data_file)
 
 
 def test_an_image_that_was_never_written(data_file):
