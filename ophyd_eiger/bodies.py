@@ -1,6 +1,7 @@
 """The body of a file that a DCU sends: which part of the file it is, and its bytes as they come."""
 
 import io
+import math
 import re
 import time
 from collections.abc import Callable
@@ -15,6 +16,8 @@ from ophyd_eiger.errors import ReplyError
 GATHERED_S = 0.5
 # In bytes/s: what comes slower drips.
 LEAST_RATE = 1000
+# In bytes: no more of a body is read at once.
+LARGEST_PIECE = 2**20
 # The HTTP status of a part of a file, and what says which part (RFC 9110, 14.4).
 PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -85,18 +88,20 @@ def keep_body(response: requests.Response, timeout: float) -> None:
         As `response.content` raises it; a ReadTimeout for one that drips.
     """
     read1, length = getattr(response.raw, "read1", None), response.headers.get("Content-Length", "")
-    if read1 is None or not length.isdigit() or "Content-Encoding" in response.headers:
+    if read1 is None or "Content-Encoding" in response.headers:
         response.content  # noqa: B018 - it is kept
         return
+    # One in chunks, and one that ends with its connection, do not say how long they are.
+    end = int(length) if length.isdigit() else math.inf
     pieces, size, began = [], 0, time.monotonic()
     try:
-        while size < int(length) and (piece := read1(int(length) - size)):
+        while size < end and (piece := read1(int(min(end - size, LARGEST_PIECE)))):
             pieces.append(piece)
             size += len(piece)
             seconds = time.monotonic() - began
             if seconds > timeout and size < LEAST_RATE * seconds:
                 response.close()
-                raise requests.ReadTimeout(f"timed out: {size} of {length} bytes came")
+                raise requests.ReadTimeout(f"timed out: {size} of {length or 'some'} bytes came")
         # With which the connection is free for the next request.
         pieces.append(response.raw.read())
     except ReadTimeoutError as error:
