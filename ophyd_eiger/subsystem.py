@@ -170,12 +170,13 @@ class Subsystem(Device):
         signal.ask()
         told = {OTHER_NAMES.get(key, key) for key in keys}
         self.link.changed(self.subsystem, {*told, signal.key})
-        named = told | set(UNNAMED.get(signal.key, ()))
+        follows = UNNAMED.get(signal.key, ())
         untold = self.names_changes and not told
         for other in self.signals:
             if other is signal or other.section != "config":
                 continue
-            if other.key in named or (untold and other.served):
+            is_there = other.key in follows and other.served is not False
+            if other.key in told or is_there or (untold and other.served):
                 _answers(other.note_changed, other)
 
     def to_refresh(self) -> list[EigerSignal]:
