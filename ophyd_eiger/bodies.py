@@ -101,7 +101,8 @@ def keep_body(response: requests.Response, timeout: float) -> None:
             seconds = time.monotonic() - began
             if seconds > timeout and size < LEAST_RATE * seconds:
                 response.close()
-                raise requests.ReadTimeout(f"timed out: {size} of {length or 'some'} bytes came")
+                of_all = f" of {length}" if length else ""
+                raise requests.ReadTimeout(f"timed out: {size}{of_all} bytes came")
         # With which the connection is free for the next request.
         pieces.append(response.raw.read())
     except ReadTimeoutError as error:

@@ -157,6 +157,16 @@ class Bringer:
             return f"{delivery.basename}: no view file could be written ({error})"
         return ""
 
+    def miscounted(self, delivery: Delivery) -> str:
+        """Return what is wrong with the number of images of a series that is home, or nothing."""
+        master = delivery.home.get(delivery.master)
+        try:
+            promised = read_master(master.path).images_promised if master else None
+        except FileError as error:
+            # It was whole when it came.
+            return f"{delivery.basename}: {error}"
+        return delivery.miscounted(promised)
+
     def _link(self, delivery: Delivery, name: str, there: Path) -> FetchedFile:
         """Let a file be seen in the folder of the scan that stays on the DCU's disk."""
         if not there.exists():
@@ -179,8 +189,6 @@ class Bringer:
 def check_file(delivery: Delivery, name: str, path: Path) -> int:
     """Check a file of a series, wherever it is; return how many images it has.
 
-    What the master promises is noted of the series.
-
     Raises
     ------
     FileError
@@ -188,7 +196,6 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     """
     if name != delivery.master:
         return check_data_file(path, images=delivery.images_in(name))
-    delivery.promised = read_master(path).images_promised
     if delivery.images_per_file:
         check_master_file(path)
         return 0

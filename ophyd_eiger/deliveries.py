@@ -90,8 +90,6 @@ class Delivery:
         What events name of it.
     may_be_empty : bool
         Whether nothing need be there if no event names it: it is asked for after all was over.
-    promised : int or None
-        How many images the master says there will be; None if it is not home, or does not say.
     disk : int or None
         Which disk `directory` was on when the series was taken on, as the system numbers them.
     policy : FilePolicy
@@ -120,7 +118,6 @@ class Delivery:
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
     may_be_empty: bool = False
-    promised: int | None = None
     disk: int | None = None
     policy: FilePolicy = field(default_factory=FilePolicy)
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
@@ -286,16 +283,21 @@ class Delivery:
         """Return whether all is home that there is."""
         return self.all_is_listed and all(name in self.home for name in self.expected(listed))
 
-    def miscounted(self) -> str:
+    def miscounted(self, promised: int | None) -> str:
         """Return what is wrong with the number of images of a complete series, or nothing.
 
         Each event names its images by their place in the series, so that one too many or too few
         before them would shift them all.
+
+        Parameters
+        ----------
+        promised : int or None
+            How many images the master says there were to be; None if it does not say.
         """
-        if self.promised not in (None, self.images):
+        if promised not in (None, self.images):
             return (
-                f"{self.basename}: the DCU armed for {self.promised} images, {self.images} were "
-                "expected, so that events name wrong ones; another client changed nimages or "
+                f"{self.basename}: the DCU armed for {promised} images, {self.images} were "
+                "expected, so that events may name wrong ones; another client changed nimages or "
                 "ntrigger, and more files of this series may be on the DCU"
             )
         found = self.images_home

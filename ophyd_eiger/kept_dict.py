@@ -134,7 +134,9 @@ class KeptDict(MutableMapping[str, Any]):
         except FileNotFoundError:
             return {}
         except ValueError as error:
-            raise FileError(f"{self._path}: not JSON ({error})") from error
+            raise FileError(
+                f"{self._path}: not JSON ({error}); correct it, or move it away and begin anew"
+            ) from error
         if not isinstance(items, dict):
             raise FileError(f"{self._path}: a JSON object was expected, there is {items!r:.60}")
         return items

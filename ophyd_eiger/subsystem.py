@@ -32,10 +32,11 @@ FIRST_API_THAT_LISTS_LESS = (1, 8)
 UNLISTED = ("config/countrate_correction_table",)
 # What else a PUT's reply calls a resource (fastcs-eiger, the same detector).
 OTHER_NAMES = {"difference_mode": "threshold/difference/mode"}
-# What changes with these beside what the reply names (Lima and areaDetector read them again).
 _PLACED = ("detector_translation",)
 _EXCLUDED = ("number_of_excluded_pixels", "threshold/1/number_of_excluded_pixels")
 _EXCLUDED_2 = ("threshold/2/number_of_excluded_pixels",)
+# What changes with these beside what the reply names: with a region Lima and areaDetector read it
+# again, of the others no reply of an EIGER2 tells (tickit-devices, made after a real one).
 UNNAMED = {
     "roi_mode": (
         *("x_pixels_in_detector", "y_pixels_in_detector", "beam_center_x", "beam_center_y"),

@@ -586,7 +586,7 @@ class Transfer:
             if not (delivery.is_home and delivery.final):
                 continue
             not_shown = self.bringer.write_views(delivery)
-            wrong = [each for each in (delivery.miscounted(), not_shown) if each]
+            wrong = [each for each in (self.bringer.miscounted(delivery), not_shown) if each]
             if not not_shown:
                 self.journals.end(delivery)
             with self._state:

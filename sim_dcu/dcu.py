@@ -26,6 +26,7 @@ from sim_dcu.states import State
 from sim_dcu.stream import Stream
 from sim_dcu.subsystem import Argument, Machine, Subsystem
 from sim_dcu.system import ApiLog, System
+from sim_dcu.tables.eiger2 import OLDER_API_VERSIONS
 from sim_dcu.tables.interfaces import interfaces_of
 
 
@@ -128,9 +129,10 @@ class Dcu:
         chosen = self._open_to(subsystem)
         self._check_initialized(subsystem, key or "status")
         reply = chosen.read_status(key) if key else chosen.read_whole_status()
-        if (subsystem, version) != ("filewriter", "1.6.0") or not self.firmware.bytes_free:
+        is_older = version in OLDER_API_VERSIONS and self.firmware.bytes_free
+        if subsystem != "filewriter" or not is_older:
             return reply
-        # The room is in KB at this version whatever the generation (areaDetector).
+        # The room is in KB at these versions whatever the generation (areaDetector).
         if key == "buffer_free":
             return _in_kb(reply)
         return reply if key else {**reply, "buffer_free": _in_kb(reply["buffer_free"])}
@@ -171,9 +173,9 @@ class Dcu:
         return self._open_to(subsystem).run(name, argument)
 
     def files(self, version: str) -> Any:
-        """Return the reply of a GET of the published files: at API 1.6.0 a bare list of names."""
+        """Return the reply of a GET of the published files: before API 1.8 a bare list of names."""
         filewriter = self._open_to("filewriter")
-        if version == "1.6.0" or "files" not in filewriter.keys("status"):
+        if version in OLDER_API_VERSIONS or "files" not in filewriter.keys("status"):
             return self.store.names()
         return filewriter.read_status("files")
 

@@ -4,6 +4,9 @@ A module has its click command as `command`, and loads what it needs when it is 
 `get` and `info` do not wait for ophyd, and nobody but the demo for bluesky and matplotlib.
 """
 
+import io
+import sys
+
 try:
     import click
     import rich as _rich  # noqa: F401 - the commands load it when they print
@@ -37,6 +40,10 @@ def main() -> None:
     URL is the address of the detector's control unit (DCU): a host, a host with a port, or
     a URL.
     """
+    for stream in (sys.stdout, sys.stderr):
+        # What a DCU answers need not be text that can be written.
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 for _module in (

@@ -317,6 +317,9 @@ def _by_name(
 
     with telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
         for name in wanted:
+            if "\0" in name:
+                failed.append(f"{name!r}: not fetched: no file can have this name")
+                continue
             if not (directory / name).resolve().is_relative_to(directory.resolve()):
                 failed.append(f"{name!r}: not fetched: it leads out of {directory}")
                 continue

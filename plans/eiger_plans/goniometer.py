@@ -5,6 +5,7 @@ from typing import Any
 
 import bluesky.plan_stubs as bps
 
+from eiger_plans.arguments import recorded
 from eiger_plans.steps import Plan
 from ophyd_eiger import EigerDetector
 
@@ -46,10 +47,7 @@ class Goniometer:
     @property
     def standing(self) -> dict[str, Any]:
         """Where axes stand as a run's metadata says it, with motors by their names."""
-        return {
-            axis: repr(value.name) if hasattr(value, "name") else value
-            for axis, value in self._standing.items()
-        }
+        return recorded(**self._standing)
 
     @property
     def signals(self) -> list[Any]:

@@ -50,7 +50,8 @@ def open_metadata(path):
     except EigerError as error:
         aside = path.with_name(f"{path.name}.damaged-{time.strftime('%Y%m%d-%H%M%S')}")
         path.replace(aside)
-        print(f"{error}\nIt is {aside.name} now, and RE.md begins anew, with scan_id 1")
+        why = error.__cause__ or "no JSON object"
+        print(f"{path} was damaged ({why}): it is {aside.name} now, and RE.md begins anew")
         return KeptDict(path)
 
 

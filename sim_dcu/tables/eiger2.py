@@ -26,8 +26,10 @@ from sim_dcu.tables.eiger1 import (
 )
 
 API_VERSION = "1.8.0"
-# Firmware of EIGER2 serves both side by side (release notes 2020.2.2).
-API_VERSIONS = frozenset({"1.6.0", "1.8.0"})
+# Firmware of EIGER2 serves 1.6.0 beside it (release notes 2020.2.2), and refuses what it does not
+# know since 2023.1 only: a known client (epicsscan) asks at 1.6.6.
+OLDER_API_VERSIONS = frozenset({"1.0.0", "1.5.0", "1.6.0", "1.6.6"})
+API_VERSIONS = OLDER_API_VERSIONS | {API_VERSION}
 ALIASES = {"f_energy": "threshold_energy"}
 
 DETECTOR_COMMANDS = (

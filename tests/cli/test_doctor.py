@@ -269,6 +269,15 @@ def test_answers_that_are_none(foreign, run, reply):
     assert "detector/config/count_time" in found(said, "answers")[1]
 
 
+@pytest.mark.parametrize("command", ["doctor", "info", "get"])
+def test_an_answer_that_is_no_text_can_be_printed(foreign, run, command):
+    foreign.gap = with_value("GET detector config/detector_number", "E-\ud800-1")
+    asked = ["detector_number"] if command == "get" else []
+    said = run(command, foreign.url, *asked)
+    assert said.status == 0
+    assert r"E-\ud800-1" in said.out
+
+
 def test_a_reading_that_the_dcu_calls_invalid(foreign, run):
     foreign.gap = with_metadata("GET detector status/board_000/th0_temp", state="invalid")
     assert found(run("doctor", foreign.url, "--json"), "temperature, board_000")[0] == "note"

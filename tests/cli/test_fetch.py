@@ -215,7 +215,7 @@ def test_names_that_lead_elsewhere_are_not_fetched(dcu, tmp_path):
     """A DCU may list anything; what it names stays within the folder."""
     here = tmp_path / "here"
     here.mkdir()
-    names = ["../outside.txt", str(tmp_path / "absolute.txt"), "inside.txt"]
+    names = ["../outside.txt", str(tmp_path / "absolute.txt"), "n\0.txt", "inside.txt"]
 
     def gap(request):
         if request.asks("GET filewriter files*"):
@@ -230,8 +230,10 @@ def test_names_that_lead_elsewhere_are_not_fetched(dcu, tmp_path):
         document = answer(proxy.url, "--all", "--directory", here, status=1)
     finally:
         proxy.close()
-    assert len(document["errors"]) == 2
-    assert all("it leads out of" in error for error in document["errors"])
+    errors = document["errors"]
+    assert len(errors) == 3
+    assert sum("it leads out of" in error for error in errors) == 2
+    assert sum("no file can have this name" in error for error in errors) == 1
     assert [path.name for path in tmp_path.rglob("*.txt")] == ["inside.txt"]
 
 

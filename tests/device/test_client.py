@@ -242,9 +242,7 @@ def dripping(request):
 @pytest.mark.parametrize("verb", ["get", "put"])
 def test_a_reply_that_drips_times_out(dripping, verb):
     asked = (dripping, "detector", "config/count_time", 1)
-    with pytest.raises(
-        DcuTimeoutError, match=r"no answer within 0\.3 s .*of (1000|some) bytes came"
-    ):
+    with pytest.raises(DcuTimeoutError, match=r"within 0\.3 s .*\d+( of 1000)? bytes came"):
         getattr(DcuClient, verb)(*asked[: 4 if verb == "put" else 3])
 
 

@@ -271,15 +271,16 @@ except RunEngineInterrupted:
 """
 
 
+def printed(code, folder):
+    """Return what a process prints that runs the RunEngine's file with this folder."""
+    arguments = ["-c", code, str(STARTUP / "10-runengine.py"), str(folder)]
+    return subprocess.run(
+        [sys.executable, *arguments], capture_output=True, text=True, timeout=60, check=True
+    ).stdout
+
+
 def test_ctrl_c_is_heard_whichever_thread_is_told_of_it(tmp_path):
-    done = subprocess.run(
-        [sys.executable, "-c", PRESSED, str(STARTUP / "10-runengine.py"), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
-    (seconds,) = re.findall(r"paused after ([0-9.]+)", done.stdout)
+    (seconds,) = re.findall(r"paused after ([0-9.]+)", printed(PRESSED, tmp_path))
     assert 2 <= float(seconds) < 5
 
 
@@ -296,17 +297,11 @@ RE.md["sample"] = "lysozyme"
 @pytest.mark.parametrize("content", ['{"scan_id": 12,', "[1, 2]"])
 def test_damaged_metadata_are_kept_aside(tmp_path, content):
     (tmp_path / "metadata.json").write_text(content)
-    done = subprocess.run(
-        [sys.executable, "-c", ENGINE, str(STARTUP / "10-runengine.py"), str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=True,
-    )
+    said = printed(ENGINE, tmp_path)
     (aside,) = tmp_path.glob("metadata.json.damaged-*")
     assert aside.read_text() == content
-    assert str(tmp_path / "metadata.json") in done.stdout
-    assert aside.name in done.stdout
+    assert f"{tmp_path / 'metadata.json'} was damaged" in said
+    assert aside.name in said
     assert json.loads((tmp_path / "metadata.json").read_text())["sample"] == "lysozyme"
 
 

@@ -95,12 +95,15 @@ def test_translation_is_that_of_real_headers(client: Client, eiger2: Client) -> 
         assert found == pytest.approx([100 * 7.5e-05, 0, -0.25])
 
 
-def test_room_is_in_kb_at_the_older_version(eiger2: Client) -> None:
-    older = Client(eiger2.url, "1.6.0")
+@pytest.mark.parametrize("version", ["1.0.0", "1.5.0", "1.6.0", "1.6.6"])
+def test_room_is_in_kb_and_files_are_a_bare_list_before_1_8(eiger2: Client, version: str) -> None:
+    older = Client(eiger2.url, version)
     with older.session:
         kilobytes = older.value("filewriter/status/buffer_free")
         # All of the status at once too.
         whole = older.get("filewriter/status").json()
+        assert older.get("filewriter/files").json() == []
+    assert eiger2.get("filewriter/files").json()["value"] == []
     assert eiger2.value("filewriter/status/buffer_free") // 1024 == kilobytes
     assert whole["buffer_free"]["value"] == kilobytes
 
