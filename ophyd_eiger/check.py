@@ -143,7 +143,7 @@ def _where_images_are(path: Path) -> str:
 def check_pixels(path: Path) -> None:
     """Check that every image of a data file can be decompressed; takes as long as reading it.
 
-    And that HDF5 finds the one that it lists, as other programs read them.
+    And that HDF5, which has listed them, finds each, as other programs have it do.
 
     A count that was changed and still decompresses is not seen: an EIGER writes no checksums.
 
@@ -162,5 +162,4 @@ def check_pixels(path: Path) -> None:
         found = images_of(again, path).id
         for number in range(images.images):
             images.read(file, number, pixels, codec=decompress)
-            if found.read_direct_chunk((number, 0, 0))[1] != images.raw(file, number):
-                raise FileError(f"{path}: HDF5 finds another image {number + 1} than it lists")
+            found.read_direct_chunk((number, 0, 0))

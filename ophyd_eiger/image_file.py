@@ -234,15 +234,6 @@ class ImageFile:
     def _broken(self, number: int, error: BaseException) -> ChunkError:
         return ChunkError(f"{self.path}: image {number + 1} of {self.images} is broken: {error}")
 
-    def raw(self, file: BinaryIO, number: int) -> bytes:
-        """Return the bytes of an image as they are in the file.
-
-        Raises
-        ------
-        ChunkError
-        """
-        return self._raw(file, number, 0)[0]
-
     def spans(self) -> np.ndarray | None:
         """Return where each image's bytes begin and end in the file, as int64 (images, 2).
 

@@ -10,6 +10,7 @@ import eiger_plans
 import event_model
 import numpy as np
 import pytest
+from bluesky import RunEngine
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
@@ -59,17 +60,37 @@ def commands(caplog):
     return sent
 
 
+def looked_at(engine):
+    """Return an engine that sees that every argument of our own plans is in their runs."""
+
+    def look(_, start):
+        plan = getattr(eiger_plans, start["plan_name"], None)
+        if plan is not None:
+            asked = set(inspect.signature(plan).parameters) - NOT_IN_RUNS
+            assert asked <= set(start["plan_args"]), start["plan_name"]
+
+    engine.subscribe(look, "start")
+    return engine
+
+
+@pytest.fixture
+def RE(RE):
+    return looked_at(RE)
+
+
+@pytest.fixture
+def engine():
+    """A RunEngine that returns what the plan does."""
+    return looked_at(RunEngine({}, call_returns_result=True))
+
+
 @pytest.fixture
 def documents(RE):
-    """The documents of the runs so far, valid by event-model's schemas, with all arguments."""
+    """The documents of the runs so far, each valid by event-model's schemas."""
     found: list[tuple[str, dict]] = []
 
     def keep(name, doc):
         event_model.schema_validators[event_model.DocumentNames[name]].validate(doc)
-        plan = getattr(eiger_plans, doc.get("plan_name", ""), None)
-        if plan is not None:
-            asked = set(inspect.signature(plan).parameters) - NOT_IN_RUNS
-            assert asked <= set(doc["plan_args"])
         found.append((name, doc))
 
     RE.subscribe(keep)

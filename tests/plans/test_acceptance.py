@@ -73,6 +73,8 @@ def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys
     # Five runs with series, and one with the report.
     starts = [doc for name, doc in documents if name == "start"]
     assert [start["plan_name"] for start in starts] == ["acceptance_test"] * 6
+    assert all(start["plan_args"]["eiger"] == repr(eiger.name) for start in starts)
+    assert all(start["plan_args"]["time_scale"] == 0 for start in starts)
     assert starts[-1]["acceptance_verdict"] == "PASSED"
     assert [start["uid"] for start in starts] == report.runs
     last = [doc for name, doc in documents if name == "event"][-1]["data"]

@@ -18,7 +18,6 @@ import numpy as np
 import pytest
 import requests
 from acceptance_runs import VERSIONS, detector, settings
-from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
 from bluesky.utils import RunEngineInterrupted
 from eiger_plans import dark, energy_scan, flatfield, series, threshold_scan, update_pixel_mask
@@ -58,11 +57,6 @@ def eiger(dcu, tmp_path):
     with detector(dcu, tmp_path) as device:
         device.connect()
         yield device
-
-
-@pytest.fixture
-def engine():
-    return RunEngine({}, call_returns_result=True)
 
 
 @pytest.fixture

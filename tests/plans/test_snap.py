@@ -6,17 +6,10 @@ import types
 import matplotlib.image
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from bluesky.simulators import check_limits, summarize_plan
 from eiger_plans import snap
 
 from ophyd_eiger import FilePolicy
-
-
-@pytest.fixture
-def engine():
-    """A RunEngine that returns what the plan does."""
-    return RunEngine({}, call_returns_result=True)
 
 
 @pytest.mark.parametrize("waits", [True, False])

@@ -12,7 +12,6 @@ import bluesky.plan_stubs as bps
 import bluesky.plans as bp
 import numpy as np
 import pytest
-from bluesky import RunEngine
 from bluesky.simulators import summarize_plan
 from bluesky.utils import RunEngineInterrupted
 from eiger_plans import armed_once, update_pixel_mask
@@ -23,11 +22,6 @@ from ophyd import Signal
 from ophyd_eiger.arrays import encode
 from ophyd_eiger.worker import EigerStatus
 from sim_dcu.beam import Beam
-
-
-@pytest.fixture
-def engine():
-    return RunEngine({}, call_returns_result=True)
 
 
 class Call:
