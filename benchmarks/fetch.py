@@ -80,7 +80,7 @@ def ours(url: str, names: list[str], folder: Path) -> float:
     """Return the seconds from the call until all files are home and checked."""
     client = DcuClient(url)
     basename = names[0].partition("_data_")[0]
-    delivery = Delivery(basename, folder, 10**6, 1000, SHAPE, np.dtype("<u2"))
+    delivery = Delivery(basename, folder, IMAGES, 1000, SHAPE, np.dtype("<u2"))
     transfer = Transfer(client, "benchmark")
     began = time.perf_counter()
     transfer.add(delivery)
