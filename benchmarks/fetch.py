@@ -66,7 +66,7 @@ def dense(path: Path, mean: float) -> None:
         data.attrs.update(image_nr_low=1, image_nr_high=IMAGES)
 
 
-def curl(url: str, names: list[str], folder: Path) -> float:
+def curl(url: str, names: list[str], folder: Path, _: Row) -> float:
     """Return the seconds that one curl takes for all files, over one connection."""
     command = ["curl", "--silent", "--show-error", "--fail"]
     for name in names:
@@ -76,15 +76,16 @@ def curl(url: str, names: list[str], folder: Path) -> float:
     return time.perf_counter() - began
 
 
-def ours(url: str, names: list[str], folder: Path) -> float:
+def ours(url: str, names: list[str], folder: Path, row: Row) -> float:
     """Return the seconds from the call until all files are home and checked."""
     client = DcuClient(url)
     basename = names[0].partition("_data_")[0]
-    delivery = Delivery(basename, folder, IMAGES, 1000, SHAPE, np.dtype("<u2"))
+    delivery = Delivery(basename, folder, IMAGES, row.per_file, SHAPE, np.dtype("<u2"))
+    delivery.recorded = IMAGES
     transfer = Transfer(client, "benchmark")
     began = time.perf_counter()
     transfer.add(delivery)
-    transfer.end(delivery, cut_short=True, interrupted=True)
+    transfer.end(delivery, cut_short=False)
     transfer.finalize(delivery)
     transfer.wait(60)
     seconds = time.perf_counter() - began
@@ -128,7 +129,7 @@ def measured(row: Row, folder: Path) -> str:
         for _ in range(RUNS):
             for fetch in (curl, ours):
                 with tempfile.TemporaryDirectory(dir=folder) as into:
-                    times[fetch.__name__].append(fetch(url, names, Path(into)))
+                    times[fetch.__name__].append(fetch(url, names, Path(into), row))
     theirs, own = (statistics.median(seconds) for seconds in times.values())
     return (
         f"| {row.title} | {size:.0f} | {theirs:.3f} | {own:.3f} | {size / own:.0f} "
