@@ -19,8 +19,9 @@ from ophyd_eiger.errors import (
     ReplyError,
     StateError,
 )
-from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.master import MASTER_ENDING, SETTINGS
 from ophyd_eiger.points import Series, Staging
+from ophyd_eiger.replies import number_of
 from ophyd_eiger.required import require_number, require_value, require_whole
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.states import States
@@ -62,7 +63,7 @@ NUMBERS = {
     "detector.y_pixels_in_detector": 1,
     "filewriter.nimages_per_file": 0,
 }
-TIMES = ("detector.count_time", "detector.frame_time")
+TIMES = ("count_time", "frame_time")
 DEPTHS = (8, 16, 32)
 # What EIGER2 has beside it, and what the documents can describe of it; a detector without them has
 # one image an exposure, in files of one layout.
@@ -226,6 +227,7 @@ class Arming:
                 images_per_file=require_whole(self.filewriter.nimages_per_file),
                 shape=promise.shape,
                 dtype=promise.dtype,
+                settings=self._settings(scheme),
                 policy=staging.policy,
             )
         except Exception:
@@ -234,6 +236,12 @@ class Arming:
         self.ending.note_known()
         stale = self._is_stale(series_id, in_monitor)
         return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
+
+    def _settings(self, scheme: Scheme) -> dict[str, float]:
+        # A trigger may bring its exposure.
+        names = [name for name in SETTINGS if not (scheme.mode.takes_one_image and name in TIMES)]
+        settings = {name: number_of(getattr(self.detector, name).last) for name in names}
+        return {name: value for name, value in settings.items() if value is not None}
 
     def take_over(self, series: Series, scheme: Scheme) -> None:
         """Have a series that waits for its first trigger be taken by another scheme of as many.
@@ -385,7 +393,7 @@ class Arming:
             ) from error
         if dotted in NUMBERS:
             require_whole(signal, NUMBERS[dotted])
-        if dotted in TIMES:
+        if dotted.removeprefix("detector.") in TIMES:
             require_number(signal)
 
     def _signal(self, dotted: str) -> EigerSignal:

@@ -1,23 +1,17 @@
 """The body of a file that a DCU sends: which part of the file it is, and its bytes as they come."""
 
-import io
-import math
 import re
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import requests
-from urllib3.exceptions import HTTPError, ReadTimeoutError
+from urllib3.exceptions import HTTPError
 
 from ophyd_eiger.errors import ReplyError
 
 # In s: so long bytes of a file that come slowly are gathered before the caller sees them.
 GATHERED_S = 0.5
-# In bytes/s: what comes slower drips.
-LEAST_RATE = 1000
-# In bytes: no more of a body is read at once.
-LARGEST_PIECE = 2**20
 # The HTTP status of a part of a file, and what says which part (RFC 9110, 14.4).
 PARTIAL = 206
 _CONTENT_RANGE = re.compile(r"bytes (\d{1,19})-(\d{1,19})/(\d{1,19})", re.ASCII)
@@ -70,50 +64,6 @@ def body_of(
             request=f"GET {url}",
         )
     return Body(start, int(match[3]), version, read_into)
-
-
-def keep_body(response: requests.Response, timeout: float) -> None:
-    """Read a body and keep it where `response.content` finds it.
-
-    Parameters
-    ----------
-    response : requests.Response
-        Its head is here.
-    timeout : float
-        How long it may take, in s, if it drips: a read timeout is for each byte alone.
-
-    Raises
-    ------
-    requests.RequestException
-        As `response.content` raises it; a ReadTimeout for one that drips.
-    """
-    read1, length = getattr(response.raw, "read1", None), response.headers.get("Content-Length", "")
-    if read1 is None or "Content-Encoding" in response.headers:
-        response.content  # noqa: B018 - it is kept
-        return
-    # One in chunks, and one that ends with its connection, do not say how long they are.
-    end = int(length) if length.isdigit() else math.inf
-    pieces, size, began = [], 0, time.monotonic()
-    try:
-        while size < end and (piece := read1(int(min(end - size, LARGEST_PIECE)))):
-            pieces.append(piece)
-            size += len(piece)
-            seconds = time.monotonic() - began
-            if seconds > timeout and size < LEAST_RATE * seconds:
-                response.close()
-                of_all = f" of {length}" if length else ""
-                raise requests.ReadTimeout(f"timed out: {size}{of_all} bytes came")
-        # With which the connection is free for the next request.
-        pieces.append(response.raw.read())
-    except ReadTimeoutError as error:
-        raise requests.ReadTimeout(error) from error
-    except (HTTPError, OSError) as error:
-        if isinstance(error, requests.RequestException):
-            raise
-        raise requests.ConnectionError(error) from error
-    # `response.content` finds it there; to read by itself it has no limit.
-    response.raw = io.BytesIO(b"".join(pieces))
-    response.content  # noqa: B018 - it is kept
 
 
 class Gatherer:

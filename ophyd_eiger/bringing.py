@@ -20,7 +20,7 @@ from ophyd_eiger.errors import (
     MissingFileError,
     TransferError,
 )
-from ophyd_eiger.fetching import Download, Handling
+from ophyd_eiger.fetching import Download, Handling, require_equal
 from ophyd_eiger.images import images_of
 from ophyd_eiger.master import HDF5_ERRORS, open_hdf5, read_master
 from ophyd_eiger.policy import FilePolicy
@@ -77,7 +77,10 @@ class Bringer:
             (delivery, name), Download(self.client, name, delivery.directory / name)
         )
         handling = Handling(
-            lambda path: _check_copy(delivery, name, path), delivery.policy.apply, proceed, settling
+            lambda path: self._check_copy(delivery, name, path),
+            delivery.policy.apply,
+            proceed,
+            settling,
         )
         fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
@@ -157,15 +160,15 @@ class Bringer:
             return f"{delivery.basename}: no view file could be written ({error})"
         return ""
 
-    def miscounted(self, delivery: Delivery) -> str:
-        """Return what is wrong with the number of images of a series that is home, or nothing."""
+    def not_as_taken(self, delivery: Delivery) -> str:
+        """Return what of a series that is home is not as this device took it, or nothing."""
         master = delivery.home.get(delivery.master)
         try:
-            promised = read_master(master.path).images_promised if master else None
+            otherwise = delivery.armed_otherwise(read_master(master.path)) if master else ""
         except FileError as error:
             # It was whole when it came.
             return f"{delivery.basename}: {error}"
-        return delivery.miscounted(promised)
+        return otherwise or delivery.miscounted()
 
     def _link(self, delivery: Delivery, name: str, there: Path) -> FetchedFile:
         """Let a file be seen in the folder of the scan that stays on the DCU's disk."""
@@ -176,6 +179,18 @@ class Bringer:
         if not (link.is_symlink() and link.readlink() == there):
             link.symlink_to(there)
         return FetchedFile(link, there.stat().st_size, images, 0.0)
+
+    def _check_copy(self, delivery: Delivery, name: str, path: Path) -> int:
+        """Check a file that was fetched, and more closely where it will be the only one."""
+        images = check_file(delivery, name, path)
+        if not delivery.policy.delete_on_dcu:
+            return images
+        if images:
+            check_pixels(path)
+        if name == delivery.master:
+            # Nothing in it tells whether a byte of its mask or of a value is another one.
+            require_equal(self.client, name, path)
+        return images
 
     def _delete(self, copy: Path) -> None:
         """Delete a file on the DCU whose copy here is proven good and has its name."""
@@ -202,14 +217,6 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     images = delivery.images_in(name)
     # Where a series cut short leaves open how many there are, there must be some all the same.
     return check_master_file(path, images=images) or check_data_file(path, images=images)
-
-
-def _check_copy(delivery: Delivery, name: str, path: Path) -> int:
-    """Check a file that was fetched, and more closely where it will be the only one."""
-    images = check_file(delivery, name, path)
-    if delivery.policy.delete_on_dcu and images:
-        check_pixels(path)
-    return images
 
 
 def _images_shown(view: Path) -> int:

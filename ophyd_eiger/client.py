@@ -19,7 +19,7 @@ import requests
 from urllib3.exceptions import HTTPError
 
 from ophyd_eiger.addresses import base_url
-from ophyd_eiger.bodies import Body, Gatherer, body_of, keep_body
+from ophyd_eiger.bodies import Body, Gatherer, body_of
 from ophyd_eiger.connections import Connections, prepared
 from ophyd_eiger.errors import (
     DcuTimeoutError,
@@ -52,7 +52,7 @@ ERROR_TEXT = re.compile(r"\s*([45]\d\d)\s+[A-Z]")
 class Timeouts:
     """How long each kind of call may go without a byte of its reply, in seconds.
 
-    A body of stated length that drips, a byte now and then, has as long in all.
+    What drips, a byte now and then, has as long in all.
 
     The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
     changing the energy takes seconds, because the flat field is calculated anew.
@@ -328,7 +328,7 @@ class DcuClient:
             url = target
             response = self._send_once(method, url, timeout, parts)
         if not stream:
-            keep_body(response, timeout)
+            response.content  # noqa: B018 - it is kept
         return response
 
     def _send_once(

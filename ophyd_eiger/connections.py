@@ -5,6 +5,9 @@ address, looks for proxies, certificates and the right pool each time anew. A DC
 """
 
 import functools
+import io
+import time
+from http.client import HTTPResponse
 from typing import Any
 
 import requests
@@ -12,6 +15,8 @@ from requests.adapters import HTTPAdapter
 
 # More are closed after use; nobody has as many threads.
 MOST_CONNECTIONS = 64
+# In bytes/s: what comes slower drips.
+LEAST_RATE = 1000
 _HEADERS = dict(requests.utils.default_headers())
 
 
@@ -26,6 +31,8 @@ class Connections(HTTPAdapter):
         """Return the one pool there is."""
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
+            kind = self._pool.ConnectionCls
+            self._pool.ConnectionCls = type(kind.__name__, (kind,), {"response_class": _Reply})
         return self._pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
@@ -38,6 +45,51 @@ class Connections(HTTPAdapter):
         # The manager forgets its pools, whose connections live as long as a reply that is kept.
         for pool in [pools[key] for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated
             pool.close()
+        super().close()
+
+
+class _Reply(HTTPResponse):
+    """A reply whose head and body may drip no longer than its connection's timeout."""
+
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        if (seconds := sock.gettimeout()) is not None:
+            self.fp = io.BufferedReader(_Undripping(self.fp.detach(), seconds))
+
+
+class _Undripping(io.RawIOBase):
+    """What a connection reads, whose own timeout is for each byte alone.
+
+    Parameters
+    ----------
+    raw : io.RawIOBase
+        Reads from the connection.
+    seconds : float
+        How long bytes may be waited for, once the first one came, if less than `LEAST_RATE` of
+        them come; what their reader does between two reads does not count.
+    """
+
+    def __init__(self, raw: Any, seconds: float) -> None:
+        self._raw = raw
+        self._seconds = seconds
+        self._bytes = 0
+        self._waited = 0.0
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        began = time.monotonic()
+        count = self._raw.readinto(buffer)
+        if self._bytes:
+            self._waited += time.monotonic() - began
+        self._bytes += count or 0
+        if count and self._waited > self._seconds and self._bytes < LEAST_RATE * self._waited:
+            raise TimeoutError(f"timed out: {self._bytes} bytes came in {self._waited:.3g} s")
+        return count
+
+    def close(self) -> None:
+        self._raw.close()
         super().close()
 
 

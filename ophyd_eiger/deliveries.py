@@ -12,8 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from ophyd_eiger.master import MASTER_ENDING
+from ophyd_eiger.master import MASTER_ENDING, SETTINGS, Master
 from ophyd_eiger.policy import FilePolicy
+
+# How far what a file says may be from what was set, relative and not: a detector counts in steps of
+# its clock, and files have numbers of less precision.
+ROUNDED, LEAST_CHANGE = 0.01, 1e-6
 
 
 @dataclass(frozen=True)
@@ -89,9 +93,12 @@ class Delivery:
     views : list of View
         What events name of it.
     may_be_empty : bool
-        Whether nothing need be there if no event names it: it is asked for after all was over.
+        Whether nothing need be there if no event names it and the DCU lists none of it: it is
+        asked for after all was over.
     disk : int or None
         Which disk `directory` was on when the series was taken on, as the system numbers them.
+    settings : dict of str to float
+        What its images depend on, as armed, by the names of `master.SETTINGS`.
     policy : FilePolicy
         What becomes of the files.
     note : callable
@@ -119,6 +126,7 @@ class Delivery:
     reached: dict[str, int] = field(default_factory=dict)
     may_be_empty: bool = False
     disk: int | None = None
+    settings: dict[str, float] = field(default_factory=dict)
     policy: FilePolicy = field(default_factory=FilePolicy)
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
 
@@ -155,6 +163,7 @@ class Delivery:
             "images_per_file": self.images_per_file,
             "shape": list(self.shape),
             "dtype": self.dtype.str,
+            "settings": self.settings,
             "policy": self.policy.record(),
         }
 
@@ -176,6 +185,7 @@ class Delivery:
             images_per_file=int(record["images_per_file"]),
             shape=(int(record["shape"][0]), int(record["shape"][1])),
             dtype=np.dtype(record["dtype"]),
+            settings={name: float(value) for name, value in record.get("settings", {}).items()},
             policy=FilePolicy(**record["policy"]),
         )
         for note in notes:
@@ -223,6 +233,7 @@ class Delivery:
         """Return the names that must come home, the master last."""
         if (
             self.may_be_empty
+            and self.listed_since_end
             and not self.recorded
             and not self.home
             and not self._has_files(listed)
@@ -261,6 +272,15 @@ class Delivery:
             names = [self.data_file(number + 1) for number in range(files)] + names
         return [name for name in names if name not in self.home]
 
+    def lacks(self) -> list[str]:
+        """Return what somebody has to be told of that is not home: what events need, or all.
+
+        All of it where it was asked for after all was over, and the DCU did not tell what it has.
+        """
+        return self.needed() or (
+            self.missing() if self.may_be_empty and not self.listed_since_end else []
+        )
+
     def missing(self) -> list[str]:
         """Return the names that are to come home and have not."""
         return [name for name in self.expected(self.listed) if name not in self.home]
@@ -283,23 +303,37 @@ class Delivery:
         """Return whether all is home that there is."""
         return self.all_is_listed and all(name in self.home for name in self.expected(listed))
 
-    def miscounted(self, promised: int | None) -> str:
-        """Return what is wrong with the number of images of a complete series, or nothing.
-
-        Each event names its images by their place in the series, so that one too many or too few
-        before them would shift them all.
+    def armed_otherwise(self, master: Master) -> str:
+        """Return what another client changed before the series was armed, or nothing.
 
         Parameters
         ----------
-        promised : int or None
-            How many images the master says there were to be; None if it does not say.
+        master : Master
+            What the series' master says.
         """
+        promised = master.images_promised
         if promised not in (None, self.images):
             return (
                 f"{self.basename}: the DCU armed for {promised} images, {self.images} were "
                 "expected, so that events may name wrong ones; another client changed nimages or "
                 "ntrigger, and more files of this series may be on the DCU"
             )
+        for name, value in self.settings.items():
+            taken = master.settings.get(name, value)
+            if not math.isclose(taken, value, rel_tol=ROUNDED, abs_tol=LEAST_CHANGE):
+                return (
+                    f"{self.basename}: its images were taken with {name} {taken:g} "
+                    f"{SETTINGS[name]}, as its master says, and not {value:g}; another client "
+                    "changed it"
+                )
+        return ""
+
+    def miscounted(self) -> str:
+        """Return what is wrong with the number of images of a complete series, or nothing.
+
+        Each event names its images by their place in the series, so that one too many or too few
+        before them would shift them all.
+        """
         found = self.images_home
         if found < self.recorded or (found > self.recorded and not self.interrupted):
             return (

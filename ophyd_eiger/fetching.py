@@ -153,7 +153,7 @@ class Download:
         """
         try:
             with self.client.open_file(self.name) as body, self.final.open("rb") as here:
-                if _are_equal(here, body, handling):
+                if _are_equal(here, body, handling.proceed):
                     size = here.tell()
                     return size, handling.check(self.final)
         except FileError as error:
@@ -294,13 +294,27 @@ class Download:
             ) from full
 
 
-def _are_equal(here: BinaryIO, body: Body, handling: Handling) -> bool:
+def require_equal(client: DcuClient, name: str, path: Path) -> None:
+    """Compare a copy with the DCU's file, which is sent a second time, byte for byte.
+
+    Raises
+    ------
+    FileError
+        If they differ; which of the two came wrong is not known.
+    DcuError
+    """
+    with client.open_file(name) as body, path.open("rb") as here:
+        if not _are_equal(here, body):
+            raise FileError(f"{path}: the DCU sent other bytes when it was asked for {name} again")
+
+
+def _are_equal(here: BinaryIO, body: Body, proceed: Callable[[int], None] = lambda _: None) -> bool:
     """Return whether a file holds what the DCU sends, and leave it at its end."""
     there = memoryview(bytearray(LARGEST_PIECE))
     while count := body.read_into(there):
         if here.read(count) != there[:count]:
             return False
-        handling.proceed(here.tell())
+        proceed(here.tell())
     return not here.read(1) and body.size in (None, here.tell())
 
 

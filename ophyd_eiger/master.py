@@ -19,6 +19,8 @@ MASTER_ENDING = "_master.h5"
 # What h5py makes of HDF5's errors: for one broken file, any of them, depending on the broken byte.
 HDF5_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError)
 
+# What images depend on, with its unit; a master has it as it was when the series was armed.
+SETTINGS = {"count_time": "s", "frame_time": "s", "photon_energy": "eV", "threshold_energy": "eV"}
 # In bytes, of a mask or a flat field: several times those of the largest detector.
 _LARGEST_ARRAY = 2**29
 _DETECTOR = "entry/instrument/detector"
@@ -40,12 +42,15 @@ class Master:
         The number that each of their links has: 1, 2, 3 ... unless links are missing.
     images_promised : int or None
         `nimages` x `ntrigger`; None if the file does not say.
+    settings : dict of str to float
+        What `SETTINGS` lists, as far as the file says it.
     """
 
     path: Path
     data_files: tuple[Path, ...]
     numbers: tuple[int, ...]
     images_promised: int | None
+    settings: dict[str, float]
 
     @property
     def mask(self) -> np.ndarray:
@@ -144,7 +149,7 @@ def read_master(path: Path) -> Master:
         group = object_of(file, "entry/data")
         links = group if isinstance(group, h5py.Group) else entry
         found = _data_files(links, path)
-        return Master(path, tuple(found.values()), tuple(found), _promised(file))
+        return Master(path, tuple(found.values()), tuple(found), _promised(file), _settings(file))
 
 
 def _data_files(links: h5py.Group, path: Path) -> dict[int, Path]:
@@ -166,3 +171,13 @@ def _promised(file: h5py.File) -> int | None:
             return None
         counts.append(int(value[()]))
     return counts[0] * counts[1]
+
+
+def _settings(file: h5py.File) -> dict[str, float]:
+    settings = {}
+    for name in SETTINGS:
+        for group in (_DETECTOR, _SPECIFIC):
+            value = object_of(file, f"{group}/{name}")
+            if isinstance(value, h5py.Dataset) and value.size == 1 and value.dtype.kind == "f":
+                settings[name] = float(value[()].item())
+    return settings

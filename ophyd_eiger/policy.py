@@ -24,7 +24,7 @@ class FilePolicy:
         `eiger.wait_for_files()` raises it.
     delete_on_dcu : bool
         Whether a file is deleted on the DCU after its copy is proven good: each of its images was
-        decompressed.
+        decompressed; a master came twice alike.
     mode : int, optional
         Permissions of the files, as in 0o440; those of the process if not given.
     owner : str, optional

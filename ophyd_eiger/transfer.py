@@ -142,6 +142,7 @@ class Transfer:
                 delivery.reached.clear()
                 delivery.known = set(delivery.home)
                 delivery.final = delivery.may_be_empty = True
+                delivery.listed_since_end = False
                 self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -261,7 +262,7 @@ class Transfer:
             wrong, self._wrong = self._wrong, []
             failed, self._failed = self._failed, None
             # Another one that waited for it may have given it up.
-            lost = [each for each in wanted if each in self._owed and each.needed()]
+            lost = [each for each in wanted if each in self._owed and each.lacks()]
             if lost and failed is None:
                 failed = self._missing(lost, patience)
         if failed is not None and wrong:
@@ -340,7 +341,7 @@ class Transfer:
         )
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
-        wanted = [delivery for delivery in given_up if delivery.needed()]
+        wanted = [delivery for delivery in given_up if delivery.lacks()]
         for delivery in given_up:
             self.bringer.write_views(delivery)
             if delivery not in wanted:
@@ -360,7 +361,7 @@ class Transfer:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}")
 
     def _missing(self, wanted: list[Delivery], patience: float) -> TransferError:
-        missing = list(dict.fromkeys(name for d in wanted for name in d.needed()))
+        missing = list(dict.fromkeys(name for d in wanted for name in d.lacks()))
         if self._lists is False:
             error = TransferError(
                 f"{self.name}: {_some(missing)} cannot be fetched, because this DCU has no list "
@@ -586,7 +587,7 @@ class Transfer:
             if not (delivery.is_home and delivery.final):
                 continue
             not_shown = self.bringer.write_views(delivery)
-            wrong = [each for each in (self.bringer.miscounted(delivery), not_shown) if each]
+            wrong = [each for each in (self.bringer.not_as_taken(delivery), not_shown) if each]
             if not not_shown:
                 self.journals.end(delivery)
             with self._state:

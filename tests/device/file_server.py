@@ -24,6 +24,8 @@ class FileServer:
         What becomes of a Range.
     breaks : list of int
         After how many bytes of the body each of the next replies breaks off.
+    spoils : list of int
+        Which byte of the body is another one in each of the next replies.
     length : bool
         Whether replies say how long they are.
     drips : int or None
@@ -37,6 +39,7 @@ class FileServer:
     files: dict[str, bytes]
     ranges: str = "right"
     breaks: list[int] = field(default_factory=list)
+    spoils: list[int] = field(default_factory=list)
     length: bool = True
     drips: int | None = None
     etag: str = ""
@@ -45,7 +48,11 @@ class FileServer:
 
     def reply(self, request: bytes) -> tuple[bytes, bytes]:
         """Return head and body for a request."""
-        name = re.match(rb"GET /data/(\S+) ", request)[1].decode()
+        verb, name = re.match(rb"(GET|DELETE) /data/(\S+) ", request).groups()
+        name = name.decode()
+        if verb == b"DELETE":
+            del self.files[name]
+            return b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n", b""
         found = re.search(rb"\r\nRange: bytes=(\d+)-\r\n", request, re.IGNORECASE)
         start = int(found[1]) if found else None
         self.asked.append((name, start))
@@ -65,6 +72,9 @@ class FileServer:
             head.append(b'ETag: "%s"' % self.etag.encode())
         if self.breaks:
             body = body[: self.breaks.pop(0)]
+        if self.spoils:
+            place = self.spoils.pop(0)
+            body = body[:place] + bytes([body[place] ^ 0xFF]) + body[place + 1 :]
         return b"\r\n".join(head) + b"\r\n\r\n", body
 
 

@@ -10,6 +10,7 @@ import weakref
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
+from file_server import serving
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
@@ -193,11 +194,12 @@ def test_a_connection_is_kept(dcu):
     assert pool.num_connections == 1
 
 
-# How a body's end is told, and how a byte of it is sent then.
+# How a body's end is told, and how a byte of it is sent then; or a byte of the head.
 FRAMES = {
-    "length": (("Content-Length", "1000"), b"["),
-    "chunks": (("Transfer-Encoding", "chunked"), b"1\r\n[\r\n"),
-    "end": (("Connection", "close"), b"["),
+    "length": (b"Content-Length: 1000\r\n\r\n", b"["),
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\n", b"1\r\n[\r\n"),
+    "end": (b"Connection: close\r\n\r\n", b"["),
+    "head": (b"Server: ", b"["),
 }
 
 
@@ -205,15 +207,13 @@ FRAMES = {
 def dripping(request):
     """A server whose replies come a byte at a time, for as long as it is there."""
     over = threading.Event()
-    header, byte = FRAMES[request.param]
+    begin, byte = FRAMES[request.param]
 
     class Drips(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
 
         def do_GET(self):
-            self.send_response(200)
-            self.send_header(*header)
-            self.end_headers()
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + begin)
             # The client goes away.
             with contextlib.suppress(OSError):
                 while not over.wait(0.02):
@@ -239,11 +239,37 @@ def dripping(request):
     server.server_close()
 
 
-@pytest.mark.parametrize("verb", ["get", "put"])
-def test_a_reply_that_drips_times_out(dripping, verb):
-    asked = (dripping, "detector", "config/count_time", 1)
-    with pytest.raises(DcuTimeoutError, match=r"within 0\.3 s .*\d+( of 1000)? bytes came"):
-        getattr(DcuClient, verb)(*asked[: 4 if verb == "put" else 3])
+DRIPPING = {
+    "get": lambda client: client.get("detector", "config/count_time"),
+    "put": lambda client: client.put("detector", "config/count_time", 1),
+    "get_bytes": lambda client: client.get_bytes(
+        "detector", "config/flatfield", accept="application/tiff"
+    ),
+    "file": lambda client: read_file(client, "series_1_data_000001.h5"),
+}
+
+
+def read_file(client, name):
+    with client.open_file(name) as body:
+        while body.read_into(memoryview(bytearray(100))):
+            pass
+
+
+@pytest.mark.parametrize("call", DRIPPING.values(), ids=DRIPPING)
+def test_a_reply_that_drips_times_out(dripping, call):
+    with pytest.raises(DcuTimeoutError, match=r"within 0\.3 s .*\d+ bytes came"):
+        call(dripping)
+
+
+def test_what_the_reader_does_between_two_pieces_is_no_dripping():
+    with serving({"slow.h5": bytes(52)}, drips=50) as server:
+        client = DcuClient(server.url, timeouts=Timeouts(get=0.3))
+        with client.open_file("slow.h5") as body:
+            assert body.read_into(memoryview(bytearray(50))) == 50
+            # As a disk that is slow.
+            threading.Event().wait(0.6)
+            assert body.read_into(memoryview(bytearray(50))) == 2
+        client.close()
 
 
 def test_the_dcus_own_words_are_in_the_error(eiger):

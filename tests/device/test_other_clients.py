@@ -45,15 +45,33 @@ def test_a_series_ended_and_armed_by_another_client_is_noticed(dcu, eiger):
         eiger.unstage().wait(20)
 
 
-def test_a_series_of_other_images_than_were_set_is_noticed(dcu, eiger):
+@pytest.mark.parametrize(
+    ("setting", "value", "said"),
+    [
+        ("nimages", 4, "_2: the DCU armed for 4 images, 2 were expected"),
+        ("frame_time", 0.02, r"_2: .*frame_time 0\.02 s, as its master says, and not 0\.01"),
+        ("count_time", 0.002, r"_2: .*count_time 0\.002 s, as its master says, and not 0\.004"),
+        ("photon_energy", 9000.0, r"_2: .*photon_energy 9000 eV, as its master says, and not 8"),
+        ("threshold_energy", 5e3, r"_2: .*threshold_energy 5000 eV, as its master says, and not 4"),
+    ],
+)
+def test_a_series_taken_otherwise_than_was_set_is_noticed(dcu, eiger, setting, value, said):
     """Between two points the detector is idle, and takes what another client puts."""
-    eiger.configure({"nimages": 2, "filewriter.nimages_per_file": 1})
+    eiger.configure(
+        {
+            "nimages": 2,
+            "filewriter.nimages_per_file": 1,
+            "frame_time": 0.01,
+            "count_time": 0.004,
+            "photon_energy": 8000.0,
+        }
+    )
     eiger.stage().wait(10)
     eiger.trigger().wait(10)
-    url = f"{dcu.url}/detector/api/1.6.0/config/nimages"
-    requests.put(url, json={"value": 4}, timeout=20).raise_for_status()
+    url = f"{dcu.url}/detector/api/1.6.0/config/{setting}"
+    requests.put(url, json={"value": value}, timeout=20).raise_for_status()
     eiger.trigger().wait(10)
-    with pytest.raises(TransferError, match=r"_2: the DCU armed for 4 images, 2 were expected"):
+    with pytest.raises(TransferError, match=said):
         eiger.unstage().wait(20)
 
 

@@ -1,6 +1,7 @@
 """What does not come home is owed: named, still on the DCU, and fetched later by whoever asks."""
 
 import contextlib
+import functools
 import logging
 import os
 import queue
@@ -20,6 +21,7 @@ import numpy as np
 import pytest
 import requests
 from fault_cell import wait_until_alive
+from file_server import serving
 
 import sim_dcu
 from ophyd_eiger import (
@@ -33,7 +35,7 @@ from ophyd_eiger import (
 )
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuUnreachableError, TransferError
+from ophyd_eiger.errors import DcuError, DcuUnreachableError, FileError, TransferError
 from ophyd_eiger.owed import end_if_left_armed
 from ophyd_eiger.transfer import Transfer
 
@@ -121,6 +123,30 @@ def test_what_did_not_come_is_named_and_comes_with_one_call(dcu, device, tmp_pat
         images = open_series(tmp_path / "data" / f"{stem}_{number}_view.h5")
         assert np.array_equal(images[0], dcu.image(number, 1))
     assert device.fetch() == []
+
+
+def test_what_a_dead_dcu_may_have_stays_owed_until_it_tells(dcu, device, tmp_path):
+    """No event names images of it: whether there are any, only the DCU knows."""
+    device.configure({"nimages": 3, "filewriter.nimages_per_file": 1})
+    device.stage().wait(20)
+    dcu.faults.set("lose:command=trigger")
+    for verb in ("GET", "PUT"):
+        dcu.faults.set("drop", path=f"{verb} *", after=1 if verb == "PUT" else 0)
+    with pytest.raises(DcuError):
+        device.trigger().wait(20)
+    device.unstage().wait(20)
+    ((series, names),) = device.owed.items()
+    assert names == [f"{series}_data_00000{n}.h5" for n in (1, 2, 3)] + [f"{series}_master.h5"]
+    with pytest.raises(TransferError, match=rf"{names[-1]} did not come home .*still there"):
+        device.fetch()
+    # Nor how many data files there are.
+    assert device.owed == {series: names[-1:]}
+    assert len(journals(tmp_path / "data")) == 1
+
+    dcu.faults.clear()
+    assert {file.path.name for file in device.fetch()} == named(tmp_path / "data") == set(names)
+    assert device.owed == {}
+    assert journals(tmp_path / "data") == []
 
 
 def test_a_view_written_without_its_files_is_whole_once_they_come(dcu, device, tmp_path):
@@ -442,6 +468,33 @@ def test_a_copy_that_is_not_proven_good_deletes_nothing(RE, dcu, device, tmp_pat
     assert bad in str(raised.value)
     assert bad in device.link.client.files()
     assert bad not in named(tmp_path / "data")
+
+
+def test_a_master_is_deleted_only_after_it_came_twice_alike(tmp_path):
+    """A byte of a mask or of a number that changed on its way breaks nothing in the file."""
+    path, numbers = tmp_path / "made.h5", np.arange(1000, dtype="<u4")
+    with h5py.File(path, "w") as file:
+        file["entry/instrument/detector/detectorSpecific/pixel_mask"] = numbers
+    whole = path.read_bytes()
+    policy = FilePolicy(delete_on_dcu=True)
+    home = tmp_path / "home"
+    home.mkdir()
+    delivery = Delivery("s_1", home, 3, 1000, (2, 4), np.dtype("<u2"), policy=policy)
+    delivery.disk = bringing.disk_of(home)
+    in_the_mask = whole.index(numbers.tobytes()) + 3
+    with serving({delivery.master: whole}, spoils=[in_the_mask]) as server:
+        client = DcuClient(server.url)
+        bringer = bringing.Bringer(client, "eiger")
+        bring = functools.partial(
+            bringer.bring, delivery, delivery.master, lambda _: None, lambda _: None
+        )
+        with pytest.raises(FileError, match="the DCU sent other bytes"):
+            bring()
+        assert named(home) == set()
+        assert list(server.files) == [delivery.master]
+        assert bring().path.read_bytes() == whole
+        assert server.files == {}
+        client.close()
 
 
 def test_what_may_be_the_dcus_own_file_is_not_deleted_there(RE, tmp_path, caplog):
