@@ -273,13 +273,11 @@ class Delivery:
         return [name for name in names if name not in self.home]
 
     def lacks(self) -> list[str]:
-        """Return what somebody has to be told of that is not home: what events need, or all.
+        """Return what somebody has to be told of that is not home.
 
-        All of it where it was asked for after all was over, and the DCU did not tell what it has.
+        What events need; or all that there may be, where it was asked for after all was over.
         """
-        return self.needed() or (
-            self.missing() if self.may_be_empty and not self.listed_since_end else []
-        )
+        return self.needed() or (self.missing() if self.may_be_empty else [])
 
     def missing(self) -> list[str]:
         """Return the names that are to come home and have not."""

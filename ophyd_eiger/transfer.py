@@ -142,7 +142,6 @@ class Transfer:
                 delivery.reached.clear()
                 delivery.known = set(delivery.home)
                 delivery.final = delivery.may_be_empty = True
-                delivery.listed_since_end = False
                 self._take_on(delivery)
             self._news = True
             self._state.notify_all()

@@ -75,6 +75,17 @@ def test_a_series_taken_otherwise_than_was_set_is_noticed(dcu, eiger, setting, v
         eiger.unstage().wait(20)
 
 
+def test_an_exposure_that_the_trigger_brings_is_nobody_elses(dcu, eiger):
+    eiger.configure({"trigger_mode": "inte", "frame_time": 0.01, "count_time": 0.004})
+    eiger.exposure.set(0.003).wait(5)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    url = f"{dcu.url}/detector/api/1.6.0/config/count_time"
+    requests.put(url, json={"value": 0.002}, timeout=20).raise_for_status()
+    eiger.trigger().wait(10)
+    eiger.unstage().wait(20)
+
+
 @pytest.mark.parametrize(
     ("subsystem", "attribute", "value"),
     [

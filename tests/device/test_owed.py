@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import json
 import logging
 import os
 import queue
@@ -144,9 +145,23 @@ def test_what_a_dead_dcu_may_have_stays_owed_until_it_tells(dcu, device, tmp_pat
     assert len(journals(tmp_path / "data")) == 1
 
     dcu.faults.clear()
+    refuse_files(dcu)
+    with pytest.raises(TransferError, match=rf"{names[0]}, .*503"):
+        device.fetch()
+    assert device.owed == {series: names}
+
+    dcu.faults.clear()
     assert {file.path.name for file in device.fetch()} == named(tmp_path / "data") == set(names)
     assert device.owed == {}
     assert journals(tmp_path / "data") == []
+
+
+def test_what_is_noted_of_a_series_is_read_again(tmp_path):
+    settings = {"count_time": 0.1, "photon_energy": 8000.0}
+    given = Delivery("s_1", tmp_path, 3, 2, (2, 4), np.dtype("<u2"), settings=settings)
+    found = Delivery.of_record(json.loads(json.dumps(given.record())), [], tmp_path)
+    assert found.settings == settings
+    assert replace(found, note=given.note).__dict__ == given.__dict__
 
 
 def test_a_view_written_without_its_files_is_whole_once_they_come(dcu, device, tmp_path):
