@@ -17,9 +17,9 @@ demo: $(VENV)/installed
 shell: $(VENV)/installed $(if $(DISPLAY)$(WAYLAND_DISPLAY),$(VENV)/installed-plots)
 	$(VENV)/bin/ipython --profile-dir=profile_collection --no-banner
 
-# Three workers, also on two cores: much of a test's time is waiting.
+# Four workers, also on two cores: much of a test's time is waiting.
 test: $(VENV)/installed-test
-	$(PYTEST) -n 3 -m "not long" $(PYTEST_FLAGS)
+	$(PYTEST) -n 4 -m "not long" $(PYTEST_FLAGS)
 
 # Most of its time goes to scans of real exposures that are interrupted: they need no core.
 WAITING := tests/device/test_interruption_matrix.py

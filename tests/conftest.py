@@ -22,10 +22,9 @@ def pytest_collection_modifyitems(items):
     """Choose the generation of some tests, and begin with what may take longest.
 
     Of the modules that say GENERATIONS_BY_TURNS the short run takes each test with one generation
-    only; of those that say SHORT_RUN_EVERY = n, of each test's cases every n-th. What takes long
-    comes first, so that no worker of xdist is left alone with it.
+    only; of those that say SHORT_RUN_EVERY = n, of each test's cases that are left every n-th.
+    What takes long comes first, so that no worker of xdist is left alone with it.
     """
-    _thin_out(items)
     generations: dict[str, dict[str, list]] = {}
     for item in items:
         parameters = getattr(item, "callspec", None)
@@ -40,6 +39,7 @@ def pytest_collection_modifyitems(items):
     for turn, tests in enumerate(both):
         for item in tests["eiger-500k" if turn % 2 else "eiger2-500k"]:
             item.add_marker(pytest.mark.long)
+    _thin_out(items)
     items.sort(key=lambda item: -_limit(item))
     for item in items:
         # One worker of xdist takes all that need a tiled server, which takes 10 s to start.

@@ -23,6 +23,9 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
 

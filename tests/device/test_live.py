@@ -25,6 +25,9 @@ from ophyd_eiger.regions import Regions, checked_rois
 from ophyd_eiger.signals import LimitError, ReadOnlyError
 from sim_dcu.monitor import Monitor
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
 

@@ -16,6 +16,9 @@ from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
 from ophyd_eiger.signals import LimitError
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 
 def put_command(dcu, command):
     """Send a command as another client does."""

@@ -15,6 +15,9 @@ from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
 from ophyd_eiger.cli import main
 from ophyd_eiger.errors import RecoveryError, StateError
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
 

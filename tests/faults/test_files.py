@@ -10,6 +10,9 @@ import pytest
 from dcu_process import VERSIONS, Dcu, running
 from plain_client import until
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
 

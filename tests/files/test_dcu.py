@@ -9,6 +9,9 @@ from written import data_names
 
 import sim_dcu
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 MODELS = {
     "eiger-500k": ("eiger-500k", "1.6.0"),
     "eiger2-500k": ("eiger2-500k", "1.8.0"),

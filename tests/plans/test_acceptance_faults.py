@@ -15,6 +15,9 @@ from bluesky.plans import count
 import sim_dcu
 from sim_dcu.fault_table import FAULTS as KNOWN
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 DOCS = Path(__file__).parents[2] / "docs" / "acceptance.md"
 MODELS = ("eiger-500k", "eiger2-500k")
 # What of the detector's own a check's name starts with, in an EIGER2 and in an EIGER.

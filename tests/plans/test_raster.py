@@ -12,6 +12,9 @@ from witness import Witness
 
 from ophyd_eiger import EigerError, open_series
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # In s, s and mm or degree; see test_rotation for why so slow.
 EXPOSURE, PERIOD, STEP = 0.6, 0.8, 0.5
 LINES, IMAGES = 2, 3

@@ -15,6 +15,9 @@ from witness import Witness
 
 from ophyd_eiger import EigerError, open_series
 
+# Of each test's cases the short run takes every 2nd, see conftest.
+SHORT_RUN_EVERY = 2
+
 # In s, s and degree; half a frame is what a busy machine may take between two steps of a plan.
 EXPOSURE, PERIOD, STEP = 0.6, 0.8, 0.5
 
