@@ -77,11 +77,14 @@ class Bringer:
             (delivery, name), Download(self.client, name, delivery.directory / name)
         )
         handling = Handling(
-            lambda path: self._check_copy(delivery, name, path),
+            lambda path: _check_copy(delivery, name, path),
             delivery.policy.apply,
             proceed,
             settling,
         )
+        if delivery.policy.delete_on_dcu and name == delivery.master:
+            # Nothing in it tells whether a byte of its mask or of a value is another one.
+            handling = replace(handling, prove=lambda path: self._compare(name, path, proceed))
         fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
         if delivery.policy.delete_on_dcu and download.was_here:
@@ -180,17 +183,10 @@ class Bringer:
             link.symlink_to(there)
         return FetchedFile(link, there.stat().st_size, images, 0.0)
 
-    def _check_copy(self, delivery: Delivery, name: str, path: Path) -> int:
-        """Check a file that was fetched, and more closely where it will be the only one."""
-        images = check_file(delivery, name, path)
-        if not delivery.policy.delete_on_dcu:
-            return images
-        if images:
-            check_pixels(path)
-        if name == delivery.master:
-            # Nothing in it tells whether a byte of its mask or of a value is another one.
-            require_equal(self.client, name, path)
-        return images
+    def _compare(self, name: str, path: Path, proceed: Callable[[int], None]) -> None:
+        size = path.stat().st_size
+        # What comes a second time is progress, too.
+        require_equal(self.client, name, path, lambda compared: proceed(size + compared))
 
     def _delete(self, copy: Path) -> None:
         """Delete a file on the DCU whose copy here is proven good and has its name."""
@@ -217,6 +213,14 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     images = delivery.images_in(name)
     # Where a series cut short leaves open how many there are, there must be some all the same.
     return check_master_file(path, images=images) or check_data_file(path, images=images)
+
+
+def _check_copy(delivery: Delivery, name: str, path: Path) -> int:
+    """Check a file that was fetched, and more closely where it will be the only one."""
+    images = check_file(delivery, name, path)
+    if delivery.policy.delete_on_dcu and images:
+        check_pixels(path)
+    return images
 
 
 def _images_shown(view: Path) -> int:

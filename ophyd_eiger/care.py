@@ -10,6 +10,7 @@ import logging
 import threading
 import weakref
 from collections import OrderedDict
+from collections.abc import Callable
 from typing import Any
 
 from ophyd_eiger.errors import DcuError, NotServedError, RefusedError, ReplyError, StateError
@@ -41,7 +42,7 @@ class Care:
     """What tells whether a detector is well; can be read as a device, and prints as a table.
 
     An EIGER1 measures only while it is idle: in a run whose detector is armed its temperature,
-    humidity and links are those of before.
+    humidity and links are those of before; as they are where it is read while an exposure lasts.
 
     Parameters
     ----------
@@ -192,7 +193,10 @@ class Care:
     # ---- bluesky's: all but `trigger` ask for nothing ----
 
     def trigger(self) -> EigerStatus:
-        """Ask the DCU anew, and have an EIGER1 measure if it is idle; done when it answered."""
+        """Ask the DCU anew, and have an EIGER1 measure if it is idle; done when it answered.
+
+        An exposure is not waited for, which may be one that nobody waits for any more.
+        """
         status = EigerStatus(f"{self.name}: read")
 
         def look() -> None:
@@ -200,8 +204,16 @@ class Care:
                 self._measure()
                 self._ask(self._told)
 
-        where = self.link.worker if self._needs_command() else self.link.reader
-        return where.submit(look, status)
+        def look_alone() -> None:
+            with self.link.client.ledger.background("care"):
+                self._ask(self._told)
+
+        if not self._needs_command():
+            return self.link.reader.submit(look, status)
+        if self.link.worker.is_free:
+            return self.link.worker.submit(look, status)
+        self._measure_later()
+        return self.link.reader.submit(look_alone, status)
 
     def read(self) -> OrderedDict:
         """Return the last answers with their times, and alarms where the DCU says what is good."""
@@ -241,10 +253,8 @@ class Care:
             self._ask(self._told)
             if not self._needs_command():
                 self._measure()
-            elif not self._closed.is_set() and (self._measuring is None or self._measuring.done):
-                # Behind what the worker has in hand: after the point that is being exposed.
-                status = EigerStatus(f"{self.name}: measure")
-                self._measuring = self.link.worker.submit(self._measure_carefully, status)
+            elif not self._closed.is_set():
+                self._measure_later(self._closed.is_set)
         except DcuError as error:
             self._note_failure(error)
         else:
@@ -253,12 +263,21 @@ class Care:
                 logger.info("%s: the DCU answers again", self.name)
         return self._period
 
-    def _measure_carefully(self) -> None:
+    def _measure_later(self, is_over: Callable[[], bool] = lambda: False) -> None:
+        """Measure behind what the worker has in hand: after the point that is being exposed."""
+        if self._measuring is None or self._measuring.done:
+            status = EigerStatus(f"{self.name}: measure")
+            self._measuring = self.link.worker.submit(
+                lambda: self._measure_carefully(is_over), status
+            )
+
+    def _measure_carefully(self, is_over: Callable[[], bool]) -> None:
         """Measure in the worker; what goes wrong is no work's of a user."""
-        if self._closed.is_set():
+        if is_over():
             return
         try:
-            self._measure()
+            with self.link.client.ledger.background("care"):
+                self._measure()
         except DcuError as error:
             self._note_failure(error)
 

@@ -52,7 +52,7 @@ ERROR_TEXT = re.compile(r"\s*([45]\d\d)\s+[A-Z]")
 class Timeouts:
     """How long each kind of call may go without a byte of its reply, in seconds.
 
-    What drips, a byte now and then, has as long in all.
+    What drips, a byte now and then, has about as long from any of its bytes on.
 
     The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
     changing the energy takes seconds, because the flat field is calculated anew.
@@ -444,6 +444,12 @@ def _raise_as_ours(
     """Raise the package's error for what requests or urllib3 raised."""
     request = f"{method} {url}"
     reason = _reason(error)
+    if not sent and "resolve" in str(error):
+        raise DcuUnreachableError(
+            f"{request}: the DCU cannot be reached, because its host's name is not known here "
+            f"({reason}); is the address right?",
+            request=request,
+        ) from error
     if isinstance(error, requests.ConnectTimeout) or (not sent and "establish" in str(error)):
         raise DcuUnreachableError(
             f"{request}: the DCU cannot be reached ({reason}); is it switched on, and is the "

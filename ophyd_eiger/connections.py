@@ -65,14 +65,14 @@ class _Undripping(io.RawIOBase):
     raw : io.RawIOBase
         Reads from the connection.
     seconds : float
-        How long bytes may be waited for, once the first one came, if less than `LEAST_RATE` of
-        them come; what their reader does between two reads does not count.
+        How long bytes may be waited for, after the first one at any time, if less than `LEAST_RATE`
+        of them come meanwhile; what their reader does between two reads does not count.
     """
 
     def __init__(self, raw: Any, seconds: float) -> None:
         self._raw = raw
         self._seconds = seconds
-        self._bytes = 0
+        self._bytes = self._lately = 0
         self._waited = 0.0
 
     def readable(self) -> bool:
@@ -81,11 +81,17 @@ class _Undripping(io.RawIOBase):
     def readinto(self, buffer: Any) -> int | None:
         began = time.monotonic()
         count = self._raw.readinto(buffer)
-        if self._bytes:
+        if self._bytes and count:
             self._waited += time.monotonic() - began
+            self._lately += count
         self._bytes += count or 0
-        if count and self._waited > self._seconds and self._bytes < LEAST_RATE * self._waited:
-            raise TimeoutError(f"timed out: {self._bytes} bytes came in {self._waited:.3g} s")
+        if self._waited > self._seconds:
+            if self._lately < LEAST_RATE * self._waited:
+                raise TimeoutError(
+                    f"timed out: {self._lately} of its {self._bytes} bytes came in the last "
+                    f"{self._waited:.3g} s"
+                )
+            self._waited, self._lately = 0.0, 0
         return count
 
     def close(self) -> None:

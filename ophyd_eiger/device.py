@@ -113,7 +113,7 @@ class EigerDevice(Device):
             self.link,
             connect=self._connect_once,
             read=self.read_configuration,
-            is_staged=lambda: self._staged != Staged.no,
+            is_staged=lambda: self.is_staged,
         )
 
     # ---- at the prompt ----
@@ -122,6 +122,11 @@ class EigerDevice(Device):
         if "." in name or name.startswith("_"):
             return super().__getattr__(name)
         raise NoSuchNameError(self, name, [each for each in dir(type(self)) if each[0] != "_"])
+
+    @property
+    def is_staged(self) -> bool:
+        """Whether it is staged, or being staged or unstaged."""
+        return self._staged != Staged.no
 
     @property
     def file_prefix(self) -> str | None:
@@ -385,8 +390,14 @@ class EigerDevice(Device):
 
     # ---- inside ----
 
+    def __repr__(self) -> str:
+        # ophyd's names some hundred signals, and plans write it into each run's start document.
+        return f"{type(self).__name__}({self.address!r}, name={self.name!r})"
+
+    __str__ = __repr__
+
     def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """Say in a line what it is, where IPython shows it; its repr names some hundred signals."""
+        """Say in a line what it is, where IPython shows it."""
         description = self.detector.description.last
         which = f"{description}" if description else "nothing was asked of it yet"
         printer.text(f"{type(self).__name__} {self.name!r} at {self.address}: {which}")

@@ -52,14 +52,17 @@ class Handling:
     proceed : callable
         Takes the bytes that are here, again and again; raises if the file is not wanted any more.
     settling : callable
-        Takes True when all bytes are here, and False when they are synced, checked and named, or
-        are not: no byte comes meanwhile, which of a large file takes its time.
+        Takes True when all bytes are here, and False when they are synced and checked, or are not:
+        no byte comes meanwhile, which of a large file takes its time.
+    prove : callable, optional
+        Takes the path of a file that was found whole, and raises if the DCU has another one.
     """
 
     check: Callable[[Path], int]
     finish: Callable[[Path], None]
     proceed: Callable[[int], None]
     settling: Callable[[bool], None] = field(default=lambda _: None)
+    prove: Callable[[Path], None] = field(default=lambda _: None)
 
 
 class Download:
@@ -126,19 +129,26 @@ class Download:
         handling.settling(True)
         try:
             # To the disk while it is looked at: each takes about as long as the other.
-            with _synced_meanwhile(file):
+            with self._written(size), _synced_meanwhile(file):
                 images = handling.check(self.aside)
+        finally:
+            handling.settling(False)
+        handling.prove(self.aside)
+        with self._written(size):
             handling.finish(self.aside)
             give_name(self.aside, self.final)
+        return images
+
+    @contextmanager
+    def _written(self, size: int) -> Iterator[None]:
+        try:
+            yield
         except FileExistsError:
             raise
         except OSError as error:
             if isinstance(error, EigerError):
                 raise
             raise _not_written(self.final, size, error, size) from error
-        finally:
-            handling.settling(False)
-        return images
 
     def discard(self) -> None:
         """Remove what this object has of it."""
@@ -294,8 +304,21 @@ class Download:
             ) from full
 
 
-def require_equal(client: DcuClient, name: str, path: Path) -> None:
+def require_equal(
+    client: DcuClient, name: str, path: Path, proceed: Callable[[int], None] = lambda _: None
+) -> None:
     """Compare a copy with the DCU's file, which is sent a second time, byte for byte.
+
+    Parameters
+    ----------
+    client : DcuClient
+        The way to the DCU.
+    name : str
+        The file's name there.
+    path : Path
+        The copy.
+    proceed : callable
+        Takes the bytes that were compared; raises if the file is not wanted any more.
 
     Raises
     ------
@@ -304,11 +327,11 @@ def require_equal(client: DcuClient, name: str, path: Path) -> None:
     DcuError
     """
     with client.open_file(name) as body, path.open("rb") as here:
-        if not _are_equal(here, body):
+        if not _are_equal(here, body, proceed):
             raise FileError(f"{path}: the DCU sent other bytes when it was asked for {name} again")
 
 
-def _are_equal(here: BinaryIO, body: Body, proceed: Callable[[int], None] = lambda _: None) -> bool:
+def _are_equal(here: BinaryIO, body: Body, proceed: Callable[[int], None]) -> bool:
     """Return whether a file holds what the DCU sends, and leave it at its end."""
     there = memoryview(bytearray(LARGEST_PIECE))
     while count := body.read_into(there):

@@ -77,8 +77,23 @@ class PointExposure(Signal):
             raise LimitError(f"{self.name}: {value!r} {error} config/count_time") from None
 
     def set(self, value: Any, **kwargs: Any) -> EigerStatus:
-        """Set the exposure of the points to come; done at once."""
-        return _set_now(self, self.check_value(value))
+        """Set the exposure of the points to come; done at once.
+
+        Raises
+        ------
+        LimitError
+            If it is no exposure, or if a scan whose trigger mode takes none is under way.
+        """
+        checked = self.check_value(value)
+        parent: Any = self.parent
+        mode = getattr(getattr(parent, "detector", None), "trigger_mode", None)
+        if checked is not None and mode is not None and parent.is_staged and mode.last != "inte":
+            raise LimitError(
+                f"{self.name}: points have an exposure of their own in trigger_mode inte alone, "
+                f"and it is {mode.last}; scan {parent.name}.detector.count_time, or set "
+                "trigger_mode inte before the scan"
+            )
+        return _set_now(self, checked)
 
     @property
     def hints(self) -> dict[str, Any]:

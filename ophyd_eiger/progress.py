@@ -89,12 +89,15 @@ class ImageCount:
 
     def __call__(self) -> Progress:
         """Return how far it is now."""
-        estimate = 0.0
+        passed = 0.0
         if self._began is not None and self.seconds > 0:
-            passed = (self._clock() - self._began) / self.seconds
-            # A bar of few images moves within each.
-            steps = self.images if self.images >= FEW else 10 * self.images
-            estimate = int(min(passed, _NEVER_DONE) * steps) * self.images / steps
+            passed = min((self._clock() - self._began) / self.seconds, _NEVER_DONE)
+            if self.images == 1 and not self.counted:
+                # A tenth of it may be minutes.
+                return Progress(_tenths(passed * self.seconds), self.seconds, "s", "time")
+        # A bar of few images moves within each.
+        steps = self.images if self.images >= FEW else 10 * self.images
+        estimate = int(passed * steps) * self.images / steps if steps else 0.0
         if self.counted >= estimate and self.counted:
             return Progress(self.counted, self.images, "images", self.evidence)
         return Progress(estimate, self.images, "images", "time")
@@ -123,4 +126,8 @@ class Countdown:
         """Return how far it should be now."""
         passed = self._clock() - self._began
         target = max(self.seconds, passed + max(_REST_S, _REST_PART * self.seconds))
-        return Progress(math.floor(10 * passed) / 10, round(target, 1), "s", "time")
+        return Progress(_tenths(passed), round(target, 1), "s", "time")
+
+
+def _tenths(seconds: float) -> float:
+    return math.floor(10 * seconds) / 10

@@ -159,6 +159,7 @@ class Worker:
         self._thread: threading.Thread | None = None
         self._unseen: list[tuple[EigerStatus, Exception]] = []
         self._doing: EigerStatus | None = None
+        self._newest: EigerStatus | None = None
         self._finalizer = weakref.finalize(self, _end, self._jobs)
         self._finalizer.atexit = False
 
@@ -178,6 +179,7 @@ class Worker:
         # nobody uses any more is collected and its thread ends.
         # In the caller's context, so that a request is known to belong to the work it is part of.
         context = contextvars.copy_context()
+        self._newest = status
         jobs.put((self, lambda: context.run(function), status))
         return status
 
@@ -185,6 +187,11 @@ class Worker:
         """Let `progress()` say how far the piece of work is that the caller is part of."""
         if self.in_worker() and self._doing is not None:
             self._doing.follow(progress)
+
+    @property
+    def is_free(self) -> bool:
+        """Whether all is done that was submitted, so that nothing has to be waited for."""
+        return self._newest is None or self._newest.done
 
     def in_worker(self) -> bool:
         """Return whether the caller is this worker's own thread."""

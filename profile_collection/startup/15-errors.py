@@ -8,6 +8,7 @@ What else fails has its traceback at once, as ever.
 import sys
 import traceback
 
+from bluesky.run_engine import TransitionError
 from bluesky.utils import FailedStatus
 
 from ophyd_eiger import EigerError
@@ -43,8 +44,12 @@ def of_a_name_in_quotes(error):
 
 
 def of_a_pause(error):
-    """Return what to do about a plan that is paused while another is to begin; or None."""
-    if module_of(error) == "bluesky.run_engine" and "paused state" in str(error):
+    """Return what to do where a plan is paused, or where none is; or None."""
+    if module_of(error) != "bluesky.run_engine":
+        return None
+    if isinstance(error, TransitionError):
+        return RuntimeError("no plan is paused, so that there is none to go on with, or to end")
+    if "paused state" in str(error):
         return RuntimeError(
             "a plan is paused: RE.resume() goes on with it, RE.abort() or RE.stop() ends it"
         )

@@ -140,9 +140,11 @@ def test_an_estimate_never_says_that_all_is_done():
     one = ImageCount(1, 30.0, clock=lambda: now[0])
     one.begin()
     now[0] += 12.5
-    assert str(one()) == "0.4 of 1 images, an estimate from time"
+    assert str(one()) == "12.5 of 30 s, an estimate from time"
     now[0] += 100.0
-    assert one().current == 0.9
+    assert one().current == 29.7
+    one.count(1, "trigger reply")
+    assert str(one()) == "1 of 1 images, by trigger reply"
 
 
 def test_what_takes_longer_than_it_did_still_moves():

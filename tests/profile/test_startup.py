@@ -183,6 +183,15 @@ def test_a_plan_beside_a_paused_one_is_a_sentence(prompt, capsys):
     assert prompt.traced == []
 
 
+@pytest.mark.parametrize("asked", ["resume", "abort", "stop", "halt"])
+def test_what_is_asked_of_no_plan_is_a_sentence(prompt, capsys, asked):
+    with pytest.raises(RuntimeError) as refused:
+        getattr(RunEngine({}), asked)()
+    prompt.show(prompt, refused.type, refused.value, refused.tb)
+    assert capsys.readouterr().err.splitlines()[-2].startswith("RuntimeError: no plan is paused")
+    assert prompt.traced == []
+
+
 def test_other_errors_are_shown_in_full(prompt, failed, capsys):
     others = [failed(ValueError("a motor's")), failed(None), ValueError("of the user's own")]
     others.append(TypeError("of the user's own"))
