@@ -58,8 +58,12 @@ def _with_fill_value(dtype: np.dtype, fill: float | bytes) -> h5p.PropDCID:
 
 
 def write_text_attribute(owner: h5g.GroupID | h5d.DatasetID, name: str, text: str) -> None:
-    """Write an attribute as master files have it: padded with zeros, of exactly the text's size."""
-    _write_text_attribute(owner, name, text, string_type(len(text), h5t.STR_NULLPAD))
+    """Write an attribute as master files have it: of exactly the text's size.
+
+    Null-terminated, as in real data files: of one padded with zeros, programs in C that read it
+    into as many bytes get all but the last.
+    """
+    _write_text_attribute(owner, name, text, string_type(len(text), h5t.STR_NULLTERM))
 
 
 def _write_text_attribute(

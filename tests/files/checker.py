@@ -65,7 +65,17 @@ def is_eiger2(series: ArmedSeries) -> bool:
 
 
 def golden(name: str) -> dict:
-    return json.loads((HERE / name).read_text())
+    """Return the description of a real file, with attributes as DECTRIS writes them.
+
+    In the copy of a master they are padded with zeros, as programs have it that copy attributes.
+    The data files that nobody copied have them null-terminated, and durin, the plugin of XDS for
+    masters of real EIGERs, finds no NeXus class that is not.
+    """
+    told = json.loads((HERE / name).read_text())
+    for entry in told["objects"].values():
+        for attribute in entry.get("attributes", {}).values():
+            attribute["type"] = attribute["type"].replace("null-padded", "null-terminated")
+    return told
 
 
 def faults(path: Path, series: ArmedSeries, number: int = 0, images: int | None = None) -> list:

@@ -53,6 +53,28 @@ def test_the_master_of_a_9m_says_what_the_real_one_says(real_9m, simulated_9m):
     assert found == real
 
 
+def test_programs_in_c_read_whole_attributes(tmp_path):
+    """As an XDS plugin does: into as many bytes as an attribute has, null-terminated."""
+    for model in ("eiger-500k", "eiger2-500k"):
+        folder = tmp_path / model
+        folder.mkdir()
+        writer = SeriesWriter(folder, armed_series(model=model))
+        writer.write_master()
+        writer.close()
+        with h5py.File(folder / writer.master_name) as file:
+            for place, name, text in (
+                ("entry/data", "NX_class", b"NXdata"),
+                ("entry/instrument/detector", "NX_class", b"NXdetector"),
+                ("entry/instrument/detector/count_time", "units", b"s"),
+            ):
+                attribute = h5py.h5a.open(file[place].id, name.encode())
+                kind = h5py.h5t.C_S1.copy()
+                kind.set_size(attribute.get_type().get_size())
+                found = np.zeros((), f"S{kind.get_size()}")
+                attribute.read(found, mtype=kind)
+                assert found.item() == text
+
+
 def test_half_modules_lie_where_a_real_detector_has_them(real_9m, simulated_9m):
     assert len(real_9m["half_modules"]) == 36
     assert simulated_9m["half_modules"] == real_9m["half_modules"]

@@ -202,7 +202,7 @@ SUPERBLOCK = "02080800"
 def attribute(value: object) -> dict:
     """Return the description of an attribute."""
     if isinstance(value, str):
-        kind = f"ASCII string of {len(value)} bytes, null-padded"
+        kind = f"ASCII string of {len(value)} bytes, null-terminated"
         return {"type": kind, "rank": "scalar", "value": value}
     return {"type": "<f8", "rank": 1, "value": value}
 
