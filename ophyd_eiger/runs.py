@@ -136,6 +136,11 @@ class EigerRun:
         """The run's uid."""
         return self._documents.start["uid"]
 
+    @property
+    def scan_id(self) -> int | None:
+        """The run's number; None where it has none."""
+        return self._documents.start.get("scan_id")
+
     def __len__(self) -> int:
         return len(self.events)
 
@@ -321,7 +326,9 @@ def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple
     if len(wanted) == 1:
         return candidates[wanted[0]]
     uid = documents.start["uid"]
-    has = ", ".join(f"{each} of stream {of!r}" for of, each in candidates) or "none of an EIGER"
+    has = ", ".join(f"{each} of stream {of!r}" for of, each in candidates)
+    if not candidates:
+        raise NoImagesError(f"run {uid}: it has no images of an EIGER")
     if not wanted:
         asked = "" if name is None and key is None else f" {key or 'images'} of {name or 'any'}"
         raise NoImagesError(f"run {uid}: no such images{asked}; it has {has}")

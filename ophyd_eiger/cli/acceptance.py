@@ -12,10 +12,10 @@ from typing import Any
 
 import click
 
-from ophyd_eiger.cli.common import FAULTY, Call, dcu_command
+from ophyd_eiger.cli.common import FAULTY, Call, Number, dcu_command
 from ophyd_eiger.errors import StateError
 
-_ABOVE_0 = click.FloatRange(0, min_open=True)
+_ABOVE_0 = Number(0, min_open=True)
 
 
 @dcu_command("acceptance")
@@ -56,7 +56,7 @@ _ABOVE_0 = click.FloatRange(0, min_open=True)
 )
 @click.option(
     "--time-scale",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=1.0,
     show_default=True,
     help="That of a simulated DCU.",

@@ -238,6 +238,10 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
         kind = NoDcu if isinstance(error, DcuUnreachableError) else Failed
         message = "\n".join([str(error), *getattr(error, "__notes__", ())])
         failed = kind(message, type(error).__name__)
+    except OSError as error:
+        if error.filename is None:
+            raise
+        failed = Failed(f"{error.filename}: {error.strerror}", type(error).__name__)
     else:
         return
     if as_json:
@@ -247,12 +251,25 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
     raise failed
 
 
+class Number(click.FloatRange):
+    """A number in a range that is one: no nan, and none that no clock can count."""
+
+    LARGEST = 1e9
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return the number."""
+        number = super().convert(value, param, ctx)
+        if not abs(number) <= self.LARGEST:
+            self.fail(f"{value!r} is no number up to {self.LARGEST:g}", param, ctx)
+        return number
+
+
 _JSON = click.option("--json", "as_json", is_flag=True, help="Answer with JSON on stdout.")
 _OF_A_DCU = (
     click.argument("url", type=Address()),
     click.option(
         "--timeout",
-        type=click.FloatRange(0, min_open=True),
+        type=Number(0, min_open=True),
         metavar="S",
         help="How long the DCU may take for what this command waits for, in s.",
     ),

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import click
 
+from ophyd_eiger.cli.common import Number
 from ophyd_eiger.errors import EigerError
 
 
@@ -21,7 +22,7 @@ from ophyd_eiger.errors import EigerError
 )
 @click.option(
     "--time-scale",
-    type=click.FloatRange(0),
+    type=Number(0),
     default=0.2,
     show_default=True,
     help="Factor on every wait of the simulated detector; 1 is a real one.",
@@ -30,6 +31,8 @@ def command(directory: Path, points: int, images: int, time_scale: float) -> Non
     """Scan with a simulated EIGER 1M, read the run back and compare every pixel."""
     click.echo("loading bluesky and matplotlib ...")
     try:
+        from bluesky.utils import FailedStatus
+
         from ophyd_eiger.demo import run_demo
     except ImportError as error:
         raise click.ClickException(
@@ -39,5 +42,11 @@ def command(directory: Path, points: int, images: int, time_scale: float) -> Non
         all_equal = run_demo(directory, points=points, images=images, time_scale=time_scale)
     except EigerError as error:
         raise click.ClickException(str(error)) from error
+    except FailedStatus as error:
+        raise click.ClickException(str(error.__cause__ or error)) from error
+    except OSError as error:
+        if error.filename is None:
+            raise
+        raise click.ClickException(f"{error.filename}: {error.strerror}") from error
     if not all_equal:
         raise SystemExit(1)

@@ -2,14 +2,14 @@
 
 import fnmatch
 import functools
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
 
 from ophyd_eiger.cli.arriving import Progress, telling
-from ophyd_eiger.cli.common import FAILED, Call, Failed, dcu_command
+from ophyd_eiger.cli.common import FAILED, Call, Failed, Number, dcu_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
 from ophyd_eiger.errors import DcuError, DcuUnreachableError, EigerError, TransferError
@@ -52,7 +52,7 @@ _NAMED = 3
 @click.option("--verbose", is_flag=True, help="Name the series of other DCUs, too.")
 @click.option(
     "--patience",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     default=30.0,
     show_default=True,
     metavar="S",
@@ -296,7 +296,8 @@ def _by_name(
     client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
 ) -> "tuple[list[FetchedFile], list[str]]":
     from ophyd_eiger.bringing import keep_names, stays_on_dcu
-    from ophyd_eiger.fetching import Download, Handling
+    from ophyd_eiger.fetching import Download, Handling, require_equal
+    from ophyd_eiger.master import MASTER_ENDING
 
     listed = sorted(client.files())
     wanted = [name for name in listed if any(fnmatch.fnmatch(name, each) for each in patterns)]
@@ -328,6 +329,8 @@ def _by_name(
                 lambda _: None,
                 lambda so_far, name=name: here.update({name: so_far}),
             )
+            if delete and name.endswith(MASTER_ENDING):
+                handling = replace(handling, prove=functools.partial(require_equal, client, name))
             download = Download(client, name, directory / name)
             try:
                 came.append(download.fetch(handling))

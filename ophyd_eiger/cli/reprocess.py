@@ -193,6 +193,7 @@ def _worked(
             reduced = reduce_run(run, recipe, progress=advance)
             said: dict[str, Any] = {
                 "uid": run.uid,
+                "scan_id": run.scan_id,
                 "events": run.shape[0],
                 "images": run.shape[0] * run.shape[1],
                 "sum": int(reduced.pictures["total"].sum()),
@@ -268,7 +269,8 @@ def _written(reduced: "Reduced", directory: Path) -> Path:
 
 
 def _shown(said: dict[str, Any]) -> str:
-    line = f"{said['uid']}  {plural(said['images'], 'image')}, sum {said['sum']}"
+    number = "" if said["scan_id"] is None else f"run {said['scan_id']}  "
+    line = f"{number}{said['uid']}  {plural(said['images'], 'image')}, sum {said['sum']}"
     for name, total in said["regions"].items():
         line += f", {name} {'no good pixel' if total is None else f'{total:.0f}'}"
     for what in ("new_uid", "file"):

@@ -6,7 +6,7 @@ from typing import Any
 import click
 
 from ophyd_eiger.cli.arrays import load_array
-from ophyd_eiger.cli.common import Call, Failed, file_command
+from ophyd_eiger.cli.common import Call, Failed, Number, file_command
 from ophyd_eiger.cli.geometry import geometry_option, unknown_geometry
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.errors import FileError
@@ -26,7 +26,7 @@ _NO_RINGS, _RINGS_THAT_FIT = "none", "fitting"
 @click.option("--log", is_flag=True, help="Brightness is the logarithm of the counts.")
 @click.option(
     "--top",
-    type=click.FloatRange(0, min_open=True),
+    type=Number(0, min_open=True),
     metavar="COUNTS",
     help="Counts at full brightness; else those that few points of the picture reach.",
 )

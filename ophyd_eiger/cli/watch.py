@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from ophyd_eiger.cli.common import Call, NoDcu, dcu_command, no_dcu
+from ophyd_eiger.cli.common import Call, NoDcu, Number, dcu_command, no_dcu
 from ophyd_eiger.cli.words import duration, size
 from ophyd_eiger.errors import DcuError
 
@@ -36,7 +36,7 @@ COLOURS = {
 @dcu_command("watch")
 @click.option(
     "--interval",
-    type=click.FloatRange(1),
+    type=Number(1),
     default=1.0,
     show_default=True,
     metavar="S",

@@ -48,6 +48,23 @@ def test_nobody_there(name, run, dead_url):
     assert "cannot be reached" in json.dumps(documents or said.json)
 
 
+@pytest.mark.parametrize("seconds", ["nan", "inf", "1e400", "-1"])
+@pytest.mark.parametrize("option", ["--timeout", "--patience"])
+def test_seconds_that_no_clock_counts(run, dead_url, option, seconds):
+    said = run("fetch", dead_url, option, seconds)
+    assert said.status == 2
+    assert option in said.err
+
+
+def test_a_place_that_takes_no_file(run, tmp_path):
+    """Even for root: no file can be made in a file."""
+    (tmp_path / "file").touch()
+    said = run("demo", "--directory", tmp_path / "file" / "x")
+    assert said.status == 1
+    assert f"{tmp_path / 'file'}" in said.err
+    assert "Traceback" not in said.err
+
+
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_a_web_server_that_is_no_dcu(name, run, web_server):
     said = run(name, web_server, *ARGUMENTS[name])

@@ -247,7 +247,7 @@ def test_what_is_no_run_of_an_eiger(make, catalog):
     key = {"source": "-", "dtype": "number", "shape": []}
     stream = run.compose_descriptor(name="primary", data_keys={"motor": key})
     bare = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
-    with pytest.raises(NoImagesError, match="no such images; it has none of an EIGER"):
+    with pytest.raises(NoImagesError, match="it has no images of an EIGER"):
         open_run(bare)
     with pytest.raises(NoImagesError, match=r"no such images dark of any; it has image of .*'prim"):
         open_run(make().documents, key="dark")
@@ -598,7 +598,7 @@ def test_a_search_passes_over_what_has_no_images(make, catalog):
     runs = [catalog[uid] for uid in (parents[1].uid, child, parents[0].uid)]
     found = opened(runs, passed_over=reasons.append)
     assert [run.uid for run in found] == [parent.uid for parent in parents]
-    assert reasons == [f"run {child}: no such images; it has none of an EIGER"]
+    assert reasons == [f"run {child}: it has no images of an EIGER"]
     search = catalog.search(Eq("start.token", parents[1].documents[0][1]["token"]))
     (reduced,) = reprocess(search)
     assert reduced.run.uid == parents[1].uid
