@@ -22,6 +22,7 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.fetching import Download, Handling, require_equal
 from ophyd_eiger.images import images_of
+from ophyd_eiger.last_work import in_hdf5
 from ophyd_eiger.master import HDF5_ERRORS, open_hdf5, read_master
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.view import Part, write_view
@@ -135,6 +136,7 @@ class Bringer:
             # One of more images was written by a process that knew of more events.
             view.is_whole = _images_shown(path) > len(view.firsts) * view.images
 
+    @in_hdf5()
     def write_views(self, delivery: Delivery) -> str:
         """Write what maps the images that events name; return what went wrong, or nothing.
 
@@ -163,6 +165,7 @@ class Bringer:
             return f"{delivery.basename}: no view file could be written ({error})"
         return ""
 
+    @in_hdf5()
     def not_as_taken(self, delivery: Delivery) -> str:
         """Return what of a series that is home is not as this device took it, or nothing."""
         master = delivery.home.get(delivery.master)
@@ -197,6 +200,7 @@ class Bringer:
             logger.warning("%s: %s stays on the DCU: %s", self.name, copy.name, error)
 
 
+@in_hdf5()
 def check_file(delivery: Delivery, name: str, path: Path) -> int:
     """Check a file of a series, wherever it is; return how many images it has.
 
@@ -215,6 +219,7 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
     return check_master_file(path, images=images) or check_data_file(path, images=images)
 
 
+@in_hdf5()
 def _check_copy(delivery: Delivery, name: str, path: Path) -> int:
     """Check a file that was fetched, and more closely where it will be the only one."""
     images = check_file(delivery, name, path)

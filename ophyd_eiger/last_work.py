@@ -1,0 +1,45 @@
+"""Lets a thread leave HDF5 before Python ends.
+
+A daemon thread that is in HDF5 then is stopped there for ever, with the lock that h5py has around
+all of HDF5; and Python, which closes the files that are left, waits for that lock without end.
+"""
+
+import atexit
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+_state = threading.Condition()
+_inside = 0
+_ends = False
+
+
+@contextmanager
+def in_hdf5() -> Iterator[None]:
+    """Have the end of Python wait for the block; a daemon thread that is too late begins none."""
+    global _inside
+    if not threading.current_thread().daemon:
+        # Python waits for it in any case.
+        yield
+        return
+    with _state:
+        # Until it is stopped with all others.
+        _state.wait_for(lambda: not _ends)
+        _inside += 1
+    try:
+        yield
+    finally:
+        with _state:
+            _inside -= 1
+            _state.notify_all()
+
+
+def _end() -> None:
+    global _ends
+    with _state:
+        _ends = True
+        _state.wait_for(lambda: not _inside)
+
+
+# What was registered later, as by a prompt whose last files come home, is called before.
+atexit.register(_end)
