@@ -47,6 +47,15 @@ RELIED_ON = (
     "filewriter.mode",
     "filewriter.name_pattern",
 )
+# Of these, what decides which images and files a series has, and no master tells.
+SHARED = (
+    "detector.nimages",
+    "detector.ntrigger",
+    "detector.trigger_mode",
+    "filewriter.nimages_per_file",
+    "filewriter.mode",
+    "filewriter.name_pattern",
+)
 # Of these, what documents say only if there is something to say.
 WHERE_SERVED = (
     "detector.photon_energy",
@@ -217,6 +226,8 @@ class Arming:
         in_monitor = self._listed_in_monitor() if uses_monitor and self._monitor_is_on() else set()
         series_id = self._send_arm()
         try:
+            if staging.armed:
+                self._require_unchanged()
             if series_id is None:
                 series_id = self._id_from_files(staging)
             self.promise = promise = self._kept_promise(scheme.images)
@@ -236,6 +247,29 @@ class Arming:
         self.ending.note_known()
         stale = self._is_stale(series_id, in_monitor)
         return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
+
+    def _require_unchanged(self) -> None:
+        """See that nobody else changed what a series depends on since the one before was armed.
+
+        Raises
+        ------
+        StateError
+            Naming what was changed.
+        """
+        changed = []
+        for signal in map(self._signal, SHARED):
+            before = signal.last
+            if self._optional(signal) != before and signal.last != before:
+                changed.append(f"{signal.resource.partition('/')[2]} {before!r} -> {signal.last!r}")
+        if changed:
+            raise StateError(
+                f"{self.name}: somebody else changed {', '.join(changed)} between two points, so "
+                "that the next one's images would be others, or in other files, than this run "
+                "says; nothing was exposed. Take the scan again when nobody else sets up this "
+                "detector"
+            )
+        if self.states.needs_more_than_disarm():
+            self._check_thresholds()
 
     def _settings(self, scheme: Scheme) -> dict[str, float]:
         # A trigger may bring its exposure.

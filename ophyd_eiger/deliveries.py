@@ -255,7 +255,14 @@ class Delivery:
                 for number, (name, is_there) in enumerate(zip(names, there, strict=True))
                 if number < needed or is_there
             )
-        return [*names, self.master]
+        return [*names, *self._surplus(promised, listed), self.master]
+
+    def _surplus(self, promised: int, listed: set[str]) -> list[str]:
+        """Return the names of data files beyond those that were promised: somebody's doing."""
+        names = []
+        while (name := self.data_file(promised + len(names) + 1)) in listed or name in self.home:
+            names.append(name)
+        return names
 
     def _has_files(self, listed: set[str]) -> bool:
         return any(name.startswith(f"{self.basename}_") for name in listed)
@@ -314,7 +321,7 @@ class Delivery:
             return (
                 f"{self.basename}: the DCU armed for {promised} images, {self.images} were "
                 "expected, so that events may name wrong ones; another client changed nimages or "
-                "ntrigger, and more files of this series may be on the DCU"
+                "ntrigger"
             )
         for name, value in self.settings.items():
             taken = master.settings.get(name, value)
@@ -348,7 +355,7 @@ class Delivery:
         first = 0
         for name in self._files_with_images():
             file = self.home.get(name)
-            per_file = self.images_per_file or self.images
+            per_file = self._per_file
             images = file.images if file else min(per_file, self.images - first)
             yield name, first, images
             # Every file is full but the last.
@@ -357,8 +364,17 @@ class Delivery:
     def _files_with_images(self) -> list[str]:
         if self.images_per_file == 0:
             return [self.master]
-        files = math.ceil(self.named / self.images_per_file)
+        files = math.ceil(self.named / self._per_file)
         return [self.data_file(number + 1) for number in range(files)]
+
+    @property
+    def _per_file(self) -> int:
+        """Images in each file but the last: fewer than were set where there are more files."""
+        if self.images_per_file == 0:
+            return self.images
+        files = [self.home[name].images for name in sorted(self.home) if name != self.master]
+        is_as_set = len(files) <= math.ceil(self.images / self.images_per_file)
+        return self.images_per_file if is_as_set else max(files)
 
     def images_in(self, name: str) -> int | None:
         """Return how many images a file must hold; None if a series cut short leaves it open."""
@@ -367,7 +383,8 @@ class Delivery:
         if self.images_per_file == 0:
             return self.images
         number = int(name.removesuffix(".h5")[-6:])
-        return min(self.images_per_file, self.images - (number - 1) * self.images_per_file)
+        images = min(self.images_per_file, self.images - (number - 1) * self.images_per_file)
+        return images if images > 0 else None
 
 
 def _data_file(basename: str, number: int) -> str:

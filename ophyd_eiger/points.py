@@ -95,6 +95,8 @@ class Staging:
         What `prepare` asked for; None for a step scan, which takes what the detector is set to.
     changed
         The signals that were put, with their values before, in order.
+    armed : bool
+        Whether a series was armed for it.
     """
 
     directory: Path
@@ -102,6 +104,7 @@ class Staging:
     policy: FilePolicy = field(default_factory=FilePolicy)
     flown: Scheme | None = None
     changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
+    armed: bool = False
 
 
 class Exposure:

@@ -15,7 +15,7 @@ with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths are shorten
              mode if it was not enabled);
              PUT command/arm; GET config/bit_depth_image; GET config/data_collection_date
     trigger  PUT command/trigger; GET status/state; PUT command/disarm
-    trigger  PUT command/arm; GET config/bit_depth_image;
+    trigger  PUT command/arm; GET what `arming.SHARED` lists; GET config/bit_depth_image;
              PUT command/trigger; GET status/state; PUT command/disarm
     unstage  when every file is home: PUT filewriter name_pattern, GET it
 
@@ -470,6 +470,7 @@ class Acquisition:
         self.link.worker.follow(Countdown(self._arm_seconds[changed]))
         began = time.monotonic()
         self.series = self.arming.arm(staging)
+        staging.armed = True
         self.transfer.journals.begin(self.series.delivery)
         self._armed_at = time.monotonic()
         self._arm_seconds[changed] = self._armed_at - began

@@ -5,8 +5,11 @@ again until its answer changes ends in a star.
 """
 
 RELIED_ON = "GET what `ophyd_eiger.arming.RELIED_ON` lists"
+SHARED = "GET what `ophyd_eiger.arming.SHARED` lists"
 NAME = ["PUT filewriter config/name_pattern", "GET filewriter config/name_pattern"]
 ARM = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
+# What somebody may have changed since the series before.
+ARM_AGAIN = [ARM[0], SHARED, *ARM[1:]]
 BUFFER = "GET filewriter status/buffer_free"
 STATE = "GET detector status/state"
 POLL = STATE + "*"
@@ -30,7 +33,7 @@ SEQUENCES = {
         [
             ("stage", STAGE),
             ("trigger", [TRIGGER, STATE, DISARM]),
-            ("trigger", [*ARM, TRIGGER, STATE, DISARM]),
+            ("trigger", [*ARM_AGAIN, TRIGGER, STATE, DISARM]),
             ("unstage", NAME),
         ],
     ),
@@ -57,7 +60,7 @@ SEQUENCES = {
         [
             ("stage", EXTERNAL_STAGE),
             ("trigger", [POLL, DISARM]),
-            ("trigger", [*ARM, POLL, DISARM]),
+            ("trigger", [*ARM_AGAIN, POLL, DISARM]),
             ("unstage", NAME),
         ],
     ),
@@ -91,7 +94,7 @@ SEQUENCES = {
         {},
         [
             ("stage", STAGE),
-            ("prepare", [DISARM, *put_and_back("trigger_mode", "ntrigger"), BUFFER, *ARM]),
+            ("prepare", [DISARM, *put_and_back("trigger_mode", "ntrigger"), BUFFER, *ARM_AGAIN]),
             ("kickoff", []),
             ("complete", [POLL, DISARM]),
             ("unstage", [*put_and_back("ntrigger", "trigger_mode"), *NAME]),

@@ -4,10 +4,13 @@ import gc
 import threading
 import weakref
 
+import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import bluesky.preprocessors as bpp
 import pytest
 import requests
 from bluesky.preprocessors import SupplementalData
+from bluesky.utils import RunEngineInterrupted
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
@@ -75,6 +78,34 @@ def test_a_baseline(RE, catalog, dcu, eiger, model):
     assert len(found) == 2
     assert found[1] == pytest.approx(30, abs=0.02)
     assert list(run.baseline.read()["eiger_detector_state"].values) == ["ready", "idle"]
+
+
+def test_a_baseline_waits_for_no_exposure_of_a_run_that_is_aborted(RE, tmp_path, requests_sent):
+    """Nobody waits for it any more, and the baseline is read before unstage ends it."""
+    with sim_dcu.serve("eiger-500k", time_scale=1, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        eiger.configure({"frame_time": 60, "count_time": 59})
+
+        @bpp.stage_decorator([eiger])
+        @bpp.run_decorator()
+        def paused_in_an_exposure():
+            yield from bps.checkpoint()
+            yield from bps.trigger(eiger, group="exposure")
+            yield from bps.pause()
+
+        RE.preprocessors.append(SupplementalData(baseline=[eiger.care]))
+        with pytest.raises(RunEngineInterrupted):
+            RE(paused_in_an_exposure())
+        requests_sent.clear()
+        RE.abort()
+        sent = requests_sent()
+        assert "PUT detector command/abort" in sent
+        assert (
+            "PUT detector command/status_update"
+            not in sent[: sent.index("PUT detector command/abort")]
+        )
+        assert eiger.detector.state.get() == "idle"
+        eiger.destroy()
 
 
 def test_read_by_itself_it_is_fresh_and_stages_nothing(RE, dcu, eiger, model, requests_sent):

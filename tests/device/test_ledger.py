@@ -48,7 +48,12 @@ def test_requests_belong_to_what_was_being_done(RE, eiger):
         "GET detector status/state",
         "PUT detector command/disarm",
     ]
-    arm = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
+    arm = [
+        "PUT detector command/arm",
+        *("GET detector config/" + key for key in ("nimages", "ntrigger", "trigger_mode")),
+        *("GET filewriter config/" + key for key in ("nimages_per_file", "mode", "name_pattern")),
+        "GET detector config/bit_depth_image",
+    ]
     assert listed(eiger, doing="point 1") == point
     assert listed(eiger, doing="point 2") == arm + point
     assert listed(eiger, doing="stage")[0] == "GET detector status/state"

@@ -3,6 +3,7 @@
 import math
 import threading
 import time
+from dataclasses import replace
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
@@ -13,7 +14,9 @@ from bluesky.utils import FailedStatus
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
+from ophyd_eiger.master import Master
 from ophyd_eiger.signals import LimitError
 
 # Of each test's cases the short run takes every 2nd, see conftest.
@@ -51,7 +54,6 @@ def test_a_series_ended_and_armed_by_another_client_is_noticed(dcu, eiger):
 @pytest.mark.parametrize(
     ("setting", "value", "said"),
     [
-        ("nimages", 4, "_2: the DCU armed for 4 images, 2 were expected"),
         ("frame_time", 0.02, r"_2: .*frame_time 0\.02 s, as its master says, and not 0\.01"),
         ("count_time", 0.002, r"_2: .*count_time 0\.002 s, as its master says, and not 0\.004"),
         ("photon_energy", 9000.0, r"_2: .*photon_energy 9000 eV, as its master says, and not 8"),
@@ -76,6 +78,63 @@ def test_a_series_taken_otherwise_than_was_set_is_noticed(dcu, eiger, setting, v
     eiger.trigger().wait(10)
     with pytest.raises(TransferError, match=said):
         eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize(
+    ("resource", "value", "said"),
+    [
+        ("filewriter/api/1.6.0/config/nimages_per_file", 2, "nimages_per_file 1 -> 2"),
+        ("detector/api/1.6.0/config/nimages", 4, "nimages 2 -> 4"),
+        ("filewriter/api/1.6.0/config/name_pattern", "mine_$id", r"-> 'mine_\$id'"),
+        ("filewriter/api/1.6.0/config/mode", "disabled", "mode 'enabled' -> 'disabled'"),
+        ("detector/api/1.6.0/config/trigger_mode", "inte", "trigger_mode 'ints' -> 'inte'"),
+    ],
+)
+def test_what_somebody_changed_is_told_before_the_next_exposure(dcu, eiger, resource, value, said):
+    eiger.configure({"nimages": 2, "filewriter.nimages_per_file": 1})
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    requests.put(f"{dcu.url}/{resource}", json={"value": value}, timeout=20).raise_for_status()
+    with pytest.raises(StateError, match=rf"somebody else changed .*{said}.*nothing was exposed"):
+        eiger.trigger().wait(10)
+    eiger.unstage().wait(20)
+    assert eiger.detector.state.get() == "idle"
+    assert [file.images for file in eiger.fetched] == [1, 1, 0]
+    assert eiger.owed == {}
+
+
+def test_a_second_threshold_that_somebody_enabled_is_told(tmp_path):
+    with sim_dcu.serve("eiger2-500k", time_scale=0, initialized=True) as dcu:
+        eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+        eiger.stage().wait(10)
+        eiger.trigger().wait(10)
+        url = f"{dcu.url}/detector/api/1.8.0/config/threshold/2/mode"
+        requests.put(url, json={"value": "enabled"}, timeout=20).raise_for_status()
+        with pytest.raises(StateError, match="each exposure gives 2 images"):
+            eiger.trigger().wait(10)
+        eiger.unstage().wait(20)
+        eiger.destroy()
+
+
+def test_a_series_armed_for_more_images_is_told_by_its_master(tmp_path):
+    delivery = Delivery("s_1", tmp_path, 2, 1, (2, 4), np.dtype("<u2"))
+    armed = Master(tmp_path / delivery.master, (), (), 4, {})
+    said = delivery.armed_otherwise(armed)
+    assert "s_1: the DCU armed for 4 images, 2 were expected" in said
+    assert delivery.armed_otherwise(replace(armed, images_promised=2)) == ""
+
+
+def test_files_beyond_those_that_were_promised_come_home_too(tmp_path):
+    """Somebody set nimages_per_file from 2 to 1: there are twice as many, with one image each."""
+    delivery = Delivery("s_1", tmp_path, 4, 2, (2, 4), np.dtype("<u2"), ended=True, recorded=4)
+    listed = {f"s_1_data_{number:06d}.h5" for number in (1, 2, 3, 4)} | {delivery.master}
+    assert delivery.expected({*listed, "s_11_data_000005.h5"}) == sorted(listed)
+    for name in listed:
+        delivery.home[name] = FetchedFile(tmp_path / name, 1, int("data" in name), 0.0)
+    delivery.begin_view(2)
+    delivery.name_images([0, 2])
+    first_of = {name: (first, images) for name, first, images in delivery.layout()}
+    assert first_of == {f"s_1_data_{n + 1:06d}.h5": (n, 1) for n in range(4)}
 
 
 def test_an_exposure_that_the_trigger_brings_is_nobody_elses(dcu, eiger):

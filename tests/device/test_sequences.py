@@ -5,9 +5,10 @@ import itertools
 from pathlib import Path
 
 import pytest
-from sequences import RELIED_ON, SEQUENCES, as_markdown
+from sequences import RELIED_ON, SEQUENCES, SHARED, as_markdown
 from signals_at_the_input import signals
 from test_requests import RELIED_ON as ALL_RELIED_ON
+from test_requests import SHARED as ALL_SHARED
 
 from ophyd_eiger import TriggerInfo
 
@@ -15,14 +16,14 @@ DOCS = Path(__file__).parents[2] / "docs" / "sequences.md"
 
 
 def shortened(requests):
-    """Return the requests with repeated ones starred, and those of a stage under one name."""
-    length = len(ALL_RELIED_ON)
+    """Return the requests with repeated ones starred, and the lists of settings by their names."""
     found = []
     for request, group in itertools.groupby(requests):
         found.append(f"{request}*" if len(list(group)) > 1 else request)
     for start in range(len(found)):
-        if found[start : start + length] == ALL_RELIED_ON:
-            found[start : start + length] = [RELIED_ON]
+        for name, listed in ((RELIED_ON, ALL_RELIED_ON), (SHARED, ALL_SHARED)):
+            if found[start : start + len(listed)] == listed:
+                found[start : start + len(listed)] = [name]
     return found
 
 
