@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import io
 import json
 import os
 import random
@@ -10,6 +11,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from dataclasses import replace
 from pathlib import Path
 
 import h5py
@@ -396,6 +398,34 @@ def test_a_broken_master_with_its_images_is_not_deleted_on_the_dcu(dcu, tmp_path
     whole = damage == "no images"
     document = answer(dcu.url, "*", "--directory", tmp_path / "home", status=0 if whole else 1)
     assert len(document["fetched"]) == whole
+
+
+def test_a_master_that_came_otherwise_than_it_is_is_not_deleted_on_the_dcu(dcu, tmp_path):
+    """One byte of a number changed on its way: nothing in the file tells it."""
+    left_behind(dcu, tmp_path)
+    spoiled = []
+
+    def gap(request):
+        reply = request.forward()
+        if request.asks("GET data *_master.h5") and not spoiled:
+            with h5py.File(io.BytesIO(reply.body)) as file:
+                place = file["entry/instrument/detector/count_time"].id.get_offset()
+            spoiled.append(place)
+            changed = bytes([reply.body[place] ^ 1])
+            reply = replace(reply, body=reply.body[:place] + changed + reply.body[place + 1 :])
+        return reply
+
+    proxy = ForeignDcu(dcu.url)
+    proxy.gap = gap
+    home = ("*_master.h5", "--delete", "--directory", tmp_path / "home")
+    try:
+        document = answer(proxy.url, *home, status=1)
+        assert document["fetched"] == []
+        assert "the DCU sent other bytes" in document["errors"][0]
+        assert list((tmp_path / "home").glob("*.h5")) == []
+        assert len(answer(proxy.url, *home)["fetched"]) == 1
+    finally:
+        proxy.close()
 
 
 def test_what_was_here_before_is_not_deleted_on_the_dcu(dcu, tmp_path):
