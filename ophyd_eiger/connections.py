@@ -48,13 +48,25 @@ class Connections(HTTPAdapter):
         super().close()
 
 
+# The first HTTP status of a server that failed.
+SERVER_FAULT = 500
+
+
 class _Reply(HTTPResponse):
-    """A reply whose head and body may drip no longer than its connection's timeout."""
+    """A reply whose head and body may drip no longer than its connection's timeout.
+
+    One of a server that failed is its connection's last: servers close it then, some (uvicorn) with
+    the next request already in hand, whose reply is lost.
+    """
 
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         super().__init__(sock, *args, **kwargs)
         if (seconds := sock.gettimeout()) is not None:
             self.fp = io.BufferedReader(_Undripping(self.fp.detach(), seconds))
+
+    def begin(self) -> None:
+        super().begin()
+        self.will_close = self.will_close or self.status >= SERVER_FAULT
 
 
 class _Undripping(io.RawIOBase):

@@ -81,7 +81,7 @@ def test_a_scan_is_taken_and_what_it_does_not_give_is_said(alba, eiger, RE):
     RE.subscribe(lambda name, doc: events.append(doc), "event")
     with pytest.raises(FailedStatus) as caught:
         RE(bp.count([eiger], 3))
-    assert len(events) == 3
+    assert len(events) == 3, caught.value
     assert isinstance(caught.value.__cause__, TransferError)
     assert "/filewriter/api/1.6.0/files: the DCU answered 500" in str(caught.value)
     # And again.

@@ -64,6 +64,11 @@ def is_eiger2(series: ArmedSeries) -> bool:
     return "EIGER2" in series.detector["description"]
 
 
+def as_told(name: str) -> dict:
+    """Return the description of a real file, or of the copy at hand."""
+    return json.loads((HERE / name).read_text())
+
+
 def golden(name: str) -> dict:
     """Return the description of a real file, with attributes as DECTRIS writes them.
 
@@ -71,7 +76,7 @@ def golden(name: str) -> dict:
     The data files that nobody copied have them null-terminated, and durin, the plugin of XDS for
     masters of real EIGERs, finds no NeXus class that is not.
     """
-    told = json.loads((HERE / name).read_text())
+    told = as_told(name)
     for entry in told["objects"].values():
         for attribute in entry.get("attributes", {}).values():
             attribute["type"] = attribute["type"].replace("null-padded", "null-terminated")
