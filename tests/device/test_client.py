@@ -218,16 +218,19 @@ def test_a_connection_on_which_the_server_failed_is_not_used_again():
             pass
 
     server = ThreadingHTTPServer(("127.0.0.1", 0), Fails)
+    server.daemon_threads = True
     thread = threading.Thread(target=server.serve_forever)
     thread.start()
     client = DcuClient(f"http://127.0.0.1:{server.server_address[1]}", api_version="1.6.0")
-    with pytest.raises(RefusedError, match="500"):
-        client.get("filewriter", "files")
-    assert client.put("detector", "config/count_time", 1) == []
-    client.close()
-    server.shutdown()
-    thread.join()
-    server.server_close()
+    try:
+        with pytest.raises(RefusedError, match="500"):
+            client.get("filewriter", "files")
+        assert client.put("detector", "config/count_time", 1) == []
+    finally:
+        client.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
 
 
 # How a body's end is told, and how a byte of it is sent then; or a byte of the head.
