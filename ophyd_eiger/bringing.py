@@ -114,6 +114,7 @@ class Bringer:
             if (download := self._begun.pop(key, None)) is not None:
                 download.discard()
 
+    @in_hdf5()
     def find_home(self, delivery: Delivery) -> None:
         """Note which files of a series are home already, whoever brought them."""
         pattern = f"{delivery.basename}_*.h5"

@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 _state = threading.Condition()
+_own = threading.local()
 _inside = 0
 _ends = False
 
@@ -18,7 +19,7 @@ _ends = False
 def in_hdf5() -> Iterator[None]:
     """Have the end of Python wait for the block; a daemon thread that is too late begins none."""
     global _inside
-    if not threading.current_thread().daemon:
+    if not threading.current_thread().daemon or getattr(_own, "is_inside", False):
         # Python waits for it in any case.
         yield
         return
@@ -26,9 +27,11 @@ def in_hdf5() -> Iterator[None]:
         # Until it is stopped with all others.
         _state.wait_for(lambda: not _ends)
         _inside += 1
+    _own.is_inside = True
     try:
         yield
     finally:
+        _own.is_inside = False
         with _state:
             _inside -= 1
             _state.notify_all()
