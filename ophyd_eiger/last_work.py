@@ -9,6 +9,8 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+# In s: within so long of the last thing that it is told to do Python has stopped its threads.
+ENDS_WITHIN_S = 1.0
 _state = threading.Condition()
 _own = threading.local()
 _inside = 0
@@ -18,14 +20,15 @@ _ends = False
 @contextmanager
 def in_hdf5() -> Iterator[None]:
     """Have the end of Python wait for the block; a daemon thread that is too late begins none."""
-    global _inside
+    global _inside, _ends
     if not threading.current_thread().daemon or getattr(_own, "is_inside", False):
         # Python waits for it in any case.
         yield
         return
     with _state:
-        # Until it is stopped with all others.
-        _state.wait_for(lambda: not _ends)
+        if not _state.wait_for(lambda: not _ends, ENDS_WITHIN_S):
+            # It was not stopped: what was registered before, as by IPython, has more to do first.
+            _ends = False
         _inside += 1
     _own.is_inside = True
     try:
@@ -44,5 +47,4 @@ def _end() -> None:
         _state.wait_for(lambda: not _inside)
 
 
-# What was registered later, as by a prompt whose last files come home, is called before.
 atexit.register(_end)

@@ -60,6 +60,33 @@ reads.wait()
 """
 
 
+BEFORE = """
+import atexit
+
+late = threading.Thread(target=lambda: eval(what), daemon=True)
+
+
+def bring_the_last_home():
+    late.start()
+    late.join(30)
+
+
+atexit.register(bring_the_last_home)
+"""
+
+
+def test_what_is_to_be_done_at_the_end_is_done(tmp_path):
+    """As IPython has it, which was there before: the files of a prompt that is left come home."""
+    path = tmp_path / "images.h5"
+    with File(path, "w") as file:
+        file["images"] = np.zeros(100, "u1")
+    program = "import sys\nimport threading\n\nwhat = sys.argv[2]\n" + BEFORE + PROGRAM
+    program += REST.rpartition("threading.Thread")[0]
+    command = [sys.executable, "-c", program, str(path), ENDS["check"]]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=60, check=True)
+    assert ended.stdout == "read\n"
+
+
 @pytest.mark.parametrize("what", ENDS.values(), ids=ENDS)
 def test_python_ends_when_a_file_is_read(tmp_path, what):
     path = tmp_path / "images.h5"

@@ -110,7 +110,7 @@ def test_a_scan_its_bars_and_its_interruption(terminal):
     terminal.asks(3)
     terminal.types("RE(count([eiger], 2))")
     bar = terminal.shows(r"eiger: trigger \(estimate\):? +\d+%\|[^\n]*")
-    assert "images" in bar
+    assert re.search(r"\d\.\d/3\.0 \[", bar), bar
     done = terminal.asks(4)
     assert re.search(r"generator count.*scan num: 1", done, re.DOTALL), done
     assert len(re.findall(r"^\|\s+[12] \|", done, re.MULTILINE)) == 2
