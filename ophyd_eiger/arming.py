@@ -47,7 +47,8 @@ RELIED_ON = (
     "filewriter.mode",
     "filewriter.name_pattern",
 )
-# Of these, what decides which images and files a series has, and no master tells.
+# Of these, what decides which images and files a series has: asked for again when the next series
+# of a staging is armed.
 SHARED = (
     "detector.nimages",
     "detector.ntrigger",

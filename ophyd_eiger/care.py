@@ -199,21 +199,19 @@ class Care:
         """
         status = EigerStatus(f"{self.name}: read")
 
+        needs_command = self._needs_command()
+        measures = self.link.worker.is_free or not needs_command
+
         def look() -> None:
             with self.link.client.ledger.background("care"):
-                self._measure()
+                if measures:
+                    self._measure()
                 self._ask(self._told)
 
-        def look_alone() -> None:
-            with self.link.client.ledger.background("care"):
-                self._ask(self._told)
-
-        if not self._needs_command():
-            return self.link.reader.submit(look, status)
-        if self.link.worker.is_free:
-            return self.link.worker.submit(look, status)
-        self._measure_later()
-        return self.link.reader.submit(look_alone, status)
+        if not measures:
+            self._measure_later()
+        where = self.link.worker if measures and needs_command else self.link.reader
+        return where.submit(look, status)
 
     def read(self) -> OrderedDict:
         """Return the last answers with their times, and alarms where the DCU says what is good."""

@@ -17,6 +17,8 @@ from requests.adapters import HTTPAdapter
 MOST_CONNECTIONS = 64
 # In bytes/s: what comes slower drips.
 LEAST_RATE = 1000
+# The first HTTP status of a server that failed.
+SERVER_FAULT = 500
 _HEADERS = dict(requests.utils.default_headers())
 
 
@@ -46,10 +48,6 @@ class Connections(HTTPAdapter):
         for pool in [pools[key] for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated
             pool.close()
         super().close()
-
-
-# The first HTTP status of a server that failed.
-SERVER_FAULT = 500
 
 
 class _Reply(HTTPResponse):

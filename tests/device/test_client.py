@@ -16,7 +16,14 @@ import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.addresses import base_url, same_dcu
 from ophyd_eiger.client import DcuClient, Timeouts
-from ophyd_eiger.errors import AddressError, DcuTimeoutError, EigerError, RefusedError, ReplyError
+from ophyd_eiger.errors import (
+    AddressError,
+    DcuTimeoutError,
+    DcuUnreachableError,
+    EigerError,
+    RefusedError,
+    ReplyError,
+)
 from ophyd_eiger.worker import EigerStatus, Worker
 
 
@@ -192,6 +199,12 @@ def test_a_connection_is_kept(dcu):
     for _ in range(5):
         client.get("detector", "status/state")
     assert pool.num_connections == 1
+
+
+def test_a_host_that_nobody_knows_is_told():
+    """Names below .invalid are nobody's (RFC 2606)."""
+    with pytest.raises(DcuUnreachableError, match="its host's name is not known here"):
+        DcuClient("http://dcu.invalid", api_version="1.6.0").get("detector", "status/state")
 
 
 def test_a_connection_on_which_the_server_failed_is_not_used_again():

@@ -89,6 +89,17 @@ def test_no_exposure(inte, value):
         eiger.exposure.set(value)
 
 
+def test_a_scan_of_exposures_that_the_trigger_mode_ignores_is_refused(RE, eiger):
+    eiger.exposure.set(0.1).wait(5)
+    documents = []
+    with pytest.raises(LimitError, match=r"in trigger_mode inte alone, and it is ints; scan eiger"):
+        RE(bp.scan([eiger], eiger.exposure, 0.1, 0.2, 2), lambda *each: documents.append(each))
+    assert "event" not in {name for name, _ in documents}
+    (start,) = [document for name, document in documents if name == "start"]
+    # What a plan writes of a device is short enough to be read.
+    assert start["plan_args"]["detectors"] == [f"EigerDetector('{eiger.address}', name='eiger')"]
+
+
 def test_an_exposure_outside_the_detectors_limits(inte):
     _, eiger = inte
     with pytest.raises(LimitError, match=r"5000\.0 s is outside .* config/count_time"):
