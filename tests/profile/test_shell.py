@@ -102,6 +102,7 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     reprocess = [command, "reprocess", "data/catalog", "1", "--roi", "all=0,0,1030,1065", "--json"]
     done = subprocess.run(reprocess, cwd=tmp_path, capture_output=True, check=True, timeout=200)
     (run,) = json.loads(done.stdout)["runs"]
+    assert run["scan_id"] == 1
     oracle = np.load(tmp_path / "oracle.npy")
     total = np.where(oracle == oracle.max(), 0, oracle).sum(dtype=np.uint64)
     assert (run["sum"], run["regions"]) == (total, {"all": total})
