@@ -12,7 +12,6 @@ from contextlib import contextmanager
 # In s: within so long of the last thing that it is told to do Python has stopped its threads.
 ENDS_WITHIN_S = 1.0
 _state = threading.Condition()
-_own = threading.local()
 _inside = 0
 _ends = False
 
@@ -21,20 +20,19 @@ _ends = False
 def in_hdf5() -> Iterator[None]:
     """Have the end of Python wait for the block; a daemon thread that is too late begins none."""
     global _inside, _ends
-    if not threading.current_thread().daemon or getattr(_own, "is_inside", False):
+    if not threading.current_thread().daemon:
         # Python waits for it in any case.
         yield
         return
     with _state:
         if not _state.wait_for(lambda: not _ends, ENDS_WITHIN_S):
-            # It was not stopped: what was registered before, as by IPython, has more to do first.
+            # It was not stopped: what was registered before, as by IPython, has more to do first,
+            # or it is part of work that Python waits for.
             _ends = False
         _inside += 1
-    _own.is_inside = True
     try:
         yield
     finally:
-        _own.is_inside = False
         with _state:
             _inside -= 1
             _state.notify_all()
