@@ -3,6 +3,7 @@
 import logging
 import os
 from collections.abc import Callable, Mapping
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, cast
 
@@ -187,10 +188,11 @@ class EigerDevice(Device):
 
     @property
     def fetched(self) -> list[FetchedFile]:
-        """The files that came home since the last `stage`."""
+        """The files that came home since the last `stage`: series by series, by their names."""
         deliveries = self._acquisition.deliveries
         # Copied first: the files' thread may be adding to it.
-        return [fetched for delivery in deliveries for fetched in tuple(delivery.home.values())]
+        at_home = [tuple(delivery.home.values()) for delivery in deliveries]
+        return [file for files in at_home for file in sorted(files, key=attrgetter("path"))]
 
     @property
     def series_named(self) -> list[str]:

@@ -12,6 +12,7 @@ import logging
 import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import Future
+from time import monotonic
 from typing import Any, Protocol
 
 from sim_dcu.clock import Clock
@@ -180,8 +181,12 @@ class Acquisition:
         self._buffer = buffer
         self._train: Train | None = None
         self._exposures = Exposures(clock, keeps_due=bool(self._sinks))
-        for target in (self._expose, self._deliver):
-            threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True).start()
+        self._threads = [
+            threading.Thread(target=target, name=f"sim-dcu{target.__name__}", daemon=True)
+            for target in (self._expose, self._deliver)
+        ]
+        for thread in self._threads:
+            thread.start()
         if ready is not None:
             ready.add_done_callback(self._note_ready)
 
@@ -231,6 +236,12 @@ class Acquisition:
                 # At once, so that no trigger comes in between.
                 self._enter(Phase.ENDED)
             self._tell()
+
+    def join(self, seconds: float) -> None:
+        """Wait, at most `seconds`, until the threads of a series that was ended are no more."""
+        end = monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, end - monotonic()))
 
     def wake(self) -> None:
         """Have a series look whether anything happens to it between two images, or still does."""

@@ -178,7 +178,7 @@ class SeriesControl:
         # A series that the worker was still arming.
         self.end_all()
         if self.acquisition is not None:
-            wait([self.acquisition.closed], timeout=LONGEST_CLOSE)
+            self.acquisition.join(LONGEST_CLOSE)
 
     def image(self, series_id: int, number: int) -> np.ndarray:
         """Return the image that the newest series of that id must hold.

@@ -34,7 +34,14 @@ def test_scan_has_the_oracles_images(
     assert eiger.detector.state.get() == "idle"
     assert eiger.filewriter.name_pattern.get() == "series_$id"
     left = {path.name for path in (tmp_path / "data").iterdir()}
-    assert left == {path.name for path in eiger.views} | {f.path.name for f in eiger.fetched}
+    fetched = [file.path.name for file in eiger.fetched]
+    assert left == {path.name for path in eiger.views} | set(fetched)
+    assert fetched == [
+        name
+        for series in eiger.series_named
+        for name in sorted(fetched)
+        if name.startswith(f"{series}_")
+    ]
 
 
 def test_images_inside_the_master(RE, catalog, dcu, eiger, assert_right):
