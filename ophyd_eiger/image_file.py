@@ -68,7 +68,7 @@ class ImageFile:
     place : str
         Where its images are in it.
     images : int
-        How many there are.
+        For how many it has places.
     has_channels : bool
         Whether it is of the 2024.2 layout, (images, channels, y, x).
     channels : int
@@ -234,6 +234,17 @@ class ImageFile:
     def _broken(self, number: int, error: BaseException) -> ChunkError:
         return ChunkError(f"{self.path}: image {number + 1} of {self.images} is broken: {error}")
 
+    @property
+    def written(self) -> int:
+        """How many images there are, up to the last one that was written.
+
+        Room may have been made for more, which HDF5 gives as fill values: by a DCU that was
+        interrupted, or by whoever is still writing the file.
+        """
+        if self._problem:
+            return self.images
+        return int(self._numbers[-1]) // self.channels + 1 if len(self._numbers) else 0
+
     def spans(self) -> np.ndarray | None:
         """Return where each image's bytes begin and end in the file, as int64 (images, 2).
 
@@ -291,8 +302,8 @@ class ImageFile:
         if not self._direct:
             with open_hdf5(self.path) as again:
                 images = stack_of(again, self.path, self.place)
-                offset = (number, channel, 0, 0) if images.ndim == 4 else (number, 0, 0)
-                skipped, raw = images.id.read_direct_chunk(offset)
+                place_of = {2: (0, 0), 3: (number, 0, 0), 4: (number, channel, 0, 0)}
+                skipped, raw = images.id.read_direct_chunk(place_of[images.ndim])
                 return raw, self._filters(skipped)
         raw = _bytes_at(file, place, size)
         if len(raw) != size:
@@ -316,9 +327,8 @@ def look_into(path: Path, place: str) -> ImageFile:
         channels = images.shape[1] if has_channels else 1
         geometry = Geometry(images.shape[-2:], images.dtype)
         numbers = number_of(images, "low"), number_of(images, "high")
-        known = ImageFile(
-            path, place, images.shape[0], has_channels, channels, geometry, *numbers, state
-        )
+        count = images.shape[0] if images.ndim > 2 else 1
+        known = ImageFile(path, place, count, has_channels, channels, geometry, *numbers, state)
         return _with_chunks(known, file, images)
 
 
@@ -327,7 +337,7 @@ def _with_chunks(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> Ima
     chunks = images.chunks
     stacked = chunks[1] if chunks is not None and len(chunks) == 4 else 1
     problem = ""
-    if chunks is None or chunks[-2:] != whole or chunks[0] != 1:
+    if chunks is None or chunks[-2:] != whole or (len(chunks) > 2 and chunks[0] != 1):
         problem = f"chunks of {chunks}, not of one image"
     elif stacked not in (1, known.channels):
         problem = f"chunks of {chunks}, neither of one channel nor of all"
@@ -336,7 +346,7 @@ def _with_chunks(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> Ima
     found: list[tuple[int, int, int, int]] = []
 
     def add(chunk: h5py.h5d.StoreInfo) -> None:
-        number = chunk.chunk_offset[0] * known.channels
+        number = chunk.chunk_offset[0] * known.channels if len(chunk.chunk_offset) > 2 else 0
         if len(chunk.chunk_offset) == 4:
             number += chunk.chunk_offset[1]
         found.append((number, chunk.byte_offset or 0, chunk.size, chunk.filter_mask))

@@ -5,13 +5,14 @@ Knows nothing of series: which image of which file is wanted is said by others.
 
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 
 from ophyd_eiger.chunks import BITSHUFFLE_FILTER
 from ophyd_eiger.errors import ChunkError, FileError
-from ophyd_eiger.master import object_of
+from ophyd_eiger.master import object_of, only_value
 
 # Where a data file, a view, or a master that holds its images, has them.
 IMAGES = "entry/data/data"
@@ -35,30 +36,40 @@ def images_of(file: h5py.File, path: Path, place: str = IMAGES) -> h5py.Dataset:
 
 
 def stack_of(file: h5py.File, path: Path, place: str = IMAGES) -> h5py.Dataset:
-    """Return the images of a file, with or without channels.
+    """Return the images of a file, with or without channels, or its only image.
+
+    An EIGER2 that is gated from outside may write one without an axis for images.
 
     Raises
     ------
     FileError
-        If there are none of shape (images, y, x) or (images, channels, y, x), or if their pixels
-        are no counts.
+        If there are none of shape (images, y, x) or (images, channels, y, x) and it is no chunk of
+        shape (y, x), or if their pixels are no counts.
     """
     images = object_of(file, place)
-    if not isinstance(images, h5py.Dataset) or images.ndim != 4:
-        return images_of(file, path, place)
-    return _with_counts(images, path)
+    if isinstance(images, h5py.Dataset) and (
+        images.ndim == 4 or (images.ndim == 2 and images.chunks == images.shape)
+    ):
+        return _with_counts(images, path)
+    return images_of(file, path, place)
 
 
 def _with_counts(images: h5py.Dataset, path: Path) -> h5py.Dataset:
     if images.dtype.kind != "u":
         raise FileError(f"{path}: pixels of type {images.dtype}, not unsigned integers")
+    stored: Any = images.id.get_type()
+    if stored.get_offset() or stored.get_precision() != 8 * images.dtype.itemsize:
+        # Their bytes are read past HDF5, which alone would know which bits of them count.
+        raise FileError(
+            f"{path}: pixels with {stored.get_precision()} bits of {8 * images.dtype.itemsize}"
+        )
     return images
 
 
 def number_of(images: h5py.Dataset, end: str) -> int | None:
     """Return `image_nr_low` or `image_nr_high` of a file; None if it does not say."""
     number = images.attrs.get(f"image_nr_{end}")
-    return None if number is None else int(number)
+    return None if number is None else int(only_value(number))
 
 
 def filters_of(images: h5py.Dataset) -> Callable[[int], list[int]]:

@@ -23,7 +23,13 @@ class Selection:
     rows, columns : range
         The rectangle of each, step 1.
     key : tuple
-        The index into what was read, an array of shape (images, rows, columns).
+        The index into what was read, an array of shape (images, rows, columns), or of
+        (images, *kept) where not all pixels of the rectangle are wanted.
+    pixels : tuple or None
+        The index that is applied to the rectangle of each image before it is kept; None where all
+        of it is wanted.
+    kept : tuple of int
+        The shape of what `pixels` leaves of a rectangle.
     nothing : tuple of int or None
         The shape of what comes out if it has no pixel; None if it has some.
     """
@@ -32,6 +38,8 @@ class Selection:
     rows: range
     columns: range
     key: tuple
+    pixels: tuple | None = None
+    kept: tuple[int, ...] = ()
     nothing: tuple[int, ...] | None = None
 
 
@@ -46,15 +54,23 @@ def select(index: Any, shape: tuple[int, int, int]) -> Selection:
     tried = np.broadcast_to(np.uint8(0), shape)[index]
     if not tried.size:
         # Nothing to read; numpy does not look then whether other entries are within bounds.
-        return Selection((), range(0), range(0), (), tried.shape)
+        return Selection((), range(0), range(0), (), nothing=tried.shape)
     entries = _expanded(index, len(shape))
     places = _axes(entries)
     images, entries[places[0]] = _images(entries[places[0]], shape[0])
-    rows, columns = range(shape[1]), range(shape[2])
-    if all(isinstance(entries[place], (int, slice)) for place in places[1:]):
-        rows, entries[places[1]] = _stretch(entries[places[1]], shape[1])
-        columns, entries[places[2]] = _stretch(entries[places[2]], shape[2])
-    return Selection(images, rows, columns, tuple(entries))
+    _, row, column = places
+    if column == row + 1 and _are_points(entries[row], entries[column]):
+        return _of_points(images, entries, row, shape)
+    rows, of_rows, entries[row] = _along(entries[row], shape[1])
+    columns, of_columns, entries[column] = _along(entries[column], shape[2])
+    kept = len(of_rows), len(of_columns)
+    if kept == (len(rows), len(columns)):
+        return Selection(images, rows, columns, tuple(entries))
+    if isinstance(of_rows, range) and isinstance(of_columns, range):
+        pixels: tuple = slice(None, None, of_rows.step), slice(None, None, of_columns.step)
+    else:
+        pixels = np.ix_(of_rows, of_columns)
+    return Selection(images, rows, columns, tuple(entries), pixels, kept)
 
 
 def first_image(index: Any) -> int | None:
@@ -114,13 +130,43 @@ def _images(entry: Any, size: int) -> tuple[Sequence[int], Any]:
     return wanted.tolist(), places.reshape(entry.shape)
 
 
-def _stretch(entry: int | slice, size: int) -> tuple[range, int | slice]:
-    """Return the pixels from the first to the last that is asked for, and the index into these."""
+def _are_points(row: Any, column: Any) -> bool:
+    """Return whether two entries name pixels one by one, and not whole rows or columns."""
+    kinds = {type(row), type(column)}
+    return np.ndarray in kinds and slice not in kinds
+
+
+def _of_points(
+    images: Sequence[int], entries: list, row: int, shape: tuple[int, int, int]
+) -> Selection:
+    """Return what is read where pixels are named one by one, each of which is kept once."""
+    y, x = (
+        np.where(np.asarray(entry) < 0, np.asarray(entry) + size, entry)
+        for entry, size in zip(entries[row : row + 2], shape[1:], strict=True)
+    )
+    wanted, places = np.unique(y * shape[2] + x, return_inverse=True)
+    y, x = np.divmod(wanted, shape[2])
+    rows, columns = range(y.min(), y.max() + 1), range(x.min(), x.max() + 1)
+    named = np.broadcast_shapes(*(np.shape(entry) for entry in entries[row : row + 2]))
+    entries[row : row + 2] = [places.reshape(named)]
+    pixels = y - rows.start, x - columns.start
+    return Selection(images, rows, columns, tuple(entries), pixels, wanted.shape)
+
+
+def _along(entry: Any, size: int) -> tuple[range, Any, Any]:
+    """Return an axis' pixels from the first to the last that is asked for, and which of these.
+
+    These are counted from the first, each once and rising: as a range, or as an array where they
+    are not evenly spaced. The third is the index into them.
+    """
     if isinstance(entry, int):
         entry = entry + size if entry < 0 else entry
-        return range(entry, entry + 1), 0
-    wanted = range(*entry.indices(size))
-    if not wanted:
-        return range(0), slice(None)
-    low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
-    return range(low, high + 1), slice(None, None, wanted.step)
+        return range(entry, entry + 1), range(1), 0
+    if isinstance(entry, slice):
+        wanted = range(*entry.indices(size))
+        low, high = min(wanted[0], wanted[-1]), max(wanted[0], wanted[-1])
+        back = slice(None, None, -1 if wanted.step < 0 else None)
+        return range(low, high + 1), range(0, high - low + 1, abs(wanted.step)), back
+    wanted, places = np.unique(np.where(entry < 0, entry + size, entry), return_inverse=True)
+    low, high = int(wanted[0]), int(wanted[-1])
+    return range(low, high + 1), wanted - low, places.reshape(entry.shape)

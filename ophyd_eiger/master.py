@@ -6,9 +6,10 @@ also look in the working directory, and take a stale file of the same name for t
 
 import contextlib
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import Any
 
 import h5py
 import numpy as np
@@ -134,6 +135,17 @@ def object_of(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
     return found
 
 
+def only_value(stored: Any) -> Any:
+    """Return the one value of what HDF5 has: some writers make an array of it.
+
+    Raises
+    ------
+    ValueError
+        If it has several, or none.
+    """
+    return stored.item() if isinstance(stored, np.ndarray) else stored
+
+
 def read_master(path: Path) -> Master:
     """Read which files and how many images belong to a series.
 
@@ -154,13 +166,26 @@ def read_master(path: Path) -> Master:
 
 def _data_files(links: h5py.Group, path: Path) -> dict[int, Path]:
     """Return the data files by the numbers of their links, in rising order."""
-    found = {}
+    found, folders = {}, folders_of(path)
     for name in links:
         matched = _DATA_LINK.fullmatch(str(name))
         link = links.get(name, getlink=True)
         if matched and isinstance(link, h5py.ExternalLink):
-            found[int(matched[1])] = path.parent / PurePosixPath(link.filename).name
+            name = PurePosixPath(link.filename).name
+            found[int(matched[1])] = file_in(folders, name)
     return dict(sorted(found.items()))
+
+
+def folders_of(path: Path) -> list[Path]:
+    """Return where files beside a file are: of a symbolic link, also beside what it leads to."""
+    return [path.parent, path.resolve().parent] if path.is_symlink() else [path.parent]
+
+
+def file_in(folders: Sequence[Path], name: str) -> Path:
+    """Return the file of this name in the first folder that has it; there or not, in the first."""
+    first = folders[0] / name
+    others = (folder / name for folder in folders[1:] if not first.exists())
+    return next((file for file in others if file.exists()), first)
 
 
 def _promised(file: h5py.File) -> int | None:
@@ -169,7 +194,7 @@ def _promised(file: h5py.File) -> int | None:
         value = object_of(file, f"{_SPECIFIC}/{name}")
         if not isinstance(value, h5py.Dataset):
             return None
-        counts.append(int(value[()]))
+        counts.append(int(only_value(value[()])))
     return counts[0] * counts[1]
 
 

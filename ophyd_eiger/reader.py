@@ -60,9 +60,9 @@ class Series(Stack):
     """The images of one series, or those that a view shows of it.
 
     Indexes like a numpy array of shape (images, y, x); each access reads. An index reads the
-    images that it names and no other, and of these decompresses the rows that it names. Files are
-    opened when they are needed and closed again. It can be used from several threads, pickled, and
-    used in processes that were forked or spawned.
+    images that it names and no other, decompresses of these the rows that it names, and keeps the
+    pixels that it names. Files are opened when they are needed and closed again. It can be used
+    from several threads, pickled, and used in processes that were forked or spawned.
 
     Images behind a missing file keep their numbers. What came since is seen after `refresh`, or
     when an image is asked for that was not there.
@@ -75,7 +75,7 @@ class Series(Stack):
     Attributes
     ----------
     path : Path
-        What it was opened by.
+        What it was opened by, absolute.
     ndim : int
         3.
     codec : str
@@ -204,7 +204,10 @@ class Series(Stack):
         if selection.nothing is not None:
             return np.empty(selection.nothing, self.dtype)
         box = Box(selection.rows, selection.columns)
-        return self.pick(selection.images, box=box)[selection.key]
+        if selection.pixels is None:
+            return self.pick(selection.images, box=box)[selection.key]
+        found = self.pick_pixels(selection.images, box, selection.pixels, selection.kept)
+        return found[selection.key]
 
     def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
         if copy is False:

@@ -113,7 +113,7 @@ class _Sum:
         """Add some images' counts, of shape (images, pixels), of these pixels."""
         # The largest count of each pixel plus one, which is 0 where one was the largest value.
         peak = counts.max(axis=0) + counts.dtype.type(1)
-        added = np.add.reduce(counts, axis=0, dtype=counts.dtype)
+        added = np.add.reduce(counts, axis=0, dtype=counts.dtype.type)
         # A pixel without a sum overflows at will.
         limit = self._largest // len(counts)
         strong = np.empty(0, np.intp)

@@ -14,7 +14,7 @@ import h5py
 import numpy as np
 
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.master import HDF5_ERRORS, object_of, open_hdf5
+from ophyd_eiger.master import HDF5_ERRORS, object_of, only_value, open_hdf5
 
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
@@ -184,7 +184,7 @@ def _value(dataset: h5py.Dataset, field: dataclasses.Field, path: Path) -> Any:
 
 
 def _text(dataset: h5py.Dataset) -> str:
-    value = dataset[()]
+    value = only_value(dataset[()])
     return value.decode() if isinstance(value, bytes) else str(value)
 
 

@@ -13,7 +13,15 @@ import h5py
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.image_file import Geometry
 from ophyd_eiger.images import IMAGES
-from ophyd_eiger.master import MASTER_ENDING, Master, object_of, open_hdf5, read_master
+from ophyd_eiger.master import (
+    MASTER_ENDING,
+    Master,
+    file_in,
+    folders_of,
+    object_of,
+    open_hdf5,
+    read_master,
+)
 from ophyd_eiger.survey import Survey, survey_files, survey_parts
 from ophyd_eiger.view import check_sum, read_view
 from ophyd_eiger.virtual_master import channel_number, read_channels, read_virtual
@@ -78,7 +86,7 @@ def read_source(path: Path, channel: str | None) -> Source:
             geometry = Geometry(view.shape[1:], view.dtype)
             survey = survey_parts(view.parts, geometry, view.shape[0], fixed=True, path=path)
             return Source(path, view.master, None, True, (), "", survey)
-        names = _channels(file)
+        names = _channels(file, path)
         number = channel_number(path, names, channel)
         virtual = read_virtual(file, path, number)
     master = read_master(path)
@@ -99,11 +107,16 @@ def read_source(path: Path, channel: str | None) -> Source:
     )
 
 
-def _channels(file: h5py.File) -> tuple[str, ...]:
+def _channels(file: h5py.File, path: Path) -> tuple[str, ...]:
     images = object_of(file, IMAGES)
     if not isinstance(images, h5py.Dataset) or images.ndim != 4:
         return ()
-    return read_channels(file, images.shape[1])
+    master = _master_of(path)
+    if master == path:
+        return read_channels(file, images.shape[1])
+    # A data file has no names for them.
+    with open_hdf5(master) as beside:
+        return read_channels(beside, images.shape[1])
 
 
 def _of_data_files(folder: Path, files: dict[int, Path]) -> Source:
@@ -114,7 +127,7 @@ def _of_data_files(folder: Path, files: dict[int, Path]) -> Source:
 
 def _master_of(path: Path) -> Path:
     """Return the master beside a data file if there is one; else the file itself."""
-    beside = path.with_name(f"{_stem(path)}{MASTER_ENDING}")
+    beside = file_in(folders_of(path), f"{_stem(path)}{MASTER_ENDING}")
     return beside if beside.is_file() else path
 
 

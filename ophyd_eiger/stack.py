@@ -43,7 +43,7 @@ class Stack:
     Attributes
     ----------
     path : Path
-        What it was opened by.
+        What it was opened by, absolute.
     threads : int
         How many threads read.
 
@@ -61,7 +61,8 @@ class Stack:
         codec: str | None = None,
         threads: int | None = None,
     ) -> None:
-        self.path = Path(path)
+        # Whoever changes the working directory, or unpickles it in another, means the same file.
+        self.path = Path(path).absolute()
         self._wanted_codec, self._wanted_channel = codec, channel
         self._codec = codec_named(codec)
         self.threads = processors() if threads is None else max(1, int(threads))
@@ -210,6 +211,44 @@ class Stack:
         do_all(read, tasks, self.threads)
         return images
 
+    def pick_pixels(
+        self, numbers: Sequence[int], box: Box, pixels: tuple, shape: tuple[int, ...]
+    ) -> np.ndarray:
+        """Read some pixels of the images of these numbers, counted from 0, in their order.
+
+        No more than an image for each thread is in memory beside them.
+
+        Parameters
+        ----------
+        numbers : sequence of int
+            Which images.
+        box : Box
+            The rectangle of each that has the pixels.
+        pixels : tuple
+            The index that an image of the box's shape is given.
+        shape : tuple of int
+            The shape of what it returns.
+
+        Returns
+        -------
+        numpy.ndarray
+            Of shape (len(numbers), *shape).
+
+        Raises
+        ------
+        IndexError, MissingFileError, ChunkError
+            As `read`.
+        """
+        tasks = self._tasks(numbers, box)
+        # Not before files were looked into: a view may promise any shape.
+        found = np.empty((len(numbers), *shape), self.dtype)
+
+        def keep(place: int, image: np.ndarray) -> None:
+            found[place] = image[pixels]
+
+        self._go_through(tasks, keep, box)
+        return found
+
     def for_each(
         self,
         numbers: Sequence[int],
@@ -226,6 +265,14 @@ class Stack:
             As `read`, and whatever `use` raises.
         """
         box = box or self.geometry.box
+        self._go_through(self._tasks(numbers, box), use, box)
+
+    def _go_through(
+        self,
+        tasks: list[list[tuple[int, int, Part]]],
+        use: Callable[[int, np.ndarray], None],
+        box: Box,
+    ) -> None:
         kept = threading.local()
 
         def read(task: list[tuple[int, int, Part]]) -> None:
@@ -236,7 +283,7 @@ class Stack:
                     reading.read(part, number, kept.image, box)
                     use(place, kept.image)
 
-        do_all(read, self._tasks(numbers, box), self.threads)
+        do_all(read, tasks, self.threads)
 
     def in_bands(self, numbers: Sequence[int], use: Use) -> None:
         """Call `use` with a band of pixels of some of the images, until it had every pixel of all.

@@ -115,7 +115,7 @@ def survey_parts(
         raise _nothing(path, missing)
     last = kept[-1]
     found = look_into(last.path, last.place)
-    there = last.first + min(last.images, found.images - last.start)
+    there = last.first + max(0, min(last.images, found.written - last.start))
     looked = {(last.path, last.place): found}
     return Survey(geometry, there, images, tuple(parts), named, missing, looked)
 
@@ -158,9 +158,9 @@ def survey_files(
     geometry = _common(looked)
     if guessed is not None:
         firsts = {place: place * guessed for place in order}
-        counts = dict.fromkeys(order, guessed) | {order[-1]: looked[order[-1]].images}
+        counts = dict.fromkeys(order, guessed) | {order[-1]: looked[order[-1]].written}
     else:
-        counts = {place: found.images for place, found in looked.items()}
+        counts = {place: found.written for place, found in looked.items()}
         last = max(files) - base
         firsts, per_file = _firsts(path, looked, last, promised, missing)
     parts = [Part(there[k], firsts[k], counts[k], channel=channel) for k in order]
@@ -218,6 +218,9 @@ def _firsts(
     order = list(looked)
     full = [found.images for place, found in looked.items() if place != last]
     per_file = max(full) if full else _per_file(looked[order[-1]], last, promised)
+    if len(looked) == 1 and per_file is not None and per_file * (last + 1) < (promised or 0):
+        # So few that there must be more in the others: the last one of a series that ended early.
+        per_file = _per_file_by_number(order[0], looked[order[0]])
     start = _start(looked, per_file)
     if start is not None:
         firsts = {place: (found.low or 0) - start for place, found in looked.items()}
@@ -272,6 +275,15 @@ def _per_file(only: ImageFile, last: int, promised: int | None) -> int | None:
     if promised is None:
         return None
     each, rest = divmod(promised - only.images, last)
+    return each if not rest and each >= only.images else None
+
+
+def _per_file_by_number(place: int, only: ImageFile) -> int | None:
+    """Return how many images a full file has if one is there that may be short."""
+    if place == 0 or only.low is None:
+        return None
+    # The DCU's own first number is 1.
+    each, rest = divmod(only.low - 1, place)
     return each if not rest and each >= only.images else None
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, stack_of
-from ophyd_eiger.master import object_of
+from ophyd_eiger.master import file_in, folders_of, object_of
 from ophyd_eiger.view import Part, bare_name
 
 _CHANNELS = "entry/data/channel"
@@ -79,7 +79,10 @@ def read_virtual(file: h5py.File, path: Path, channel: int) -> VirtualMaster | N
     if not isinstance(found, h5py.Dataset) or not found.is_virtual:
         return None
     images = stack_of(file, path)
-    parts = [_part(source, images.shape, path, channel) for source in images.virtual_sources()]
+    folders = folders_of(path)
+    parts = [
+        _part(source, images.shape, path, folders, channel) for source in images.virtual_sources()
+    ]
     ordered = tuple(sorted((part for part in parts if part), key=lambda part: part.first))
     for before, after in itertools.pairwise(ordered):
         if after.first < before.stop:
@@ -89,7 +92,9 @@ def read_virtual(file: h5py.File, path: Path, channel: int) -> VirtualMaster | N
     return VirtualMaster((images.shape[0], *images.shape[-2:]), images.dtype, ordered)
 
 
-def _part(source: Any, shape: tuple[int, ...], path: Path, channel: int) -> Part | None:
+def _part(
+    source: Any, shape: tuple[int, ...], path: Path, folders: list[Path], channel: int
+) -> Part | None:
     """Return what one mapping shows of a channel; None if it shows another."""
     name = bare_name(path, source.file_name) if source.file_name != "." else path.name
     place = source.dset_name.removeprefix("/")
@@ -108,7 +113,7 @@ def _part(source: Any, shape: tuple[int, ...], path: Path, channel: int) -> Part
         )
     if not low <= channel < low + channels:
         return None
-    return Part(path.parent / name, first, images, start, place, channel - low + source_low)
+    return Part(file_in(folders, name), first, images, start, place, channel - low + source_low)
 
 
 def _stretch(

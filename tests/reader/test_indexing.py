@@ -1,5 +1,7 @@
 """Series against plain numpy: whatever the index, the same pixels or the same error."""
 
+import tracemalloc
+
 import h5py
 import numpy as np
 import pytest
@@ -131,3 +133,37 @@ def test_what_is_not_asked_for_is_not_read(tmp_path, write_data):
     assert np.array_equal(found[[6, 2, 2], 4], IMAGES[[6, 2, 2], 4])
     assert np.array_equal(found[np.arange(7) != 3], IMAGES[np.arange(7) != 3])
     assert found[3, 4:4].shape == (0, 11)
+
+
+RING = np.hypot(*np.mgrid[-128:128, -128:128]).astype(int) == 100
+
+
+@pytest.mark.parametrize(
+    "index",
+    [
+        np.s_[:, 100, [3, 201]],
+        np.s_[:, [100], [200]],
+        np.s_[:, ::16, ::-16],
+        np.s_[:, [0, 255]],
+        np.s_[:, RING],
+        np.s_[::-1, None, RING],
+        np.s_[:, [0, 255], None, ::64],
+    ],
+    ids=["pixels", "a pixel", "steps", "rows", "a ring", "a ring backwards", "rows and steps"],
+)
+def test_pixels_that_are_not_asked_for_are_not_kept(tmp_path, write_data, index):
+    """Of a thousand images of 16 million pixels the whole rows would be more than any memory."""
+    images = np.random.default_rng(4).integers(0, 9, (40, 256, 256), np.uint16)
+    series = open_series(write_data(tmp_path / "m_data_000001.h5", images), threads=2)
+    expected = images[index]
+    one = images[0].nbytes
+    tracemalloc.start()
+    try:
+        found = series[index]
+        kept, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert np.array_equal(found, expected)
+    assert kept < 2 * expected.nbytes + one
+    # An image a thread, its packed bytes, and which pixels are wanted.
+    assert peak < 3 * expected.nbytes + 8 * one

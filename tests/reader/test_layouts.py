@@ -105,6 +105,30 @@ def test_whichever_file_is_there(make, lost):
     assert np.array_equal(series[kept], IMAGES[kept])
 
 
+@pytest.mark.parametrize("numbered", [True, False], ids=["numbered", "unnumbered"])
+@pytest.mark.parametrize("only", [1, 2, 3, 4])
+def test_whichever_file_alone_of_a_series_that_ended_early(make, only, numbered):
+    """Ten files of 10 images were armed for, and the fourth one got 5."""
+    master = make([10, 10, 10, 5], promised=100, numbered=numbered)
+    for number in range(5, 11):
+        with h5py.File(master, "a") as file:
+            link = h5py.ExternalLink(data(master, number).name, "entry/data/data")
+            file[f"entry/data/data_{number:06d}"] = link
+    for number in {1, 2, 3, 4} - {only}:
+        data(master, number).unlink()
+    if only == 4 and not numbered:
+        with pytest.raises(FileError, match="do not tell which images they have"):
+            open_series(master)
+        return
+    series = open_series(master)
+    kept = list(range(10 * (only - 1), min(10 * only, 35)))
+    assert series.there.tolist() == kept
+    assert np.array_equal(series[kept], IMAGES[kept])
+    if only > 1:
+        with pytest.raises(MissingFileError, match=r"s_data_000001.h5 is missing"):
+            series[0]
+
+
 def test_a_short_last_file_and_files_that_never_came(make):
     master = make([100, 100, 50], promised=500)
     for number in (4, 5):
@@ -272,6 +296,10 @@ def test_the_layout_with_channels(tmp_path, together):
         assert (series.mask == number + 1).all()
         assert series.metadata.threshold_energy == 4000 * (number + 1)
     assert np.array_equal(open_series(master)[:], stack[:, 0])
+    for path in sorted(tmp_path.glob("n_data_*.h5")):
+        alone = open_series(path, channel="threshold_2")
+        assert np.array_equal(alone[0], stack[3 * (int(path.stem[-6:]) - 1), 1])
+        assert (alone.mask == 2).all()
     with pytest.raises(FileError, match="no channel 'difference'; it has threshold_1, threshold_2"):
         open_series(master, channel="difference")
     (tmp_path / "n_data_000002.h5").unlink()

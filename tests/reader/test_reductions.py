@@ -66,7 +66,7 @@ def test_sum_mean_and_max(made, chosen):
     assert series.max(chosen).dtype == images.dtype
 
 
-@pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4"])
+@pytest.mark.parametrize("dtype", ["<u1", "<u2", "<u4", ">u2", ">u4"])
 @pytest.mark.parametrize("kind", ["faint", "a few strong", "strong", "full", "each kind"])
 def test_sums_of_any_counts(tmp_path, write_data, dtype, kind):
     """Counts of which two or twenty exceed the type of the images, in some or in all pixels."""

@@ -1,6 +1,7 @@
 """A series on disk as an array: what is read, in which order, and what is said where it ends."""
 
 import os
+import pickle
 import struct
 import subprocess
 import sys
@@ -9,6 +10,8 @@ from pathlib import Path
 import h5py
 import numpy as np
 import pytest
+from hdf5plugin import Bitshuffle
+from nexus_layout import write_nexus
 
 from ophyd_eiger.errors import ChunkError, EigerError, FileError, MissingFileError
 from ophyd_eiger.master import read_master
@@ -213,6 +216,41 @@ def test_a_stale_file_in_the_working_directory_is_never_used(series, tmp_path, m
     assert np.array_equal(found[:6], images[:6])
 
 
+def test_it_means_the_same_file_wherever_one_goes(tmp_path, write_data, monkeypatch):
+    """Folders of a beamline have files of the same names."""
+    for number, folder in enumerate(("a", "b")):
+        (tmp_path / folder).mkdir()
+        write_data(tmp_path / folder / "x_data_000001.h5", np.full((2, 4, 4), number, np.uint16))
+    monkeypatch.chdir(tmp_path / "a")
+    series = open_series("x_data_000001.h5")
+    assert series[0].max() == 0
+    packed = pickle.dumps(series)
+    monkeypatch.chdir(tmp_path / "b")
+    assert series.path == tmp_path / "a/x_data_000001.h5"
+    assert series.refresh()[1].max() == 0
+    assert series.sum().max() == 0
+    assert pickle.loads(packed)[0].max() == 0
+
+
+@pytest.mark.parametrize("virtual", [False, True], ids=["links", "virtual"])
+def test_a_symbolic_link_leads_to_its_files(series, tmp_path, virtual):
+    master, images = series
+    if virtual:
+        images = images.astype(np.uint32)
+        master = write_nexus(tmp_path / "raw", images[:, np.newaxis], 3, together=False)
+    linked = tmp_path / "analysis"
+    linked.mkdir()
+    (linked / master.name).symlink_to(master)
+    assert np.array_equal(open_series(linked / master.name)[:], images)
+    data = min(master.parent.glob("*_data_*.h5"))
+    (linked / data.name).symlink_to(data)
+    assert open_series(linked / data.name).master_path == linked / master.name
+    (linked / master.name).unlink()
+    alone = open_series(linked / data.name)
+    assert alone.master_path == master
+    assert np.array_equal(alone[:], images[:3])
+
+
 def test_images_behind_a_link_in_a_data_file_do_not_count(tmp_path, write_data, write_master):
     write_data(tmp_path / "other.h5", np.zeros((2, 4, 4), np.uint16))
     with h5py.File(tmp_path / "l_data_000001.h5", "w") as file:
@@ -315,6 +353,50 @@ def test_pixels_that_are_no_counts(tmp_path, write_master, dtype):
         open_series(master_over(tmp_path, data, write_master))
 
 
+@pytest.mark.parametrize(("precision", "offset"), [(12, 0), (12, 4)])
+def test_pixels_with_bits_that_do_not_count(tmp_path, precision, offset):
+    """HDF5 shifts them when it reads; their bytes as they are would be other numbers."""
+    data = tmp_path / "p_data_000001.h5"
+    kind = h5py.h5t.NATIVE_UINT16.copy()
+    kind.set_precision(precision)
+    kind.set_offset(offset)
+    with h5py.File(data, "w") as file:
+        settings = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
+        settings.set_chunk((1, 4, 5))
+        space = h5py.h5s.create_simple((1, 4, 5))
+        group = file.create_group("entry/data")
+        images = h5py.Dataset(h5py.h5d.create(group.id, b"data", kind, space, settings))
+        images[...] = 5
+    with pytest.raises(FileError, match=r"p_data_000001.h5: pixels with 12 bits of 16"):
+        open_series(data)
+
+
+def test_single_values_may_be_arrays_of_one(series):
+    """As others write them who copy a master or a data file."""
+    master, images = series
+    with h5py.File(master, "a") as file:
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        for name in ("nimages", "ntrigger"):
+            value = specific[name][()]
+            del specific[name]
+            specific[name] = np.array([value])
+        file["entry/instrument/detector/description"] = np.array([b"Dectris Eiger 9M"])
+        file["entry/start_time"] = np.array([b"2026-11-28T13:20:00"])
+    data = master.with_name("x_7_data_000001.h5")
+    with h5py.File(data, "a") as file:
+        attrs = file["entry/data/data"].attrs
+        attrs["image_nr_low"] = np.array([1], np.int32)
+    found = open_series(master)
+    assert found.master.images_promised == 7
+    assert np.array_equal(found[:], images)
+    assert found.metadata.description == "Dectris Eiger 9M"
+    assert str(found.metadata.date) == "2026-11-28 13:20:00"
+    with h5py.File(data, "a") as file:
+        file["entry/data/data"].attrs["image_nr_low"] = np.array([1, 2], np.int32)
+    with pytest.raises(FileError, match=r"x_7_data_000001.h5: broken"):
+        open_series(master)
+
+
 @pytest.mark.parametrize("shape", [(), (4,), (4, 5), (1, 2, 2, 4, 5)])
 def test_images_of_another_rank(tmp_path, write_master, shape):
     data = tmp_path / "r_data_000001.h5"
@@ -337,10 +419,54 @@ def test_an_image_that_was_never_written(tmp_path, write_data, write_master):
     data = write_data(tmp_path / "n_data_000001.h5", np.ones((2, 4, 6), np.uint16))
     with h5py.File(data, "a") as file:
         file["entry/data/data"].resize(2**40, axis=0)
+    # Room for images is none of them: HDF5 alone would give its fill value for each.
     series = open_series(master_over(tmp_path, data, write_master))
-    assert series[1].min() == 1
-    with pytest.raises(ChunkError, match=r"image 1099511627776 of 1099511627776 is broken"):
-        series[-1]
+    assert series.shape == (2, 4, 6)
+    assert np.array_equal(series[:], np.ones((2, 4, 6)))
+    with pytest.raises(IndexError, match="image"):
+        series[2]
+    with h5py.File(data, "a") as file:
+        file["entry/data/data"][2**40 - 2] = 1
+    series = open_series(master_over(tmp_path, data, write_master))
+    assert len(series) == 2**40 - 1
+    with pytest.raises(ChunkError, match=r"image 3 of 1099511627776 is broken: it was never"):
+        series[2]
+
+
+@pytest.mark.parametrize("written", [0, 1, 2, 3])
+@pytest.mark.parametrize("files", [2, 20])
+def test_room_for_images_that_never_came(tmp_path, write_data, write_master, files, written):
+    """A DCU that is interrupted may leave its last file with room for all."""
+    images = np.random.default_rng(7).integers(0, 99, (3 * files, 4, 6), np.uint16)
+    names = [f"r_data_{number:06d}.h5" for number in range(1, files + 1)]
+    for number, name in enumerate(names):
+        there = images[3 * number :][: 3 if number < files - 1 else written]
+        path = write_data(tmp_path / name, there, first=3 * number + 1)
+        with h5py.File(path, "a") as file:
+            file["entry/data/data"].resize(3, axis=0)
+    series = open_series(write_master(tmp_path / "r_master.h5", names, nimages=3 * files))
+    come = 3 * (files - 1) + written
+    assert (series.shape, series.gap, series.missing) == ((come, 4, 6), 0, ())
+    assert np.array_equal(series[:], images[:come])
+    assert np.array_equal(series.sum(series.there), images[:come].sum(axis=0))
+    if written < 3:
+        with pytest.raises((MissingFileError, IndexError), match=f"{come} found|{come - 1}"):
+            series[come]
+
+
+def test_one_image_without_an_axis_for_images(tmp_path, write_master):
+    image = np.random.default_rng(8).integers(0, 99, (4, 6), np.uint16)
+    data = tmp_path / "g_data_000001.h5"
+    with h5py.File(data, "w") as file:
+        file.create_dataset("entry/data/data", data=image, chunks=(4, 6), **Bitshuffle())
+    for path in (data, master_over(tmp_path, data, write_master)):
+        series = open_series(path)
+        assert series.shape == (1, 4, 6)
+        assert np.array_equal(series[0], image)
+        assert np.array_equal(series.sum(), image)
+    with h5py.File(data, "w", userblock_size=512) as file:
+        file.create_dataset("entry/data/data", data=image, chunks=(4, 6), **Bitshuffle())
+    assert np.array_equal(open_series(data)[0], image)
 
 
 def test_one_broken_image_leaves_the_others_readable(series):
