@@ -85,7 +85,7 @@ class ArchivedHandler:
         images_per_file: int | None = None,
         frame_per_point: int | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.images_per_file = frame_per_point if images_per_file is None else images_per_file
         self._series: dict[Path, Series] = {}
         self._last: Path | None = None

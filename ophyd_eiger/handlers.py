@@ -86,7 +86,7 @@ class EigerHandler:
         swmr: bool = False,
         locking: bool | None = None,
     ) -> None:
-        self.path = Path(path)
+        self.path = Path(path).absolute()
         self.shape = None if shape is None else tuple(shape)
         self._series: Series | None = None
         if dataset.removeprefix("/") != IMAGES:
