@@ -28,9 +28,12 @@ def base_url(address: str) -> str:
     try:
         parts = urlsplit(text)
         host, port = parts.hostname, parts.port
+        # Its labels: none empty, none of more than 63 characters.
+        (host or "").encode("idna")
     except ValueError as error:
         raise AddressError(f"{address!r} is not the address of a DCU: {error}") from error
-    if parts.scheme not in ("http", "https") or not host or any(c.isspace() for c in host):
+    no_host = not host or any(c.isspace() or c == "*" for c in host)
+    if parts.scheme not in ("http", "https") or no_host or not host:
         raise AddressError(
             f"{address!r} is not the address of a DCU; give a host ('dcu', '10.42.42.20', '::1'), "
             "a host with a port ('dcu:8080') or a URL ('http://dcu/')"

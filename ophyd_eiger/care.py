@@ -280,9 +280,10 @@ class Care:
             self._note_failure(error)
 
     def _measure(self) -> None:
-        """Ask for what is measured; an EIGER1 is told to measure, if it is idle."""
+        """Ask for what is measured; an EIGER1 is told to measure, if nothing is armed."""
         if self._needs_command():
-            if not (self._measures and self.detector.state.get() == "idle"):
+            state = str(self.detector.state.get())
+            if not (self._measures and (self.states.is_idle(state) or state == "error")):
                 return
             try:
                 self.detector.status_update.send()

@@ -411,7 +411,7 @@ class DcuClient:
         began = time.perf_counter()
         try:
             response = self._send(method, url, read_timeout, **kwargs)
-        except requests.RequestException as error:
+        except (requests.RequestException, HTTPError) as error:
             seconds = time.perf_counter() - began
             self._note(method, url, began, seconds, 0, type(error).__name__)
             logger.debug("%s %s: failed after %.1f ms: %s", method, url, 1e3 * seconds, error)

@@ -113,7 +113,13 @@ def restore(
     values = {}
     for name, entries in document["settings"].items():
         chosen = settings.without_followers(entries) if name == "detector" else entries
-        values.update({f"{name}.{key}": entry["value"] for key, entry in chosen.items()})
+        values.update(
+            {
+                f"{name}.{key}": entry["value"]
+                for key, entry in chosen.items()
+                if entry["value"] is not None
+            }
+        )
     if other_detector:
         values = {name: value for name, value in values.items() if _is_here(configuration, name)}
     configuration.set(values, exact_is_enough=True).wait()
@@ -179,7 +185,8 @@ def _settings_of(subsystem: Subsystem) -> Iterator[EigerSignal]:
             unreadable[signal.name] = error
             continue
         writable = signal.dcu_metadata is not None and signal.dcu_metadata.writable
-        if writable and settings.is_plain(value):
+        # What has no value has none that could be put.
+        if writable and value is not None and settings.is_plain(value):
             yield signal
     if unreadable:
         name, error = next(iter(unreadable.items()))

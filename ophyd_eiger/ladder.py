@@ -8,7 +8,14 @@ import logging
 import threading
 import time
 
-from ophyd_eiger.errors import DcuError, EigerError, NotServedError, RecoveryError
+from ophyd_eiger.errors import (
+    DcuError,
+    DcuUnreachableError,
+    EigerError,
+    LostReplyError,
+    NotServedError,
+    RecoveryError,
+)
 from ophyd_eiger.recovery_report import DONE, FAILED, SKIPPED, Rung
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.signals import EigerCommand, EigerSignal
@@ -171,7 +178,15 @@ class Ladder:
             logger.debug("%s: %s; it may restart all the same", self.name, error)
         self.link.after_command("system", "restart")
         self.reach(patience)
-        self._initialize()
+        try:
+            self._initialize()
+        except (LostReplyError, DcuUnreachableError) as error:
+            # The old process may have answered once more, and ended with that in hand.
+            logger.debug("%s: %s; asked again once the DCU answers", self.name, error)
+            self.reach(patience)
+            if self.settle(patience) not in LOST:
+                raise
+            self._initialize()
 
 
 def _value_of(signal: EigerSignal) -> object:

@@ -6,6 +6,7 @@ defaults are put back as they were last known. It works in a thread of its own, 
 detector's worker may wait for the very reply that does not come.
 """
 
+import contextlib
 import logging
 import threading
 import time
@@ -67,6 +68,8 @@ class Recovery:
     ----------
     last : RecoveryReport or None
         Of the newest recovery.
+    again : str
+        What does it once more, for those who read of a recovery that failed.
     """
 
     parent = None
@@ -89,6 +92,7 @@ class Recovery:
         self.frame_time = states.detector.frame_time
         self.configuration = configuration
         self.last: RecoveryReport | None = None
+        self.again = f"{self.device}.recover(), which also puts back the settings known last"
         self._closed = threading.Event()
         self._ladder = Ladder(states, system, self._closed)
         self._refresh = refresh
@@ -135,6 +139,26 @@ class Recovery:
         """Whether a recovery is not over yet."""
         return self._status is not None and not self._status.done
 
+    @property
+    def owed(self) -> dict[str, Any]:
+        """The settings that are not put back yet, by names as of `configure`."""
+        values = {} if self._owed is None else self._owed.values
+        return {
+            f"{signal.subsystem}.{signal.key}": value
+            for signal, value in values.items()
+            if signal.served is not False
+        }
+
+    def forget(self) -> None:
+        """Put nothing back any more: somebody has begun to set the detector up anew."""
+        if self._owed is not None:
+            logger.warning(
+                "%s: initialized anew, so what it was set to before is not put back any more: %s",
+                self.device,
+                self.owed,
+            )
+        self._owed = None
+
     def close(self) -> None:
         """Climb no further."""
         self._closed.set()
@@ -148,7 +172,7 @@ class Recovery:
             self._reach(report)
             if known is None and self._ladder.state() not in ("na", "initialize"):
                 # Never connected: what it is set to now is all that can be known.
-                self._refresh()
+                self._read_what_can_be(report)
                 known = self._known()
             self._climb(report, names, known)
             if self._owed is not None:
@@ -156,6 +180,16 @@ class Recovery:
             report.recovered = True
             self._look_around(report)
         logger.warning("%s: recovered: %s", self.device, report.summary())
+
+    def _read_what_can_be(self, report: RecoveryReport) -> None:
+        try:
+            self._refresh()
+        except DcuError as error:
+            # What hangs may be what the recovery is for.
+            report.note(f"not all of its settings could be read: {error}")
+            for subsystem in self.configuration.subsystems.values():
+                with contextlib.suppress(DcuError):
+                    subsystem.refresh()
 
     def _known(self) -> Snapshot:
         return self._owed or Snapshot(self.configuration, self._originals())
@@ -220,8 +254,7 @@ class Recovery:
                 f"{self.device}: nothing brought the detector back ({report.summary()}); in the "
                 f"end {wrong}. What is left is for a person: see what the DCU at "
                 f"{self.link.client.url} says of itself, switch it off and on if it must be, then "
-                f"{self.device}.recover(), which also puts back the settings that were known last. "
-                "No file on the DCU was deleted"
+                f"{self.again}. No file on the DCU was deleted"
             )
 
     def _put_settings_back(self, report: RecoveryReport, owed: Snapshot) -> None:
@@ -233,7 +266,7 @@ class Recovery:
             why = "it took too long" if isinstance(error, WaitTimeoutError) else error
             raise RecoveryError(
                 f"{self.device}: the detector is idle again, but its settings are not as they "
-                f"were: {why}; {self.device}.recover() tries once more to put them back"
+                f"were: {why}; once more: {self.again}"
             ) from error
         put, lost = owed.restore_arrays(self.link.client.timeouts.initialize)
         report.arrays = tuple(put)

@@ -107,5 +107,7 @@ def _settings_of(subsystem: Subsystem) -> Iterator[EigerSignal]:
         if signal.section != "config" or isinstance(signal, EigerArray):
             continue
         known = signal.dcu_metadata is not None and signal.dcu_metadata.writable
-        if known and signal.key not in NOT_SETTINGS and settings.is_plain(signal.last):
+        # What has no value has none that could be put.
+        kept = known and signal.last is not None and settings.is_plain(signal.last)
+        if kept and signal.key not in NOT_SETTINGS:
             yield signal

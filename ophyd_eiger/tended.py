@@ -38,6 +38,11 @@ class TendedDevice(EigerDevice):
             unstage=self._unstage_if_staged,
         )
 
+    def _after_command(self, subsystem: str, command: str) -> None:
+        super()._after_command(subsystem, command)
+        if (subsystem, command) == ("detector", "initialize") and not self.recovery.is_under_way:
+            self.recovery.forget()
+
     def refresh(self) -> None:
         """Read every resource but the big arrays anew from the DCU; errors as of `connect`."""
         super().refresh()

@@ -35,7 +35,8 @@ def command(call: Call, keep: bool) -> None:
     if before == "initialize":
         raise StateError("the detector is being initialized, which nothing ends; wait until it is")
     sent, state = [], before
-    if dcu.is_busy(before):
+    # Before API 1.6 one that is armed calls itself ready as one that is not.
+    if dcu.is_busy(before) or before == "ready":
         with call.working(f"ending what runs on {dcu.url}"):
             sent, failure = _end(dcu, keep)
             state = dcu.wait_while(dcu.is_busy, dcu.client.timeouts.end)

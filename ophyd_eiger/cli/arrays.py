@@ -24,5 +24,6 @@ def load_array(path: Path) -> "np.ndarray":
     except (OSError, ValueError, EOFError) as error:
         raise Failed(f"{path}: no array of numpy ({error})", type(error).__name__) from error
     if not isinstance(found, np.ndarray):
+        found.close()
         raise Failed(f"{path}: several arrays; give a .npy file", "ValueError")
     return found

@@ -25,7 +25,7 @@ from ophyd_eiger.replies import names_listed, number_of, shown
 FIRST_API_WITH_IDLE = (1, 6)
 FIRST_API_OF_EIGER2 = (1, 8)
 # filewriter/status/buffer_free is in KB at API 1.6 and in bytes at 1.8, say the references.
-_KILOBYTE = 1000
+_KILOBYTE = 1024
 STATE_PERIOD_S = 0.1
 ARRAYS = ("flatfield", "pixel_mask")
 

@@ -230,6 +230,11 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
     """Turn what went wrong into one message and an exit status."""
     try:
         yield
+    except click.UsageError as error:
+        # click itself tells people, with the usage.
+        if as_json:
+            click.echo(_document("UsageError", error.format_message(), USAGE, {}))
+        raise
     except (KeyboardInterrupt, click.Abort):
         failed = Interrupted("interrupted", "KeyboardInterrupt")
     except Failed as error:
@@ -245,10 +250,14 @@ def _as_exit_status(as_json: bool) -> Iterator[None]:
     else:
         return
     if as_json:
-        error = {"kind": failed.kind, "message": failed.message, "exit_status": failed.exit_code}
-        # In one line: `watch` gives a line for each poll.
-        click.echo(json.dumps(plain({**failed.found, "error": error}), ensure_ascii=False))
+        click.echo(_document(failed.kind, failed.message, failed.exit_code, failed.found))
     raise failed
+
+
+def _document(kind: str, message: str, exit_status: int, found: dict[str, Any]) -> str:
+    """Return what programs are told of an error, in one line: `watch` gives one for each poll."""
+    error = {"kind": kind, "message": message, "exit_status": exit_status}
+    return json.dumps(plain({**found, "error": error}), ensure_ascii=False)
 
 
 class Number(click.FloatRange):

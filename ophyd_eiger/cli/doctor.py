@@ -146,7 +146,7 @@ def _measure(dcu: "Dcu", state: str) -> None:
     """Have an EIGER measure: it does so on this command alone, and not while it exposes."""
     from ophyd_eiger.cli.asking import FIRST_API_OF_EIGER2
 
-    if dcu.api >= FIRST_API_OF_EIGER2 or not dcu.is_idle(state):
+    if dcu.api >= FIRST_API_OF_EIGER2 or not (dcu.is_idle(state) or state == "error"):
         return
     try:
         dcu.client.command("detector", "status_update", timeout=dcu.client.timeouts.get)

@@ -2,11 +2,14 @@
 
 import dataclasses
 import sys
+from typing import Any
 
 import click
 
-from ophyd_eiger.cli.common import Call, dcu_command
-from ophyd_eiger.errors import StateError
+from ophyd_eiger.cli.common import Call, Failed, dcu_command
+from ophyd_eiger.cli.initialize import SETTINGS
+from ophyd_eiger.cli.words import text_of
+from ophyd_eiger.errors import RecoveryError, StateError
 from ophyd_eiger.recovery_report import RUNGS
 
 
@@ -34,11 +37,20 @@ def command(call: Call, up_to: str, yes: bool) -> None:
     eiger = TendedDevice(
         call.url, name="eiger", api_version=call.api_version, timeouts=call.timeouts("initialize")
     )
+    eiger.recovery.again = f"ophyd-eiger recover {call.url}"
+    # What it does is logged as it does it.
+    status = eiger.recover(up_to)
+    report = status.report
     try:
-        # What it does is logged as it does it.
-        status = eiger.recover(up_to)
         status.wait()
-        report = status.report
+    except (RecoveryError, KeyboardInterrupt) as error:
+        owed = eiger.recovery.owed
+        _tell_how_to_have_back(call, owed)
+        if isinstance(error, KeyboardInterrupt):
+            raise
+        rungs = [dataclasses.asdict(rung) for rung in report.rungs]
+        found = {"url": call.url, "recovered": False, "rungs": rungs, "settings_were": owed}
+        raise Failed(str(error), type(error).__name__, found) from error
     finally:
         eiger.destroy()
     document = {
@@ -52,8 +64,21 @@ def command(call: Call, up_to: str, yes: bool) -> None:
     call.give(document, repr(report))
 
 
+def _tell_how_to_have_back(call: Call, owed: dict[str, Any]) -> None:
+    """Name the settings that this process alone has known, before it ends."""
+    kept = {key: owed[f"detector.{key}"] for key in SETTINGS if f"detector.{key}" in owed}
+    if kept:
+        again = " ".join(f"{key}={text_of(value)}" for key, value in kept.items())
+        call.say(f"to have its settings back: ophyd-eiger set {call.url} {again}")
+
+
 def _ask(state: str) -> None:
     """Ask whether what runs may be ended; where nobody can answer, it may not."""
-    if not sys.stdin.isatty():
+    if not _is_somebody_there():
         raise StateError(f"the state is {state!r}: somebody may be taking data; --yes ends it")
-    click.confirm(f"the state is {state!r}: is nobody taking data? End it", abort=True, err=True)
+    if not click.confirm(f"the state is {state!r}: is nobody taking data? End it", err=True):
+        raise Failed("not recovered: nothing was sent")
+
+
+def _is_somebody_there() -> bool:
+    return sys.stdin.isatty()

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
+from ophyd_eiger.cli.arrays import load_array
 from ophyd_eiger.cli.common import Call, Failed, dcu_command
 from ophyd_eiger.cli.names import short
 from ophyd_eiger.errors import StateError
@@ -126,14 +127,12 @@ def _number(text: str) -> float | int:
 
 
 def _array(text: str) -> Any:
-    import numpy as np
-
-    path = Path(text.removeprefix("@")).expanduser()
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+        return load_array(Path(text.removeprefix("@")).expanduser())
+    except Failed as error:
         raise Failed(
-            f"{text!r} is no array: give @FILE.npy, as ophyd-eiger get --output writes it ({error})"
+            f"{text!r} is no array: give @FILE.npy, as ophyd-eiger get --output writes it "
+            f"({error.message})"
         ) from error
 
 
@@ -185,6 +184,11 @@ def _dry(checked: "dict[str, Any]", wanted: "dict[str, tuple[Any, Answer]]") -> 
     found = []
     for resource, value in checked.items():
         here, unit = wanted[resource][1].value, wanted[resource][1].metadata.unit
+        if not is_plain(here) and value.shape != here.shape:
+            raise Failed(
+                f"{short(resource)}: an array of shape {value.shape}, the detector's is of "
+                f"{here.shape}; nothing was put"
+            )
         outcome = SKIPPED if already(resource.split("/", 2)[2], here, value) else "would be put"
         found.append(Setting(short(resource), unit, here, value, here, outcome))
     return found

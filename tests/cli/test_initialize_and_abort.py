@@ -4,7 +4,7 @@ import threading
 
 import pytest
 import requests
-from foreign_dcu import ForeignDcu, hanging, missing
+from foreign_dcu import ForeignDcu, hanging, missing, with_value
 from plain_client import until
 
 GENERATIONS_BY_TURNS = True
@@ -158,3 +158,14 @@ def test_one_that_does_not_end_fails(dcu, foreign, run):
     assert said.status == 1
     assert said.json["state"] == "ready"
     assert f"initialize --force {foreign.url}" in said.err
+
+
+@pytest.mark.parametrize("keep", [[], ["--keep"]])
+def test_one_that_does_not_tell_whether_it_is_armed(dcu, foreign, run, keep):
+    """Before API 1.6 a detector calls itself ready whether it is armed or not."""
+    foreign.gap = with_value("GET detector status/state", "ready")
+    dcu.put("detector/command/arm")
+    said = run("abort", foreign.url, "--api-version", "1.5.0", "--json", *keep)
+    assert said.status == 0
+    assert said.json["sent"] == ["cancel" if keep else "abort", "disarm"]
+    assert dcu.get("detector/status/state") == "idle"

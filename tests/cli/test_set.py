@@ -121,6 +121,12 @@ def test_a_mask_from_a_file(dcu, run, tmp_path):
     assert said.status == 0, said.err
     assert dcu.get("detector/config/number_of_excluded_pixels") == before + 1
     np.save(tmp_path / "small.npy", mask[:5])
-    small = run("set", dcu.url, f"pixel_mask=@{tmp_path / 'small.npy'}")
-    assert small.status == 1
-    assert "(514, 1030)" in small.err
+    for dry in ([], ["--dry-run"]):
+        small = run("set", dcu.url, f"pixel_mask=@{tmp_path / 'small.npy'}", *dry)
+        assert small.status == 1
+        assert "(514, 1030)" in small.err
+    np.savez(tmp_path / "several.npz", mask, mask)
+    for dry in ([], ["--dry-run", "--json"]):
+        several = run("set", dcu.url, f"pixel_mask=@{tmp_path / 'several.npz'}", *dry)
+        assert several.status == 1
+        assert "give @FILE.npy" in several.err

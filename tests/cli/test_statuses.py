@@ -91,6 +91,29 @@ def test_wrong_usage(name, run):
     assert run(name, "dcu", *ARGUMENTS[name], "--timeout", "0").status == 2
 
 
+@pytest.mark.parametrize("host", ["10.42..20", "dcu..local", "d" * 64, ".dcu", "*", "d*"])
+def test_an_address_with_a_slip_is_wrong_usage(run, host):
+    said = run("doctor", host)
+    assert said.status == 2
+    assert "is not the address of a DCU" in said.err
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("set", "URL", "nimages"),
+        ("set", "URL", "nimages=1", "nimages=2"),
+        ("get", "URL", "nimages", "ntrigger", "--output", "both.npy"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_usage_that_a_command_finds_is_a_document_too(shared, run, arguments):
+    said = run(*(shared.url if each == "URL" else each for each in arguments), "--json")
+    assert said.status == 2
+    assert (said.json["error"]["kind"], said.json["error"]["exit_status"]) == ("UsageError", 2)
+    assert said.json["error"]["message"] in said.err
+
+
 @pytest.mark.parametrize("name", ARGUMENTS)
 def test_help_says_how_it_ends(name, run):
     said = run(name, "--help")

@@ -11,11 +11,13 @@ import pytest
 import requests
 from bluesky.preprocessors import SupplementalData
 from bluesky.utils import RunEngineInterrupted
+from foreign_dcu import ForeignDcu, with_value
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
 from ophyd_eiger.errors import StateError
 from ophyd_eiger.signals import LimitError
+from ophyd_eiger.worker import EigerStatus
 
 # The short run takes each test with one generation only, see conftest.
 GENERATIONS_BY_TURNS = True
@@ -189,6 +191,23 @@ def test_no_command_while_armed_or_exposing(dcu, eiger, model, requests_sent):
     triggered.wait(20)
     eiger.care.stop()
     eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize("model", ["eiger-500k"])
+@pytest.mark.parametrize(("version", "state"), [("1.5.0", "ready"), ("1.6.0", "error")])
+def test_it_measures_wherever_nothing_is_armed(dcu, tmp_path, model, version, state):
+    """Before API 1.6 an idle detector calls itself ready; and one in an error may be too warm."""
+    foreign = ForeignDcu(dcu.url)
+    foreign.gap = with_value("GET detector status/state", state)
+    device = EigerDetector(foreign.url, name="eiger", directory=tmp_path, api_version=version)
+    device.connect()
+    foreign.requests.clear()
+    device.care.look_once()
+    device.link.worker.submit(lambda: None, EigerStatus("behind it")).wait(20)
+    assert foreign.requests.count("PUT detector command/status_update") == 1
+    assert "GET detector status/board_000/th0_temp" in foreign.requests
+    device.destroy()
+    foreign.close()
 
 
 def test_a_scan_beside_it_is_right(RE, dcu, eiger, assert_right_of_either):

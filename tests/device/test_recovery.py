@@ -1,6 +1,8 @@
 """A detector that does not do what it should is brought back, with its settings and its files."""
 
+import json
 import threading
+from dataclasses import replace
 
 import bluesky.plans as bp
 import numpy as np
@@ -9,6 +11,7 @@ import requests
 from bluesky.utils import FailedStatus
 from click.testing import CliRunner
 from eiger_plans import recover
+from foreign_dcu import ForeignDcu, Reply, hanging, whole, with_value
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
@@ -70,6 +73,36 @@ def ask(dcu, model):
         return requests.get(url, timeout=20).json()["value"]
 
     return asked
+
+
+@pytest.fixture
+def foreign(dcu):
+    proxy = ForeignDcu(dcu.url)
+    yield proxy
+    proxy.close()
+
+
+@pytest.fixture
+def through(foreign, tmp_path):
+    """The same detector by way of a DCU of somebody else's."""
+    device = EigerDetector(
+        foreign.url, name="eiger", directory=tmp_path / "through", timeouts=TIMEOUTS
+    )
+    yield device
+    foreign.gap = whole
+    device.destroy()
+
+
+def initialize_answered(*replies):
+    """Not to initialize, with these replies one after another; None is none."""
+    left = list(replies)
+
+    def gap(request):
+        if left and request.asks("PUT detector command/initialize"):
+            return left.pop(0)
+        return request.forward()
+
+    return gap
 
 
 def settings_now(ask):
@@ -241,6 +274,65 @@ def test_settings_that_cannot_be_put_back_are_told_and_tried_again(dcu, eiger, a
     assert settings_now(ask) == before
 
 
+def test_what_was_set_anew_since_stays(dcu, eiger, ask, caplog):
+    fail(eiger, dcu)
+    dcu.faults.set("refuse:path=PUT detector/*/config/threshold_energy,text=not now")
+    with pytest.raises(RecoveryError, match="not now"):
+        eiger.recover().wait(30)
+    assert eiger.recovery.owed["detector.photon_energy"] == 12400
+    dcu.faults.clear()
+    eiger.initialize()
+    (told,) = [text for text in caplog.messages if "not put back any more" in text]
+    assert "'detector.photon_energy': 12400.0" in told
+    eiger.configure({"photon_energy": 9000.0})
+    ask("detector/command/arm")
+    eiger.recover().wait(30)
+    assert ask("detector/config/photon_energy") == 9000
+
+
+def test_a_setting_without_a_value_is_none(dcu, eiger, ask, foreign, through, tmp_path):
+    """Some have none until something is put."""
+    foreign.gap = with_value("GET detector config/element", None)
+    through.connect()
+    through.save_configuration(tmp_path / "all.json")
+    before = settings_now(ask)
+    fail(through, dcu)
+    through.recover().wait(30)
+    assert settings_now(ask) == before
+    through.configure({"nimages": 5})
+    through.restore_configuration(tmp_path / "all.json")
+    assert settings_now(ask) == before
+
+
+def test_a_restart_that_the_old_process_outlives(dcu, eiger, ask, foreign, through):
+    """It answers once more, and ends with the initialize in hand."""
+    before = settings_now(ask)
+    through.connect()
+    fail(through, dcu)
+    foreign.gap = initialize_answered(Reply(400, b"not now", "text/plain"), None)
+    status = through.recover()
+    status.wait(30)
+    assert rungs(status.report)[-2:] == [("initialize", "failed"), ("restart", "done")]
+    assert settings_now(ask) == before
+    assert foreign.requests.count("PUT detector command/initialize") == 3
+
+
+def test_what_hangs_beside_the_detector_keeps_nobody_from_it(dcu, eiger, ask, foreign, tmp_path):
+    """Nor from a detector that this process has not connected to before."""
+    fail(eiger, dcu)
+    foreign.gap = hanging("GET monitor *", done=False)
+    hasty = replace(TIMEOUTS, get=1)
+    new = EigerDetector(foreign.url, name="new", directory=tmp_path, timeouts=hasty)
+    with pytest.raises(RecoveryError, match=r"idle again, but its settings are not .*monitor"):
+        new.recover().wait(60)
+    assert ask("detector/status/state") == "idle"
+    assert new.recovery.owed["detector.photon_energy"] == 12400
+    foreign.gap = whole
+    new.recover().wait(30)
+    assert ask("detector/config/photon_energy") == 12400
+    new.destroy()
+
+
 def test_up_to_a_rung(dcu, eiger, ask, requests_sent):
     fail(eiger, dcu)
     requests_sent.clear()
@@ -361,6 +453,35 @@ def test_the_command_fails(dcu, eiger, arguments, code, said):
     done = CliRunner().invoke(main, ["recover", dcu.url, *arguments])
     assert done.exit_code == code
     assert said in done.output
+
+
+def test_the_command_tells_what_it_alone_has_known(dcu, eiger, ask):
+    before = settings_now(ask)
+    fail(eiger, dcu)
+    dcu.faults.set("refuse:command=initialize")
+    done = CliRunner().invoke(main, ["recover", dcu.url, "--json"])
+    assert done.exit_code == 1
+    document = json.loads(next(line for line in done.stdout.splitlines() if line[:1] == "{"))
+    assert [rung["name"] for rung in document["rungs"]][-1] == "restart"
+    assert document["settings_were"]["detector.photon_energy"] == 12400
+    assert f"then ophyd-eiger recover {dcu.url}. No file" in document["error"]["message"]
+    (again,) = [line for line in done.stderr.splitlines() if "to have its settings back" in line]
+    dcu.faults.clear()
+    run = CliRunner().invoke
+    assert run(main, ["recover", dcu.url]).exit_code == 0
+    assert settings_now(ask) != before
+    assert run(main, again.partition(": ophyd-eiger ")[2].split()).exit_code == 0
+    # All but how the file writer and the monitor were set.
+    assert settings_now(ask)[:6] == before[:6]
+
+
+def test_the_command_takes_no_for_an_answer(dcu, ask, monkeypatch):
+    ask("detector/command/arm")
+    monkeypatch.setattr("ophyd_eiger.cli.recover._is_somebody_there", lambda: True)
+    done = CliRunner().invoke(main, ["recover", dcu.url], input="n\n")
+    assert done.exit_code == 1
+    assert "not recovered: nothing was sent" in done.output
+    assert ask("detector/status/state") == "ready"
 
 
 def test_the_command_and_no_address():
