@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from ophyd_eiger.cli.common import Call, Failed, dcu_command
-from ophyd_eiger.cli.names import short
+from ophyd_eiger.cli.names import SETTINGS, short
 from ophyd_eiger.cli.words import duration, text_of, with_unit
 from ophyd_eiger.errors import (
     DcuTimeoutError,
@@ -19,12 +19,6 @@ from ophyd_eiger.settings import already
 if TYPE_CHECKING:
     from ophyd_eiger.cli.asking import Answer, Dcu
 
-# What people set, in an order in which it can be put again.
-SETTINGS = (
-    *("roi_mode", "photon_energy", "threshold_energy", "threshold/2/energy", "threshold/2/mode"),
-    *("trigger_mode", "count_time", "frame_time", "nimages", "ntrigger"),
-    *("compression", "beam_center_x", "beam_center_y", "detector_distance"),
-)
 LOSES = (
     "initialize puts every setting of the detector to its default: energy, threshold, times, "
     "numbers of images, geometry, and a pixel mask or flat field that was put. Files stay."

@@ -13,6 +13,12 @@ SUBSYSTEMS = ("detector", "filewriter", "monitor", "stream", "system")
 SECTIONS = ("config", "status")
 # The subsystem that is meant where none is said.
 MAIN = "detector"
+# What people set, in an order in which it can be put again.
+SETTINGS = (
+    *("roi_mode", "photon_energy", "threshold_energy", "threshold/2/energy", "threshold/2/mode"),
+    *("trigger_mode", "count_time", "frame_time", "nimages", "ntrigger"),
+    *("compression", "beam_center_x", "beam_center_y", "detector_distance"),
+)
 _MOST_NEAR = 3
 _SHORTEST_WORD = 4
 _NAME = re.compile(

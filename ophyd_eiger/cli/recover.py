@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from ophyd_eiger.cli.common import Call, Failed, dcu_command
-from ophyd_eiger.cli.initialize import SETTINGS
+from ophyd_eiger.cli.names import SETTINGS
 from ophyd_eiger.cli.words import text_of
 from ophyd_eiger.errors import RecoveryError, StateError
 from ophyd_eiger.recovery_report import RUNGS
