@@ -3,7 +3,6 @@
 `Screen` shows the pictures; what a run has is `ophyd_eiger.runs`' to say.
 """
 
-import re
 import sys
 import time
 from collections.abc import Callable
@@ -17,7 +16,7 @@ from matplotlib.figure import Figure
 from ophyd_eiger.brightest import BrightestImage
 from ophyd_eiger.detector import EigerDetector
 from ophyd_eiger.errors import NoImagesError
-from ophyd_eiger.run_documents import gather
+from ophyd_eiger.run_documents import FILE_ENDING, gather
 from ophyd_eiger.runs import EigerRun
 from ophyd_eiger.screen import Screen
 
@@ -25,7 +24,6 @@ from ophyd_eiger.screen import Screen
 LISTED = 20
 # A live image is shown so often at most, in s: it is to be looked at.
 SHOWN_EVERY = 0.5
-_ENDING = re.compile(r"_(view(_\d+)?|master|data_\d+)\.h5$")
 
 
 class FileList(list[Path]):
@@ -50,7 +48,7 @@ class FileList(list[Path]):
             path
             for stream in documents.streams.values()
             for paths in (
-                *stream.files.values(),
+                *(files.paths for files in stream.files.values()),
                 *([place.path for place in places] for places in stream.places.values()),
             )
             for path in paths
@@ -59,9 +57,9 @@ class FileList(list[Path]):
             raise NoImagesError(f"{self._title}: it has no images, and so no files")
         super().__init__()
         self._missing = sorted(path for path in named if not path.exists())
-        for series in sorted({path.parent / _ENDING.sub("", path.name) for path in named}):
+        for series in sorted({path.parent / FILE_ENDING.sub("", path.name) for path in named}):
             found = sorted(series.parent.glob(f"{series.name}_*.h5"))
-            self += [path for path in found if _ENDING.sub("", path.name) == series.name]
+            self += [path for path in found if FILE_ENDING.sub("", path.name) == series.name]
 
     def __repr__(self) -> str:
         total = sum(path.stat().st_size for path in self)

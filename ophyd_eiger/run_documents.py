@@ -4,6 +4,7 @@ A v1 header, a v2 run, a node of tiled or a list of documents. Loads neither dat
 whoever hands in their objects has.
 """
 
+import re
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -16,6 +17,8 @@ import numpy as np
 from ophyd_eiger.errors import RunError
 
 Document = tuple[str, dict[str, Any]]
+# How the names of a series' files end, its views among them.
+FILE_ENDING = re.compile(r"_(view(_\d+)?|master|data_\d+)\.h5$")
 
 
 @dataclass(frozen=True)
@@ -25,7 +28,7 @@ class Place:
     Attributes
     ----------
     spec : str
-        Which handler; "" for a file whose images are those of events, one event after the other.
+        Which handler.
     path : Path
         Root and path of the resource.
     resource_kwargs, datum_kwargs : dict
@@ -36,6 +39,22 @@ class Place:
     path: Path
     resource_kwargs: Mapping[str, Any] = field(default_factory=dict)
     datum_kwargs: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass
+class Files:
+    """Files that have the images of the events one after the other.
+
+    Attributes
+    ----------
+    dataset : str
+        Where the images are in each of them.
+    paths : list of Path
+        The files.
+    """
+
+    dataset: str
+    paths: list[Path] = field(default_factory=list)
 
 
 @dataclass
@@ -62,7 +81,7 @@ class Stream:
         In the order of their numbers.
     places : dict of str to list of Place
         Of each key of images, where those of each event are.
-    files : dict of str to list of Path
+    files : dict of str to Files
         Of each key whose files have the events' images one after the other: the files.
     """
 
@@ -70,7 +89,7 @@ class Stream:
     descriptors: list[dict[str, Any]] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     places: dict[str, list[Place]] = field(default_factory=dict)
-    files: dict[str, list[Path]] = field(default_factory=dict)
+    files: dict[str, Files] = field(default_factory=dict)
 
     @property
     def data_keys(self) -> dict[str, dict[str, Any]]:
@@ -200,9 +219,10 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
     for resource, part in parts:
         stream = by_descriptor[part["descriptor"]]
         path = _path_of(resource["uri"], root_map)
-        files = stream.files.setdefault(resource["data_key"], [])
-        if path not in files:
-            files.append(path)
+        parameters = resource.get("parameters") or {}
+        files = stream.files.setdefault(resource["data_key"], Files(parameters.get("dataset", "")))
+        if path not in files.paths:
+            files.paths.append(path)
         _with_events(stream, part["seq_nums"]["stop"] - 1)
     return found
 
@@ -272,12 +292,14 @@ def _from_nodes(run: Any, root_map: Mapping[str, str]) -> RunDocuments:
             if "external" not in data_key or key not in node:
                 continue
             array = node[key]
-            assets = [
-                asset
-                for source in array.data_sources()
-                for asset in sorted(source.assets, key=lambda asset: asset.num or 0)
-            ]
-            stream.files[key] = [_path_of(asset.data_uri, root_map) for asset in assets]
+            # Files that the catalog's writer has no reader for, or tables.
+            if array.structure_family != "array":
+                continue
+            for source in array.data_sources():
+                parameters = source.parameters or {}
+                files = stream.files.setdefault(key, Files(parameters.get("dataset", "")))
+                assets = sorted(source.assets, key=lambda asset: asset.num or 0)
+                files.paths += [_path_of(asset.data_uri, root_map) for asset in assets]
             images = data_key["shape"][0] if len(data_key["shape"]) > 2 else 1
             whole = array.shape[0] if len(array.shape) > 3 else array.shape[0] // images
             _with_events(stream, whole)

@@ -20,11 +20,21 @@ from ophyd_eiger.errors import FileError, NoImagesError, RunError
 from ophyd_eiger.geometry import ScatteringGeometry, geometry_of
 from ophyd_eiger.handlers import SPEC, EigerHandler, Found
 from ophyd_eiger.reader import Series, open_series
-from ophyd_eiger.run_documents import Event, Place, RunDocuments, Stream, array_node, gather
+from ophyd_eiger.run_documents import (
+    FILE_ENDING,
+    Event,
+    Place,
+    RunDocuments,
+    Stream,
+    array_node,
+    gather,
+)
 
 # Images that are in memory at once, unless somebody asks for whole events.
 BLOCK = 8
 _HANDLERS: dict[str, Any] = {SPEC: EigerHandler, **HANDLERS}
+# The group of a series' files that has the images.
+_IMAGES = ["entry", "data"]
 
 
 @dataclass(frozen=True)
@@ -338,7 +348,23 @@ def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple
 def _is_ours(stream: Stream, key: str) -> bool:
     if key in stream.places:
         return stream.places[key][0].spec in _HANDLERS
-    return bool(stream.files.get(key)) and stream.files[key][0].suffix == ".h5"
+    return _are_of_a_series(stream, key)
+
+
+def _are_of_a_series(stream: Stream, key: str) -> bool:
+    """Return whether a key's files are those of a series, by what documents say of them.
+
+    Other cameras have HDF5 files too, many of them with their images at the same place; so have the
+    pictures of reprocessed runs. The names of an EIGER's files are its own.
+    """
+    files = stream.files.get(key)
+    if files is None or not files.paths:
+        return False
+    if FILE_ENDING.search(files.paths[0].name) is None:
+        return False
+    # A master has angles, too. Some archives name the group, others a dataset of it.
+    group = files.dataset.strip("/").split("/")[:2]
+    return group == _IMAGES and len(stream.data_keys[key]["shape"]) > 1
 
 
 def _events(stream: Stream, key: str, node: Any) -> Iterator[RunEvent]:
@@ -354,7 +380,7 @@ def _events(stream: Stream, key: str, node: Any) -> Iterator[RunEvent]:
         handlers = _Handlers()
         finders = [functools.partial(handlers.find, place) for place in stream.places[key]]
     else:
-        files = _Concatenated(stream.files[key])
+        files = _Concatenated(stream.files[key].paths)
         finders = [
             functools.partial(files.find, place * images, images)
             for place in range(len(stream.events))

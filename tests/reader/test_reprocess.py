@@ -8,6 +8,7 @@ import event_model
 import h5py
 import numpy as np
 import pytest
+from bluesky_tiled_plugins import TiledWriter
 from tiled.queries import Eq
 from tiled_servers import own_structure_clients
 
@@ -148,6 +149,13 @@ def insert(catalog, made):
     for name, document in made.documents:
         catalog.v1.insert(name, document)
     return catalog[made.uid]
+
+
+def in_catalog(tiled, made):
+    """Write documents into tiled's own catalog, each at once: files it cannot read, too."""
+    writer = TiledWriter(tiled, batch_size=1)
+    for name, document in made:
+        writer(name, document)
 
 
 # ---- opened
@@ -604,6 +612,48 @@ def test_a_search_passes_over_what_has_no_images(make, catalog):
     assert reduced.run.uid == parents[1].uid
     good = np.where(parents[1].mask != 0, 0, parents[1].images)
     assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+
+
+def test_of_a_catalog_of_tiled_the_runs_of_an_eiger_are_reprocessed_again(make, tiled, tmp_path):
+    parent = make("stream")
+    in_catalog(tiled, parent.documents)
+    (once,) = reprocess(tiled[parent.uid], into=tiled, directory=tmp_path / "new")
+    child = once.parameters["new_uid"]
+    assert {"det_total", "det_maximum"} <= set(tiled[child]["pictures"])
+    reasons = []
+    (again,) = opened([tiled[child], tiled[parent.uid]], passed_over=reasons.append)
+    assert np.array_equal([event.read() for event in again], parent.images)
+    assert reasons == [f"run {child}: it has no images of an EIGER"]
+
+
+# A camera of areaDetector; the angles of a master; files that no catalog can read.
+@pytest.mark.parametrize(
+    ("name", "dataset", "mimetype"),
+    [
+        ("cam_000001.h5", "/entry/data/data", "application/x-hdf5"),
+        ("x_7_master.h5", "/entry/sample/goniometer/omega", "application/x-hdf5"),
+        ("cam_data_000001.h5", "/exchange/data", "application/x-hdf5"),
+        ("cam.bin", "", "application/octet-stream"),
+    ],
+)
+def test_what_is_in_files_of_others_is_no_image_of_an_eiger(
+    make, tiled, tmp_path, name, dataset, mimetype
+):
+    made = make("stream")
+    if dataset:
+        with h5py.File(tmp_path / name, "a") as file:
+            file[dataset] = np.zeros((9, *SHAPE), "<u2")
+    else:
+        (tmp_path / name).write_bytes(b"0123")
+    for kind, document in made.documents:
+        if kind == "stream_resource":
+            document["uri"] = f"file://localhost{tmp_path / name}"
+            document["mimetype"] = mimetype
+            document["parameters"] = {"dataset": dataset, "chunk_shape": [1]}
+    in_catalog(tiled, made.documents)
+    for run in (made.documents, tiled[made.uid]):
+        with pytest.raises(NoImagesError, match="it has no images of an EIGER"):
+            open_run(run)
 
 
 def test_what_is_no_catalog(make):
