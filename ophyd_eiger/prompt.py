@@ -53,8 +53,12 @@ class FileList(list[Path]):
             )
             for path in paths
         }
+        self._unknown = [
+            why for stream in documents.streams.values() for why in stream.unknown.values()
+        ]
         if not named:
-            raise NoImagesError(f"{self._title}: it has no images, and so no files")
+            why = "; ".join(self._unknown) or "it has no images, and so no files"
+            raise NoImagesError(f"{self._title}: {why}")
         super().__init__()
         self._missing = sorted(path for path in named if not path.exists())
         for series in sorted({path.parent / FILE_ENDING.sub("", path.name) for path in named}):
@@ -69,6 +73,7 @@ class FileList(list[Path]):
         if len(self) > LISTED:
             lines.append(f"  and {len(self) - LISTED} more")
         lines += [f"  not there: {path}" for path in self._missing[:LISTED]]
+        lines += [f"  not known: {why}" for why in self._unknown[:LISTED]]
         return "\n".join(lines)
 
 

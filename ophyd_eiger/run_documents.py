@@ -83,6 +83,8 @@ class Stream:
         Of each key of images, where those of each event are.
     files : dict of str to Files
         Of each key whose files have the events' images one after the other: the files.
+    unknown : dict of str to str
+        Of each key whose images are nowhere to be found: why.
     """
 
     name: str
@@ -90,6 +92,7 @@ class Stream:
     events: list[Event] = field(default_factory=list)
     places: dict[str, list[Place]] = field(default_factory=dict)
     files: dict[str, Files] = field(default_factory=dict)
+    unknown: dict[str, str] = field(default_factory=dict)
 
     @property
     def data_keys(self) -> dict[str, dict[str, Any]]:
@@ -177,11 +180,23 @@ def mapped(path: str | Path, root_map: Mapping[str, str]) -> Path:
     return found
 
 
-def _path_of(uri: str, root_map: Mapping[str, str]) -> Path:
-    parts = urlsplit(uri)
-    if parts.scheme != "file":
-        raise RunError(f"{uri}: only files can be read here")
-    return mapped(unquote(parts.path), root_map)
+def _add_files(
+    stream: Stream,
+    key: str,
+    parameters: Mapping[str, Any] | None,
+    uris: Iterable[str],
+    root_map: Mapping[str, str],
+) -> None:
+    """Add files to those of a key, each once."""
+    files = stream.files.setdefault(key, Files((parameters or {}).get("dataset", "")))
+    for uri in uris:
+        parts = urlsplit(uri)
+        if parts.scheme != "file":
+            stream.unknown.setdefault(key, f"{uri}: only files can be read here")
+            continue
+        path = mapped(unquote(parts.path), root_map)
+        if path not in files.paths:
+            files.paths.append(path)
 
 
 # ---- documents ----
@@ -215,14 +230,12 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
     if not found.start:
         raise RunError("these documents are of no run: there is no start document")
     for stream in found.streams.values():
-        _find_data(found.start["uid"], stream, resources, data, root_map)
+        _find_data(stream, resources, data, root_map)
     for resource, part in parts:
         stream = by_descriptor[part["descriptor"]]
-        path = _path_of(resource["uri"], root_map)
-        parameters = resource.get("parameters") or {}
-        files = stream.files.setdefault(resource["data_key"], Files(parameters.get("dataset", "")))
-        if path not in files.paths:
-            files.paths.append(path)
+        _add_files(
+            stream, resource["data_key"], resource.get("parameters"), [resource["uri"]], root_map
+        )
         _with_events(stream, part["seq_nums"]["stop"] - 1)
     return found
 
@@ -238,7 +251,6 @@ def _unpacked(name: str, doc: dict[str, Any]) -> Iterable[Document]:
 
 
 def _find_data(
-    uid: str,
     stream: Stream,
     resources: Mapping[str, dict[str, Any]],
     data: Mapping[str, dict[str, Any]],
@@ -250,15 +262,18 @@ def _find_data(
         if "external" not in described or str(described["external"]).startswith("STREAM"):
             continue
         for event in stream.events:
-            named = event.data.pop(key)
+            named = event.data.pop(key, None)
             datum = data.get(named) if isinstance(named, str) else None
             resource = None if datum is None else resources.get(datum["resource"])
             if datum is None or resource is None:
-                raise RunError(
-                    f"run {uid}: event {event.seq_num} of stream {stream.name!r} names no images "
-                    f"in {key!r} that its documents know: they are filled in already, or datum and "
-                    "resource documents are missing"
+                # It may be another detector's, which nobody asked for.
+                stream.unknown.setdefault(
+                    key,
+                    f"event {event.seq_num} of stream {stream.name!r} names no images in {key!r} "
+                    "that its documents know: they are filled in already, or datum and resource "
+                    "documents are missing",
                 )
+                continue
             path = Path(resource["root"], resource["resource_path"])
             place = Place(
                 resource["spec"],
@@ -296,10 +311,9 @@ def _from_nodes(run: Any, root_map: Mapping[str, str]) -> RunDocuments:
             if array.structure_family != "array":
                 continue
             for source in array.data_sources():
-                parameters = source.parameters or {}
-                files = stream.files.setdefault(key, Files(parameters.get("dataset", "")))
                 assets = sorted(source.assets, key=lambda asset: asset.num or 0)
-                files.paths += [_path_of(asset.data_uri, root_map) for asset in assets]
+                uris = [asset.data_uri for asset in assets]
+                _add_files(stream, key, source.parameters, uris, root_map)
             images = data_key["shape"][0] if len(data_key["shape"]) > 2 else 1
             whole = array.shape[0] if len(array.shape) > 3 else array.shape[0] // images
             _with_events(stream, whole)

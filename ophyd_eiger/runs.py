@@ -324,7 +324,7 @@ def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple
         (stream.name, each): (stream, each)
         for stream in documents.streams.values()
         for each in stream.data_keys
-        if _is_ours(stream, each)
+        if each in stream.unknown or _is_ours(stream, each)
     }
     wanted = [
         candidate
@@ -333,9 +333,16 @@ def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple
     ]
     if len(wanted) > 1 and name is None:
         wanted = [candidate for candidate in wanted if candidate[0] == "primary"] or wanted
-    if len(wanted) == 1:
-        return candidates[wanted[0]]
+    # What cannot be found may be of any detector: it is chosen by its key, or if there is no other.
+    known = [(of, each) for of, each in wanted if each not in documents.streams[of].unknown]
+    wanted = known or wanted
     uid = documents.start["uid"]
+    if len(wanted) == 1:
+        stream, each = candidates[wanted[0]]
+        if each not in stream.unknown:
+            return stream, each
+        others = "; there are others for key= and stream=" if len(candidates) > 1 else ""
+        raise RunError(f"run {uid}: {stream.unknown[each]}{others}")
     has = ", ".join(f"{each} of stream {of!r}" for of, each in candidates)
     if not candidates:
         raise NoImagesError(f"run {uid}: it has no images of an EIGER")
@@ -347,7 +354,9 @@ def _chosen(documents: RunDocuments, name: str | None, key: str | None) -> tuple
 
 def _is_ours(stream: Stream, key: str) -> bool:
     if key in stream.places:
-        return stream.places[key][0].spec in _HANDLERS
+        place = stream.places[key][0]
+        # Of crystallography, events have angles of the master file, too.
+        return place.spec in _HANDLERS and place.datum_kwargs.get("data_key", "data") == "data"
     return _are_of_a_series(stream, key)
 
 

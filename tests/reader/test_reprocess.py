@@ -23,6 +23,7 @@ from ophyd_eiger.errors import (
 )
 from ophyd_eiger.geometry import ScatteringGeometry
 from ophyd_eiger.processed_runs import documents_of, write_run
+from ophyd_eiger.prompt import FileList
 from ophyd_eiger.reprocess import Recipe, opened, reduce_run, reprocess
 from ophyd_eiger.run_documents import Place
 from ophyd_eiger.run_reductions import Profile, Projections
@@ -210,13 +211,8 @@ def test_images_through_the_catalog(make, catalog):
         open_run(made.documents, through_catalog=True)
 
 
-def test_an_archived_run(tmp_path, write_data, write_master):
+def test_an_archived_run(archived, tmp_path):
     """No handler need be registered."""
-    images = np.random.default_rng(1).integers(0, 9, (5, *SHAPE), np.uint16)
-    names = ["old_3_data_000001.h5", "old_3_data_000002.h5"]
-    for name, first in zip(names, (0, 3), strict=True):
-        write_data(tmp_path / name, images[first : first + 3])
-    write_master(tmp_path / "old_3_master.h5", names, mask=np.zeros(SHAPE, np.uint32))
     run = event_model.compose_run()
     key = {"source": "PV", "dtype": "array", "shape": [5, *SHAPE], "external": "FILESTORE:"}
     stream = run.compose_descriptor(name="primary", data_keys={"eiger_image": key})
@@ -235,7 +231,58 @@ def test_an_archived_run(tmp_path, write_data, write_master):
     made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
     made += [("resource", resource.resource_doc), ("datum", datum), ("event", event)]
     (only,) = open_run(made)
-    assert np.array_equal(only.read(), images)
+    assert np.array_equal(only.read(), archived)
+
+
+def mx_documents(folder):
+    """Return what the published area-detector MX flyer emits of a series: images and angles."""
+    run = event_model.compose_run()
+    keys = {
+        "eiger_image": {"shape": [5, *SHAPE], "dims": ["images", "row", "column"]},
+        "omega": {"shape": [5], "dims": ["images"]},
+    }
+    external = {"source": "by hand", "dtype": "array", "external": "FILESTORE:"}
+    stream = run.compose_descriptor(
+        name="primary", data_keys={key: {**external, **own} for key, own in keys.items()}
+    )
+    resource = run.compose_resource(
+        spec="AD_EIGER_MX",
+        root=str(folder),
+        resource_path="old",
+        resource_kwargs={"seq_id": 3},
+    )
+    data = {
+        key: resource.compose_datum(datum_kwargs={"data_key": data_key})
+        for key, data_key in (("eiger_image", "data"), ("omega", "omega"))
+    }
+    event = stream.compose_event(
+        data={key: datum["datum_id"] for key, datum in data.items()},
+        timestamps=dict.fromkeys(data, 0.0),
+        filled=dict.fromkeys(data, False),
+    )
+    made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    made += [("resource", resource.resource_doc), *(("datum", datum) for datum in data.values())]
+    return [*made, ("event", event), ("stop", run.compose_stop())]
+
+
+@pytest.fixture
+def archived(tmp_path, write_data, write_master):
+    """Write the series old_3 and return its images."""
+    images = np.random.default_rng(1).integers(0, 9, (5, *SHAPE), np.uint16)
+    names = ["old_3_data_000001.h5", "old_3_data_000002.h5"]
+    for name, first in zip(names, (0, 3), strict=True):
+        write_data(tmp_path / name, images[first : first + 3])
+    write_master(tmp_path / "old_3_master.h5", names, mask=np.zeros(SHAPE, np.uint32))
+    return images
+
+
+def test_a_run_of_crystallography_has_angles_beside_its_images(archived, tmp_path):
+    run = open_run(mx_documents(tmp_path))
+    assert run.key == "eiger_image"
+    assert np.array_equal(run[0].read(), archived)
+    assert run[0].data == {}
+    with pytest.raises(NoImagesError, match="no such images omega of any; it has eiger_image of"):
+        open_run(mx_documents(tmp_path), key="omega")
 
 
 def test_a_folder_that_is_elsewhere_now(make, tmp_path):
@@ -377,6 +424,64 @@ def test_an_event_whose_images_are_not_named(make, lost):
     uid = documents[0][1]["uid"]
     with pytest.raises(RunError, match=rf"run {uid}: event 1 of stream 'primary' names no images"):
         open_run(documents)
+
+
+def with_another_detector(documents, named):
+    """Return documents in which each event names images of another detector, too."""
+    added = []
+    for name, doc in documents:
+        if name == "descriptor":
+            other = {**doc["data_keys"]["image"], "external": "FILESTORE:"}
+            doc = {**doc, "data_keys": {"camera": other, **doc["data_keys"]}}
+        elif name == "event":
+            doc = {**doc, "data": {"camera": named, **doc["data"]}}
+        added.append((name, doc))
+    return added
+
+
+@pytest.mark.parametrize("kind", ["datum", "stream"])
+@pytest.mark.parametrize("named", [None, "lost/0", [[1.0]]], ids=["none", "lost", "filled"])
+def test_another_detector_s_images_that_are_not_named(make, kind, named):
+    made = make(kind)
+    documents = with_another_detector(made.documents, named)
+    for opening in ({}, {"key": "image"}):
+        run = open_run(documents, **opening)
+        assert run.key == "image"
+        assert np.array_equal([event.read() for event in run], made.images)
+        assert [event.data for event in run] == [{"motor": at} for at in (0, 0.5, 1)]
+    with pytest.raises(
+        RunError, match=r"names no images in 'camera' that .*; there are others for"
+    ):
+        open_run(documents, key="camera")
+    listed = repr(FileList(documents))
+    assert "x_7_data_000003.h5" in listed
+    assert "\n  not known: event 1 of stream 'primary' names no images in 'camera'" in listed
+
+
+def test_images_that_are_not_named_are_not_those_of_another_stream(make):
+    """Which stand in for those of the stream "primary" only if somebody says so."""
+    made = make("stream")
+    documents = []
+    for name, doc in made.documents:
+        documents.append((name, {**doc, "name": "dark"} if name == "descriptor" else doc))
+    run = event_model.compose_run()
+    key = {"source": "-", "dtype": "array", "shape": [3, *SHAPE], "external": "FILESTORE:"}
+    primary = run.compose_descriptor(name="primary", data_keys={"image": key})
+    event = primary.compose_event(
+        data={"image": "lost/0"}, timestamps={"image": 0.0}, filled={"image": False}
+    )
+    documents[-1:-1] = [("descriptor", primary.descriptor_doc), ("event", event)]
+    with pytest.raises(RunError, match=r"event 1 of stream 'primary' names no images in 'image'"):
+        open_run(documents)
+    assert open_run(documents, stream="dark").shape == (3, 3, *SHAPE)
+
+
+def test_files_that_are_none_of_this_machine(make):
+    made = make("stream")
+    (resource,) = (doc for name, doc in made.documents if name == "stream_resource")
+    resource["uri"] = "s3://bucket/x_7_view.h5"
+    with pytest.raises(RunError, match=f"run {made.uid}: s3://bucket/.*: only files can be read"):
+        open_run(made.documents)
 
 
 def test_the_maximum_of_images_of_several_types():
