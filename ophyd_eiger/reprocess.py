@@ -8,6 +8,7 @@ Loads neither ophyd nor databroker.
 
 import hashlib
 import importlib.metadata
+import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -21,6 +22,7 @@ from ophyd_eiger.run_documents import is_run
 from ophyd_eiger.run_reductions import PROFILE_UNITS, Numbers, Profile, Projections, Reduction
 from ophyd_eiger.runs import EigerRun, naming_run, open_run
 
+logger = logging.getLogger(__name__)
 # What a number depends on; the versions go into the new run.
 _PACKAGES = ("ophyd-eiger", "numpy", "h5py", "hdf5plugin", "pyFAI")
 _APPLIED = "flatfield_correction_applied"
@@ -244,13 +246,13 @@ def reprocess(
     progress : callable, optional
         Called after each image.
     **opening
-        As of `open_run`: `stream`, `key`, `root_map`.
+        As of `open_run`: `stream`, `key`, `root_map`; and `passed_over` of `opened`.
 
     Returns
     -------
     list of Reduced
-        One for each run, in the order they were taken. Of a search, runs without images are
-        passed over.
+        One for each run, in the order they were taken. Of a search, runs without images and those
+        that cannot be opened as asked are passed over.
     """
     from ophyd_eiger.processed_runs import write_run
 
@@ -268,17 +270,26 @@ def opened(
     runs: Any,
     recipe: Recipe = Recipe(),
     *,
-    passed_over: Callable[[str], None] = lambda reason: None,
+    passed_over: Callable[[str], None] | None = None,
     **opening: Any,
 ) -> list[EigerRun]:
-    """Open a run, or those of a search that have images, in the order they were taken.
+    """Open a run, or those of a search that can be, in the order they were taken.
 
     Parameters
     ----------
     runs, recipe, **opening
         As of `reprocess`.
-    passed_over : callable
-        Told why, of each run that has no images.
+    passed_over : callable, optional
+        Told why, of each run of a search that has no images, or images that cannot be opened as
+        asked: of several detectors, or of another shape than the mask. Without it the log has
+        those that have images.
+
+    Raises
+    ------
+    RunError
+        If the run that was given by itself is such a one.
+    MissingFileError, FileError
+        If files of a run are not what they should be.
     """
     opening = {
         "mask": recipe.mask,
@@ -294,8 +305,11 @@ def opened(
     for run in list(_each(runs)):
         try:
             found.append(open_run(run, **opening))
-        except NoImagesError as error:
-            passed_over(str(error))
+        except RunError as error:
+            if passed_over is not None:
+                passed_over(str(error))
+            elif not isinstance(error, NoImagesError):
+                logger.warning("passed over: %s", error)
     return sorted(found, key=lambda run: run.metadata["start"]["time"])
 
 

@@ -106,9 +106,9 @@ def command(call: Call, catalog: str, wanted: tuple[str, ...], **options: Any) -
     CATALOG is a folder with a catalog, as data/catalog of `make shell`, which is served as long as
     the command lasts, beside a prompt or not; or the URL of a tiled server, with its key in it
     (http://HOST:8000?api_key=KEY) or in the variable TILED_API_KEY; or the name of a tiled profile.
-    Without RUNs it works on the runs that the options find, of those on each that has images. A
-    RUN is its number, its uid, or how that begins. What is told of a run are the sums over all its
-    images; --npz and --save keep the numbers of each.
+    Without RUNs it works on the runs that the options find, of those on each that has images; of
+    what it passes over it says why. A RUN is its number, its uid, or how that begins. What is told
+    of a run are the sums over all its images; --npz and --save keep the numbers of each.
     """
     if options["npz"] and options["directory"] is None:
         raise click.UsageError("--npz needs --directory")
@@ -118,10 +118,12 @@ def command(call: Call, catalog: str, wanted: tuple[str, ...], **options: Any) -
                 raise click.UsageError(f"{option}: nothing would be in it; add --npz or --save")
     recipe = _recipe(options)
     with opened(catalog) as client:
-        runs = [find_run(client, each) for each in wanted] or _searched(client, options)
-        found = _found(runs, recipe, options, call)
+        runs: Any = [find_run(client, each) for each in wanted] or _searched(client, options)
+        # A run that was asked for alone is not passed over.
+        found = _found(runs[0] if len(wanted) == 1 else runs, recipe, options, call)
         if not found:
-            raise Failed(f"no run with images was found{_near(client, options['plan'])}")
+            near = _near(client, options["plan"])
+            raise Failed(f"no run was found whose images can be worked on{near}")
         done = _worked(found, recipe, client, options, call)
     call.give({"runs": done}, "\n".join(map(_shown, done)))
 

@@ -1,8 +1,11 @@
 """Runs opened and reduced: hand-made documents and files, and numbers by plain numpy."""
 
 import functools
+import json
+import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import event_model
 import h5py
@@ -717,6 +720,67 @@ def test_a_search_passes_over_what_has_no_images(make, catalog):
     assert reduced.run.uid == parents[1].uid
     good = np.where(parents[1].mask != 0, 0, parents[1].images)
     assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+
+
+def of_two_detectors(documents):
+    """Return documents in which another detector has the very same images."""
+    added = []
+    for name, doc in documents:
+        added.append((name, doc))
+        if name == "descriptor":
+            keys = {"second": doc["data_keys"]["image"], **doc["data_keys"]}
+            added[-1] = (name, {**doc, "data_keys": keys})
+        elif name == "stream_resource":
+            added.append((name, {**doc, "uid": f"{doc['uid']}-2", "data_key": "second"}))
+        elif name == "stream_datum":
+            second = {"uid": f"{doc['uid']}-2", "stream_resource": f"{doc['stream_resource']}-2"}
+            added.append((name, {**doc, **second}))
+    return added
+
+
+def test_a_search_goes_on_after_a_run_of_two_detectors(make, caplog):
+    twice, once = make("stream", number=31), make("stream", number=32)
+    both = of_two_detectors(twice.documents)
+    search = [both, once.documents]
+    reasons = []
+    (reduced,) = reprocess(search, passed_over=reasons.append)
+    assert reduced.run.uid == once.uid
+    assert len(reasons) == 1
+    assert reasons[0].startswith(f"run {twice.uid}: images of ")
+    assert reasons[0].endswith("; choose by key= and stream=")
+    assert not caplog.messages
+    assert [run.uid for run in opened(search)] == [once.uid]
+    assert caplog.messages == [f"passed over: {reasons[0]}"]
+    assert {run.uid for run in opened(search, key="image")} == {twice.uid, once.uid}
+    with pytest.raises(RunError, match="choose by key="):
+        reprocess(both)
+
+
+def test_the_command_says_which_runs_it_passes_over(make, tiled):
+    twice, once = make("stream", number=33), make("stream", number=34)
+    sample = f"of {once.uid}"
+    for documents in (of_two_detectors(twice.documents), once.documents):
+        start = {**documents[0][1], "sample": sample}
+        in_catalog(tiled, [("start", start), *documents[1:]])
+    address = f"{tiled.context.api_uri}?api_key={tiled.context.api_key}"
+
+    def said(*asked):
+        command = Path(sys.executable).with_name("ophyd-eiger")
+        return subprocess.run(
+            [command, "reprocess", address, *asked, "--json"],
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=100,
+        )
+
+    done = said("--where", f"sample={sample}")
+    assert (done.returncode, done.stderr.count("\n")) == (0, 1)
+    assert done.stderr.startswith(f"passed over: run {twice.uid}: images of ")
+    assert [run["uid"] for run in json.loads(done.stdout)["runs"]] == [once.uid]
+    alone = said(twice.uid)
+    assert alone.returncode == 1
+    assert json.loads(alone.stdout)["error"]["kind"] == "RunError"
 
 
 def test_of_a_catalog_of_tiled_the_runs_of_an_eiger_are_reprocessed_again(make, tiled, tmp_path):
