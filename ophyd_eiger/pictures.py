@@ -298,8 +298,10 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str
 
     Raises
     ------
+    FileError
+        If the shape of the master's mask is not that of the images.
     EigerError
-        If the shape of a mask of one's own is not that of the images.
+        If that of a mask of one's own is not.
     """
     shape = series.shape[1:]
     kind = "masked"
@@ -311,6 +313,9 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str
         first = series[0]
         masked = first == np.iinfo(first.dtype).max
         kind = "masked or saturated"
+    if masked.shape != shape:
+        # Some masters have that of the whole detector, of images that are a part of it.
+        raise FileError(f"{series.master_path}: a mask of shape {masked.shape}, images of {shape}")
     if mine is not None:
         if np.shape(mine) != shape:
             raise EigerError(f"a mask of shape {np.shape(mine)}, images of {shape}")

@@ -343,8 +343,8 @@ def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
                 f"run {run.uid}: the detector says {_APPLIED}, and its flat field is not applied "
                 "twice; give factors of your own"
             )
-        return factors
-    factors = np.asarray(recipe.flatfield, np.float64)
+    else:
+        factors = np.asarray(recipe.flatfield, np.float64)
     if factors.shape != run.shape[2:]:
         raise RunError(
             f"run {run.uid}: a flat field of shape {factors.shape}, images of {run.shape[2:]}"

@@ -111,6 +111,22 @@ def test_logarithm_and_own_brightness(taken):
     assert values.min() == 0.5, "where nothing was counted it is darkest"
 
 
+# Of as many pixels, and of the whole detector where images are a part of it.
+@pytest.mark.parametrize("of", [SHAPE[::-1], (200, 300)], ids=["transposed", "whole detector"])
+@pytest.mark.parametrize("what", [0, "sum", "sums"])
+def test_a_mask_of_the_master_that_is_none_of_the_images(taken, of, what):
+    series, _, _ = taken
+    with h5py.File(series.master_path, "a") as file:
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        del specific["pixel_mask"]
+        specific["pixel_mask"] = np.ones(of, np.uint32)
+    changed = open_series(series.master_path)
+    said = f"p_1_master.h5: a mask of shape {of}, images of {SHAPE}"
+    with pytest.raises(FileError, match=re.escape(said)):
+        changed.show(what)
+    assert f"no picture: {changed.master_path}: a mask of shape" in changed._repr_html_()
+
+
 def test_an_own_mask(taken):
     series, _, masked = taken
     mine = np.zeros(SHAPE, bool)

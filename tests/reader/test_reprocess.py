@@ -2,6 +2,7 @@
 
 import functools
 import json
+import re
 import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
@@ -380,6 +381,18 @@ def test_a_flat_field(make, tmp_path):
         assert np.allclose(reduced.pictures["total"], expected.sum(axis=(0, 1)), rtol=1e-12)
     with pytest.raises(RunError, match=r"flat field of shape \(2,\), images of \(40, 60\)"):
         reprocess(made.documents, Recipe(flatfield=np.ones(2)))
+
+
+def test_a_flat_field_of_the_master_that_is_none_of_the_images(make, tmp_path):
+    made = make()
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        del specific["flatfield"]
+        # Which numpy would multiply any image with.
+        specific["flatfield"] = np.ones((1, SHAPE[1]), np.float32)
+    said = f"run {made.uid}: a flat field of shape (1, 60), images of (40, 60)"
+    with pytest.raises(RunError, match=re.escape(said)):
+        reprocess(made.documents, Recipe(flatfield=True))
 
 
 def test_a_flat_field_is_not_applied_twice(make):
