@@ -57,7 +57,7 @@ def dcu(model):
 
 @pytest.fixture
 def eiger(dcu, tmp_path):
-    with detector(dcu, tmp_path) as device:
+    with detector(dcu, tmp_path, timeouts=Timeouts()) as device:
         device.connect()
         yield device
 
