@@ -227,10 +227,11 @@ class Arming:
         in_monitor = self._listed_in_monitor() if uses_monitor and self._monitor_is_on() else set()
         series_id = self._send_arm()
         try:
-            if staging.armed:
+            if staging.series_id is not None:
                 self._require_unchanged()
             if series_id is None:
                 series_id = self._id_from_files(staging)
+            staging.series_id = series_id
             self.promise = promise = self._kept_promise(scheme.images)
             delivery = Delivery(
                 basename=f"{staging.stem}_{series_id}",
@@ -375,6 +376,9 @@ class Arming:
             and name.endswith(MASTER_ENDING)
             and (number := name[len(start) : -len(MASTER_ENDING)]).isdigit()
         ]
+        if staging.series_id is not None:
+            # The master may be listed only later; those of the series before are.
+            ids = [number for number in ids if number > staging.series_id]
         if not ids:
             raise ReplyError(
                 f"{self.name}: arm answered no sequence id, and no master file tells it, so that "

@@ -104,7 +104,7 @@ class Staging:
     policy: FilePolicy = field(default_factory=FilePolicy)
     flown: Scheme | None = None
     changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
-    armed: bool = False
+    series_id: int | None = None
 
 
 class Exposure:

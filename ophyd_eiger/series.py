@@ -470,7 +470,6 @@ class Acquisition:
         self.link.worker.follow(Countdown(self._arm_seconds[changed]))
         began = time.monotonic()
         self.series = self.arming.arm(staging)
-        staging.armed = True
         self.transfer.journals.begin(self.series.delivery)
         self._armed_at = time.monotonic()
         self._arm_seconds[changed] = self._armed_at - began

@@ -17,6 +17,7 @@ from ophyd_eiger.errors import (
     NotStagedError,
     PromiseError,
     RefusedError,
+    ReplyError,
     StateError,
     StoppedError,
     TransferError,
@@ -393,3 +394,33 @@ def test_an_arm_without_a_reply_and_without_a_state_is_disarmed(dcu, tmp_path, m
     device.trigger().wait(20)
     device.unstage().wait(20)
     device.destroy()
+
+
+def test_the_id_of_a_series_before_is_not_taken_for_one_whose_reply_was_lost(
+    dcu, eiger, requests_sent
+):
+    """All images go into the master, so that it is listed only when the series is over."""
+    eiger.configure({"filewriter.nimages_per_file": 0})
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    eiger.wait_for_files()
+    requests_sent.clear()
+    dcu.faults.set("lose", command="arm", times=1)
+    with pytest.raises(ReplyError, match="no master file tells it"):
+        eiger.trigger().wait(20)
+    assert not any("command/trigger" in each for each in requests_sent())
+    assert eiger.detector.state.get() == "idle"
+    # The next one's reply comes.
+    eiger.trigger().wait(20)
+    assert eiger.read()["eiger_series_id"]["value"] == 3
+    eiger.unstage().wait(20)
+
+
+def test_a_lost_reply_of_a_later_series_is_made_good_where_its_master_is_listed(dcu, eiger):
+    eiger.configure({"filewriter.nimages_per_file": 1})
+    eiger.stage().wait(20)
+    for _ in range(2):
+        eiger.trigger().wait(20)
+        dcu.faults.set("lose", command="arm", times=1)
+    assert eiger.read()["eiger_series_id"]["value"] == 2
+    eiger.unstage().wait(20)
