@@ -240,7 +240,7 @@ class Flying:
         if flight.interrupted:
             return
         series = acquisition.series
-        if series is None or series.ended or series.triggered:
+        if series is None or series.ended or series.is_to_end or series.triggered:
             acquisition.make_way()
             series = acquisition.arm(staging)
         flight.events = self._info.number_of_events if self._info else series.scheme.points

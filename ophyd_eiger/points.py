@@ -54,13 +54,21 @@ class Series:
         """Whether every point was taken."""
         return self.points == self.scheme.points
 
+    @property
+    def is_to_end(self) -> bool:
+        """Whether it is still to be ended, and no point is taken of it before.
+
+        Where a point failed, or ending it did, it may have images that belong to no point.
+        """
+        return not self.ended and (self.failed or self.failed_to_end or self.used_up)
+
     def is_armed_for(self, scheme: Scheme) -> bool:
         """Whether it waits for its first trigger, and then takes images as a scheme has them.
 
         Not where signals from outside trigger it: some may have come since it was armed.
         """
         mine = self.scheme
-        is_over = self.ended or self.failed or self.failed_to_end
+        is_over = self.ended or self.is_to_end
         is_fresh = not (self.triggered or is_over or mine.mode.is_external)
         alike = (mine.mode, mine.nimages, mine.ntrigger)
         return is_fresh and alike == (scheme.mode, scheme.nimages, scheme.ntrigger)
@@ -95,8 +103,8 @@ class Staging:
         What `prepare` asked for; None for a step scan, which takes what the detector is set to.
     changed
         The signals that were put, with their values before, in order.
-    armed : bool
-        Whether a series was armed for it.
+    series_id : int or None
+        The id of the series that was armed last for it; None before the first.
     """
 
     directory: Path

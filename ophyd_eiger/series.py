@@ -452,8 +452,7 @@ class Acquisition:
     def armed_series(self, staging: Staging) -> Series:
         """Return the series whose next point is due; armed anew where there is none."""
         series = self.series
-        if series is not None and (series.failed or series.used_up):
-            # Used up and not ended: its disarm failed.
+        if series is not None and series.is_to_end:
             self.make_way()
             series = None
         if series is not None and not series.ended and self.arming.scheme(staging) != series.scheme:

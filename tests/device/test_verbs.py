@@ -3,12 +3,13 @@
 import logging
 import threading
 
+import numpy as np
 import pytest
 import requests
 from ophyd.utils.errors import RedundantStaging
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger import EigerDetector, Timeouts, open_series
 from ophyd_eiger.errors import (
     DcuError,
     DcuTimeoutError,
@@ -424,3 +425,30 @@ def test_a_lost_reply_of_a_later_series_is_made_good_where_its_master_is_listed(
         dcu.faults.set("lose", command="arm", times=1)
     assert eiger.read()["eiger_series_id"]["value"] == 2
     eiger.unstage().wait(20)
+
+
+def test_a_series_whose_end_failed_is_not_used_for_the_next_point(dcu, eiger):
+    """Images of the point that is taken again are in it, which would shift all that follow."""
+    eiger.configure({"nimages": 2, "ntrigger": 3})
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    stall = dcu.faults.set("stall", image=3)
+    refused = dcu.faults.set("refuse", command="cancel", status=503, times=1)
+    first = eiger.trigger()
+    waited = threading.Event()
+    while not stall.struck:
+        assert not waited.wait(0.01)
+    second = eiger.trigger()
+    with pytest.raises(RefusedError, match="503"):
+        first.wait(20)
+    assert refused.spent
+    dcu.faults.clear()
+    second.wait(20)
+    eiger.describe()
+    assert eiger.read()["eiger_series_id"]["value"] == 2
+    for _, document in eiger.collect_asset_docs():
+        document["run_start"] = "filled in by the RunEngine"
+    eiger.unstage().wait(20)
+    (view,) = eiger.views
+    images = open_series(view)
+    assert [np.array_equal(images[n], dcu.image(2, n + 1)) for n in range(2)] == [True, True]
