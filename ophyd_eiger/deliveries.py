@@ -204,6 +204,12 @@ class Delivery:
         return max((first + view.images for view in self.views for first in view.firsts), default=0)
 
     @property
+    def name_pattern(self) -> str:
+        """The file writer's name pattern as it was when the series was armed."""
+        stem, _, _ = self.basename.rpartition("_")
+        return f"{stem}_$id"
+
+    @property
     def master(self) -> str:
         """The master file's name."""
         return self.basename + MASTER_ENDING

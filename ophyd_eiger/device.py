@@ -222,7 +222,8 @@ class EigerDevice(Device):
         """Bring home what is owed, also by processes that have ended; return what came.
 
         Series that no event needs are brought as far as the DCU has them. What is on its way
-        already, as for another call, is waited for, too.
+        already, as for another call, is waited for, too. A detector that still waits for triggers
+        of a scan that is over is disarmed, because only that writes its last file.
 
         Raises
         ------
@@ -234,6 +235,7 @@ class EigerDevice(Device):
         transfer = self._acquisition.transfer
         folders = self._folders_of_files()
         patience = self.link.client.timeouts.files
+        self._acquisition.end_what_is_left()
         transfer.take_up_again()
         taken = take_on(transfer, folders, patience)
         for path in taken.busy:

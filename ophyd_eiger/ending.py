@@ -58,7 +58,7 @@ class Ending:
         """
         if series.ended:
             return
-        if series.failed_to_end and self.states.is_over():
+        if series.failed_to_end and (self.states.is_over() or self._gave_way(series)):
             series.ended = True
             self._note_over(series)
             return
@@ -72,6 +72,13 @@ class Ending:
                 self.states.wait_for_files_closed()
         finally:
             self._note_over(series)
+
+    def _gave_way(self, series: Series) -> bool:
+        """Return whether somebody else set the detector up since, so that what is armed is theirs.
+
+        This device puts no other name pattern before the series is ended.
+        """
+        return self.states.filewriter.name_pattern.get() != series.delivery.name_pattern
 
     def _note_over(self, series: Series) -> None:
         if not series.triggered:

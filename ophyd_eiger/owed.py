@@ -176,13 +176,13 @@ def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) ->
     ------
     DcuError
     """
-    if _value(client, "filewriter", "config/name_pattern") != _pattern(delivery):
+    if _value(client, "filewriter", "config/name_pattern") != delivery.name_pattern:
         return ""
     state = _wait_while(client, "detector", BUSY, patience)
     if state in BUSY:
         return "its process has ended, but it is still being exposed; abort it, or wait"
     if state == ARMED:
-        if _value(client, "filewriter", "config/name_pattern") != _pattern(delivery):
+        if _value(client, "filewriter", "config/name_pattern") != delivery.name_pattern:
             # Another series was armed meanwhile, so that this one is over.
             return ""
         logger.warning("%s: the process that armed it has ended; disarmed", delivery.basename)
@@ -202,11 +202,6 @@ def _wait_while(
             break
         time.sleep(STATE_PERIOD_S)
     return state
-
-
-def _pattern(delivery: Delivery) -> str:
-    stem, _, _ = delivery.basename.rpartition("_")
-    return f"{stem}_$id"
 
 
 def _value(client: DcuClient, subsystem: str, resource: str) -> object:

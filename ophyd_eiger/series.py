@@ -235,6 +235,19 @@ class Acquisition:
             return self.link.worker.submit(lambda: None, EigerStatus(f"{self.name}: stop"))
         return self.link.worker.submit(self.make_way, EigerStatus(f"{self.name}: stop"))
 
+    def end_what_is_left(self) -> None:
+        """End the series that unstage could not end: only that writes its last file.
+
+        Raises
+        ------
+        DcuError
+            If that cannot be done now either.
+        """
+        # Asked for here, too, so that nobody waits for a worker that is taking a scan.
+        if self._left_armed:
+            work = f"{self.name}: end the series"
+            self.link.worker.submit(self._end_what_is_left, EigerStatus(work)).wait()
+
     @property
     def originals(self) -> dict[EigerSignal, Any]:
         """What was put for a staging and not put back yet: the value before, by signal."""
@@ -437,6 +450,15 @@ class Acquisition:
             yield lambda: self._put_back(staging)
             yield self.live.unstage
         yield self.link.worker.raise_unseen
+
+    def _end_what_is_left(self) -> None:
+        if self._left_armed:
+            self.make_way()
+
+    @property
+    def _left_armed(self) -> bool:
+        """Whether unstage could not end the series, as where there was no network then."""
+        return self.staging is None and self.series is not None and not self.series.ended
 
     def make_way(self) -> None:
         """End the series that is armed, if any: what it froze may change, or it is not wanted."""

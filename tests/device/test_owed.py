@@ -36,7 +36,13 @@ from ophyd_eiger import (
 )
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, DcuUnreachableError, FileError, TransferError
+from ophyd_eiger.errors import (
+    DcuError,
+    DcuUnreachableError,
+    FileError,
+    StateError,
+    TransferError,
+)
 from ophyd_eiger.owed import end_if_left_armed
 from ophyd_eiger.transfer import Transfer
 
@@ -861,3 +867,52 @@ def test_a_series_that_was_armed_meanwhile_is_not_disarmed(dcu, device, tmp_path
     assert end_if_left_armed(Client(dcu.url), delivery, 5) == ""
     assert device.detector.state.get() == "ready"
     device.unstage().wait(20)
+
+
+def leave_armed(dcu, device):
+    """Take two of four points, and lose the network before the end."""
+    device.configure({"ntrigger": 4, "filewriter.nimages_per_file": 100})
+    take(device, 2)
+    for verb in ("GET", "PUT"):
+        dcu.faults.set("drop", path=f"{verb} *")
+    with pytest.raises((DcuError, TransferError)):
+        device.unstage().wait(30)
+    dcu.faults.clear()
+    assert device.detector.state.get() == "ready"
+
+
+def arm_for_another(dcu):
+    client = DcuClient(dcu.url)
+    client.command("detector", "disarm", timeout=20)
+    client.put("filewriter", "config/name_pattern", "theirs_$id")
+    client.command("detector", "arm", timeout=20)
+    client.close()
+
+
+def test_a_series_that_unstage_could_not_end_is_ended_by_fetch(dcu, device, tmp_path):
+    """Its images are in the DCU's memory until then."""
+    leave_armed(dcu, device)
+    assert len(device.fetch()) == 2
+    assert device.detector.state.get() == "idle"
+    assert device.owed == {}
+    images = open_series(next((tmp_path / "data").glob("*_master.h5")))
+    assert len(images) == 2
+    for number, image in enumerate(images, start=1):
+        assert np.array_equal(image, dcu.image(1, number))
+    assert journals(tmp_path / "data") == []
+
+
+def test_what_another_armed_since_is_left_alone_by_fetch(dcu, device):
+    leave_armed(dcu, device)
+    arm_for_another(dcu)
+    assert len(device.fetch()) == 2
+    assert device.detector.state.get() == "ready"
+
+
+def test_what_another_armed_since_is_left_alone_by_stage(dcu, device):
+    leave_armed(dcu, device)
+    arm_for_another(dcu)
+    with pytest.raises(StateError, match="somebody armed it"):
+        device.stage().wait(20)
+    assert device.detector.state.get() == "ready"
+    assert len(device.fetch()) == 2
