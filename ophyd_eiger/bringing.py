@@ -123,11 +123,11 @@ class Bringer:
                 continue
             try:
                 images = check_file(delivery, path.name, path)
-                size = path.stat().st_size
+                found = path.stat()
             except HDF5_ERRORS as error:
                 logger.warning("%s: %s is here and is no file of it: %s", self.name, path, error)
                 continue
-            delivery.home[path.name] = FetchedFile(path, size, images, 0.0)
+            delivery.home[path.name] = FetchedFile(path, found.st_size, images, 0.0, found.st_mtime)
         for view in delivery.views:
             # The series' name has been given once, so that a view of it is its own.
             path = delivery.directory / view.file

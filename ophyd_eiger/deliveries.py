@@ -5,6 +5,7 @@ Pure: no requests, no files, no threads.
 
 import functools
 import math
+import time
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,12 +23,16 @@ ROUNDED, LEAST_CHANGE = 0.01, 1e-6
 
 @dataclass(frozen=True)
 class FetchedFile:
-    """A file that is home: where, how many bytes, how many images, and in how many seconds."""
+    """A file that is home: where, how many bytes, how many images, and in how many seconds.
+
+    `landed` is when it came, in s since 1970, which can be told after it was moved away, too.
+    """
 
     path: Path
     bytes: int
     images: int
     seconds: float
+    landed: float = field(default_factory=time.time)
 
 
 @dataclass

@@ -85,7 +85,7 @@ class FilesHome:
             "missing": ", ".join(delivery.missing()),
         }
         # Where no file came it is that of the question.
-        when = max((file.path.stat().st_mtime for file in home), default=time.time())
+        when = max((file.landed for file in home), default=time.time())
         return {
             f"{self.name}_{key}": {"value": value, "timestamp": when}
             for key, value in values.items()

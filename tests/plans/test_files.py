@@ -1,6 +1,7 @@
 """A run that ends when its files are home, and says what came."""
 
 import json
+import time
 
 import bluesky.plans as bp
 import bluesky.preprocessors as bpp
@@ -153,3 +154,16 @@ def test_a_run_says_where_its_time_went(eiger, taken):
 def test_files_are_those_of_detectors(wrong):
     with pytest.raises(TypeError, match="files_home"):
         files_home(*wrong)
+
+
+def test_files_that_were_moved_away_meanwhile_are_told_all_the_same(eiger, tmp_path):
+    """As by a program that moves what is whole to an archive at once."""
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    eiger.files_home.trigger().wait(20)
+    for path in tmp_path.glob("*.h5"):
+        path.unlink()
+    reading = eiger.files_home.read()
+    assert reading["eiger_files_files"]["value"] == 2
+    assert time.time() - reading["eiger_files_files"]["timestamp"] < 60
+    eiger.unstage().wait(20)
