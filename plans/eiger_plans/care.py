@@ -150,7 +150,10 @@ def suspenders(
                 care.room,
                 lambda value: is_more(value, room) is False,
                 lambda value: is_more(value, 2 * room) is True,
-                f"the DCU has less than {room / 1e9:g} GB free; fetch what you need and clear it",
+                f"the DCU has less than {room / 1e9:g} GB free; in another terminal "
+                f"`ophyd-eiger fetch {eiger.address} 'OLDER_*' --delete --directory OTHER` copies "
+                "older scans to a folder of their own and deletes them on the DCU; or abort the "
+                f"scan, then {eiger.name}.filewriter.clear.set(1) deletes every file on the DCU",
                 sleep=sleep,
             )
         )

@@ -1,5 +1,7 @@
 """Scans are suspended while the detector is not well, and go on when it is again."""
 
+import re
+import shlex
 import threading
 
 import bluesky.plan_stubs as bps
@@ -7,10 +9,12 @@ import bluesky.plans as bp
 import bluesky.preprocessors as bpp
 import numpy as np
 import pytest
+from click.testing import CliRunner
 from eiger_plans import suspenders
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
+from ophyd_eiger.cli import main
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
@@ -170,6 +174,23 @@ def test_hysteresis(dcu, eiger):
     assert room._should_suspend(1.9e9 / unit)
     assert not room._should_resume(3.9e9 / unit)
     assert room._should_resume(4.1e9 / unit)
+
+
+def test_what_it_says_of_the_room_makes_room_while_the_device_is_staged(RE, eiger, tmp_path):
+    (room,) = [s for s in suspenders(eiger) if "buffer_free" in s._sig.name]
+    eiger.care.stop()
+    RE(bp.count([eiger], 1))
+    older = {file.path.name for file in eiger.fetched}
+    command = re.search("`ophyd-eiger (.*?)`", room._why)[1]
+    stem = min(older).partition("_1_")[0]
+    given = {"OLDER_*": f"{stem}_*", "OTHER": str(tmp_path / "other")}
+    eiger.stage().wait(20)
+    done = CliRunner().invoke(main, [given.get(word, word) for word in shlex.split(command)])
+    assert done.exit_code == 0, done.output
+    assert older.isdisjoint(eiger.link.client.files())
+    assert {path.name for path in (tmp_path / "other").iterdir()} == older
+    eiger.trigger().wait(20)
+    eiger.unstage().wait(20)
 
 
 def test_without_limits_it_says_so(dcu, eiger, model, caplog):
