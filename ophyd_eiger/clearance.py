@@ -6,7 +6,6 @@ What comes of it is `ophyd_eiger.preflight`'s to say.
 """
 
 import logging
-import shutil
 from collections.abc import Callable, Iterable
 from dataclasses import replace
 from pathlib import Path
@@ -24,6 +23,7 @@ from ophyd_eiger.required import require_whole
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.states import States
 from ophyd_eiger.triggering import Scheme
+from ophyd_eiger.writing import free_at
 
 logger = logging.getLogger(__name__)
 
@@ -210,15 +210,3 @@ class Clearance:
             if files:
                 kind = (delivery.shape, np.dtype(delivery.dtype))
                 self._seen[kind] = size / sum(file.images for file in files)
-
-
-def free_at(directory: Path) -> float | None:
-    """Return the room in a folder, or where it will be made, in bytes; None if nobody can say."""
-    for place in (directory, *directory.parents):
-        try:
-            return float(shutil.disk_usage(place).free)
-        except FileNotFoundError:
-            continue
-        except OSError:
-            break
-    return None

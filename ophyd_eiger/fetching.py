@@ -9,7 +9,6 @@ import fcntl
 import glob
 import logging
 import os
-import shutil
 import threading
 import time
 import uuid
@@ -23,7 +22,7 @@ from typing import BinaryIO
 from ophyd_eiger.client import Body, DcuClient
 from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.errors import EigerError, FileError, RefusedError, ReplyError, TransferError
-from ophyd_eiger.writing import give_name
+from ophyd_eiger.writing import free_at, give_name
 
 logger = logging.getLogger(__name__)
 
@@ -292,14 +291,12 @@ class Download:
     def _require_room(self, written: int, size: int | None) -> None:
         if size is None:
             return
-        try:
-            free = shutil.disk_usage(self.final.parent).free
-        except OSError:
-            return  # Writing will tell.
-        if free < size - written:
+        free = free_at(self.final.parent)
+        # Where it is not known, writing will tell.
+        if free is not None and free < size - written:
             full = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
             raise TransferError(
-                f"{self.final}: {size - written} bytes are to be written and {free} are free "
+                f"{self.final}: {size - written} bytes are to be written and {free:.0f} are free "
                 "there; make room, and it is fetched"
             ) from full
 

@@ -1,4 +1,4 @@
-"""New files: each has its name only once it is whole and on the disk.
+"""New files: each has its name only once it is whole and on the disk; and the room for them.
 
 Whoever is killed while writing leaves a hidden file that nobody takes for anything. Imports nothing
 outside the standard library.
@@ -7,6 +7,7 @@ outside the standard library.
 import errno
 import os
 import secrets
+import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -77,6 +78,21 @@ def give_name(aside: Path, final: Path) -> None:
         if os.path.lexists(final):
             raise _taken(final) from None
         aside.rename(final)
+
+
+def free_at(directory: Path) -> float | None:
+    """Return the room in a folder, or where it will be made, in bytes; None if nobody can say."""
+    for place in (directory, *directory.parents):
+        try:
+            usage = shutil.disk_usage(place)
+        except FileNotFoundError:
+            continue
+        except OSError:
+            break
+        # Some file systems, as of FUSE, do not know how large they are: that they say nothing is
+        # free does not mean that they are full.
+        return float(usage.free) if usage.total else None
+    return None
 
 
 def _taken(final: Path) -> FileExistsError:

@@ -184,6 +184,16 @@ def test_a_dcu_that_does_not_tell_its_room(RE, dcu, eiger, assert_right, caplog,
     assert eiger.preflight().facts.dcu_free is None
 
 
+def test_a_disk_that_does_not_know_its_size_is_not_full(RE, eiger, assert_right, monkeypatch):
+    """As some of FUSE: nothing is free there, nor is anything taken, as in /proc."""
+    statvfs = os.statvfs
+    assert statvfs("/proc").f_blocks == 0
+    monkeypatch.setattr(os, "statvfs", lambda _: statvfs("/proc"))
+    assert eiger.preflight().facts.disk_free is None
+    (uid,) = RE(bp.count([eiger], 1))
+    assert_right(uid, points=1, images=1)
+
+
 @pytest.mark.parametrize("version", ["1.6.0", "1.8.0"])
 def test_room_is_in_the_unit_of_the_api(tmp_path, version):
     with served("eiger2-500k") as dcu:
