@@ -3,6 +3,7 @@
 The steps alone, each in the caller's thread. Knows nothing of when they are due.
 """
 
+import glob
 import logging
 import os
 import tempfile
@@ -117,7 +118,7 @@ class Bringer:
     @in_hdf5()
     def find_home(self, delivery: Delivery) -> None:
         """Note which files of a series are home already, whoever brought them."""
-        pattern = f"{delivery.basename}_*.h5"
+        pattern = f"{glob.escape(delivery.basename)}_*.h5"
         for path in sorted(delivery.directory.glob(pattern)):
             if path.name not in (*delivery.expected({path.name}), delivery.master):
                 continue

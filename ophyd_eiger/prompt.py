@@ -3,6 +3,7 @@
 `Screen` shows the pictures; what a run has is `ophyd_eiger.runs`' to say.
 """
 
+import glob
 import sys
 import time
 from collections.abc import Callable
@@ -62,7 +63,7 @@ class FileList(list[Path]):
         super().__init__()
         self._missing = sorted(path for path in named if not path.exists())
         for series in sorted({path.parent / FILE_ENDING.sub("", path.name) for path in named}):
-            found = sorted(series.parent.glob(f"{series.name}_*.h5"))
+            found = sorted(series.parent.glob(f"{glob.escape(series.name)}_*.h5"))
             self += [path for path in found if FILE_ENDING.sub("", path.name) == series.name]
 
     def __repr__(self) -> str:

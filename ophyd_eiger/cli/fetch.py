@@ -2,6 +2,7 @@
 
 import fnmatch
 import functools
+import glob
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -166,7 +167,7 @@ def _tell_of_folders(paths: list[str], verbose: bool, call: Call) -> None:
     from ophyd_eiger.journal import ENDING, links
 
     folders = sorted({str(Path(path).parent) for path in paths})
-    example = Path(paths[0]).name[1:].removesuffix(ENDING)
+    example = glob.escape(Path(paths[0]).name[1:].removesuffix(ENDING))
     call.say(
         f"passed over: {len(paths)} series whose folders are not there, {_some(folders)}; mount "
         "them, and fetch again; --verbose says more"
@@ -300,11 +301,11 @@ def _by_name(
     from ophyd_eiger.master import MASTER_ENDING
 
     listed = sorted(client.files())
-    wanted = [name for name in listed if any(fnmatch.fnmatch(name, each) for each in patterns)]
+    wanted = [name for name in listed if any(_is_meant(name, each) for each in patterns)]
     failed = [
         f"{pattern}: the DCU lists no such file"
         for pattern in patterns
-        if not fnmatch.filter(listed, pattern) and pattern != "*"
+        if not any(_is_meant(name, pattern) for name in listed) and pattern != "*"
     ]
     came: list[FetchedFile] = []
     here: dict[str, int] = {}
@@ -345,6 +346,11 @@ def _by_name(
                 failed.append(f"{name}: {error}")
                 download.discard()
     return came, failed
+
+
+def _is_meant(name: str, pattern: str) -> bool:
+    # A name may have brackets, in which a pattern has the characters that it takes for one.
+    return name == pattern or fnmatch.fnmatch(name, pattern)
 
 
 def _check(name: str, path: Path, *, closely: bool) -> int:

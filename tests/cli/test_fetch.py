@@ -359,6 +359,18 @@ def test_files_by_name(dcu, tmp_path):
     assert {name: (tmp_path / name).read_bytes() for name in there} == there
 
 
+def test_a_name_that_would_be_a_pattern_is_a_name_first(dcu, tmp_path):
+    put = functools.partial(requests.put, timeout=20)
+    put(f"{dcu.url}/filewriter/api/1.6.0/config/name_pattern", json={"value": "lyso[1]_$id"})
+    for command in ("arm", "trigger", "disarm"):
+        put(f"{dcu.url}/detector/api/1.6.0/command/{command}")
+    name = "lyso[1]_1_master.h5"
+    (came,) = answer(dcu.url, name, "--directory", tmp_path)["fetched"]
+    assert came["file"] == str(tmp_path / name)
+    said = answer(dcu.url, "lyso[2]_1_master.h5", "--directory", tmp_path, status=1)
+    assert said["errors"] == ["lyso[2]_1_master.h5: the DCU lists no such file"]
+
+
 def test_what_cannot_be_decompressed_is_not_deleted_on_the_dcu(dcu, tmp_path):
     # Its blocks are as long as they say.
     dcu.faults.set("file-corrupt:file=1,image=1")

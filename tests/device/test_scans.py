@@ -11,6 +11,8 @@ import requests
 from ophyd.sim import motor
 from pairs import every_pair_once
 
+from ophyd_eiger.prompt import FileList
+
 PLANS = {
     "count": (lambda eiger: bp.count([eiger], 5), 5),
     "scan": (lambda eiger: bp.scan([eiger], motor, 0, 1, 6), 6),
@@ -42,6 +44,14 @@ def test_scan_has_the_oracles_images(
         for name in sorted(fetched)
         if name.startswith(f"{series}_")
     ]
+
+
+def test_the_files_of_a_run_are_listed_whatever_their_names_begin_with(RE, eiger):
+    eiger.file_prefix = "lyso[1]"
+    documents = []
+    RE(bp.count([eiger]), lambda name, document: documents.append((name, document)))
+    assert FileList(documents) == sorted([*(file.path for file in eiger.fetched), *eiger.views])
+    assert len(eiger.fetched) == 2
 
 
 def test_images_inside_the_master(RE, catalog, dcu, eiger, assert_right):
