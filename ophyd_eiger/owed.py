@@ -38,7 +38,7 @@ class Taken:
     out_of_reach : list of Path
         Journals of this user's series, of whatever DCU, whose folder is not there.
     unreadable : list of str
-        Of which journals nobody can tell what is owed, and why.
+        Of which series nobody can tell what they owe, and why.
     """
 
     deliveries: list[Delivery] = field(default_factory=list)
@@ -85,18 +85,21 @@ def take_on(
     paths = [path for path in found if path not in transfer.journals]
     for mine, owed in _taken_in_hand(paths, transfer.client.url, taken, by_force=by_force):
         try:
-            why_not = end_if_left_armed(transfer.client, owed.delivery, patience)
-        except Exception:
-            mine.leave()
-            raise
-        if why_not:
-            mine.leave()
-            taken.not_over.append(f"{owed.path}: {why_not}")
-            continue
-        if delete and owed.delivery.policy.mount is None:
-            owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)
-        transfer.adopt(owed.delivery, mine)
-        taken.deliveries.append(owed.delivery)
+            if why_not := end_if_left_armed(transfer.client, owed.delivery, patience):
+                taken.not_over.append(f"{owed.path}: {why_not}")
+                continue
+            if delete and owed.delivery.policy.mount is None:
+                owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)
+            try:
+                transfer.adopt(owed.delivery, mine)
+            except OSError as error:
+                # Those in other folders come home all the same.
+                taken.unreadable.append(f"{owed.path}: what is home of it cannot be seen: {error}")
+                continue
+            taken.deliveries.append(owed.delivery)
+        finally:
+            if owed.delivery not in taken.deliveries:
+                mine.leave()
     return taken
 
 

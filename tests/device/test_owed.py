@@ -1,6 +1,7 @@
 """What does not come home is owed: named, still on the DCU, and fetched later by whoever asks."""
 
 import contextlib
+import errno
 import functools
 import json
 import logging
@@ -195,6 +196,50 @@ def test_another_device_brings_what_a_destroyed_one_left(dcu, device, tmp_path):
     assert len(other.fetch()) == 2
     assert len(named(tmp_path / "data")) == 3
     assert journals(tmp_path / "data") == []
+    other.destroy()
+
+
+def test_a_name_is_no_pattern_where_what_is_home_is_looked_for(dcu, device, tmp_path):
+    prefixes = ("lyso**", "lyso[1]")
+    dcu.faults.set("refuse", status=503, path="GET data/*_data_*")
+    for prefix in prefixes:
+        device.file_prefix = prefix
+        take(device)
+        with pytest.raises(TransferError):
+            device.unstage().wait(20)
+    device.destroy()
+    dcu.faults.clear()
+    other = EigerDetector(dcu.url, name="other", directory=tmp_path / "data", timeouts=SHORT)
+    # The masters had come.
+    came = sorted(file.path.name for file in other.fetch())
+    assert [name.split("_", 1)[0] for name in came] == list(prefixes)
+    assert all(name.endswith("_data_000001.h5") for name in came)
+    assert journals(tmp_path / "data") == []
+    other.destroy()
+
+
+def test_a_series_that_cannot_be_taken_on_keeps_no_other_from_home(
+    dcu, device, tmp_path, monkeypatch, caplog
+):
+    for folder in ("a", "b"):
+        device.directory = tmp_path / folder
+        leave_owing(dcu, device)
+        dcu.faults.clear()
+    device.destroy()
+    find_home = bringing.Bringer.find_home
+
+    def fails_in_a(bringer, delivery):
+        if delivery.directory.name == "a":
+            raise OSError(errno.EIO, os.strerror(errno.EIO), str(delivery.directory))
+        find_home(bringer, delivery)
+
+    other = EigerDetector(dcu.url, name="other", directory=tmp_path, timeouts=SHORT)
+    with monkeypatch.context() as patch:
+        patch.setattr(bringing.Bringer, "find_home", fails_in_a)
+        assert {file.path.parent.name for file in other.fetch()} == {"b"}
+    assert re.search(r"not fetched: .*owed: what is home of it cannot be seen: .*/a'", caplog.text)
+    # Nobody has it in hand.
+    assert {file.path.parent.name for file in other.fetch()} == {"a"}
     other.destroy()
 
 
