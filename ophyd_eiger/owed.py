@@ -2,6 +2,7 @@
 
 import functools
 import logging
+import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -13,6 +14,7 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError, NotServedError
 from ophyd_eiger.journal import Journal, Journals, Owed
+from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.transfer import Transfer
 
 logger = logging.getLogger(__name__)
@@ -159,7 +161,8 @@ def _taken_in_hand(
 def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) -> str:
     """Disarm a detector that waits for triggers of this series, whose process has ended.
 
-    Only a disarm writes its last file. What is being exposed or written is let end.
+    Only a disarm writes its last file. What is being exposed or written is let end, and a series
+    that another client armed since is left alone.
 
     Parameters
     ----------
@@ -179,15 +182,19 @@ def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) ->
     ------
     DcuError
     """
-    if _value(client, "filewriter", "config/name_pattern") != delivery.name_pattern:
+    if not _is_named_by_pattern(client, delivery):
+        return ""
+    # Of many series that are owed most are over: the list of files is not asked for each.
+    state = _value(client, "detector", "status/state")
+    if state in (ARMED, *BUSY) and _is_followed(client, delivery):
         return ""
     state = _wait_while(client, "detector", BUSY, patience)
-    if state in BUSY:
-        return "its process has ended, but it is still being exposed; abort it, or wait"
-    if state == ARMED:
-        if _value(client, "filewriter", "config/name_pattern") != delivery.name_pattern:
+    if state in (ARMED, *BUSY):
+        if not _is_named_by_pattern(client, delivery) or _is_followed(client, delivery):
             # Another series was armed meanwhile, so that this one is over.
             return ""
+        if state != ARMED:
+            return "its process has ended, but it is still being exposed; abort it, or wait"
         logger.warning("%s: the process that armed it has ended; disarmed", delivery.basename)
         client.command("detector", "disarm", timeout=client.timeouts.end)
     if _wait_while(client, "filewriter", BUSY, patience) in BUSY:
@@ -205,6 +212,32 @@ def _wait_while(
             break
         time.sleep(STATE_PERIOD_S)
     return state
+
+
+def _is_named_by_pattern(client: DcuClient, delivery: Delivery) -> bool:
+    return _value(client, "filewriter", "config/name_pattern") == delivery.name_pattern
+
+
+def _is_followed(client: DcuClient, delivery: Delivery) -> bool:
+    """Return whether a later series was armed with the names' pattern left as it was; says so."""
+    try:
+        listed = client.files()
+    except NotServedError as error:
+        logger.debug("%s: whether it is the last series is not known: %s", delivery.basename, error)
+        return False
+    stem, _, number = delivery.basename.rpartition("_")
+    # The master is there from arm on.
+    ids = [re.fullmatch(re.escape(stem) + r"_(\d+)" + re.escape(MASTER_ENDING), n) for n in listed]
+    newest = max((int(found[1]) for found in ids if found), default=0)
+    if not number.isdecimal() or newest <= int(number):
+        return False
+    logger.warning(
+        "%s is over: the detector was armed again since, for %s_%d, and is not disarmed for it",
+        delivery.basename,
+        stem,
+        newest,
+    )
+    return True
 
 
 def _value(client: DcuClient, subsystem: str, resource: str) -> object:

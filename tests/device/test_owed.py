@@ -961,3 +961,29 @@ def test_what_another_armed_since_is_left_alone_by_stage(dcu, device):
         device.stage().wait(20)
     assert device.detector.state.get() == "ready"
     assert len(device.fetch()) == 2
+
+
+def test_a_later_series_of_the_same_pattern_is_not_disarmed(dcu, device, tmp_path, caplog):
+    """The process was killed before it put the pattern back, and another client left it so."""
+    refuse_files(dcu)
+    take(device)
+    (journal_of_first,) = journals(tmp_path / "data")
+    series = journal_of_first.strip(".").removesuffix(".owed")
+    device.destroy()
+    dcu.faults.clear()
+    client = DcuClient(dcu.url)
+    pattern = f"{series.rpartition('_')[0]}_$id"
+    client.put("filewriter", "config/name_pattern", pattern)
+    client.command("detector", "arm", timeout=20)
+    other = EigerDetector(dcu.url, name="other", directory=tmp_path / "data", timeouts=SHORT)
+    came = other.fetch()
+    assert sorted(file.path.name for file in came) == [
+        f"{series}_data_000001.h5",
+        f"{series}_master.h5",
+    ]
+    assert other.detector.state.get() == "ready"
+    later = pattern.replace("$id", "2")
+    assert f"{series} is over: the detector was armed again since, for {later}" in caplog.text
+    client.command("detector", "disarm", timeout=20)
+    client.close()
+    other.destroy()
