@@ -3,17 +3,17 @@
 The steps alone, each in the caller's thread. Knows nothing of when they are due.
 """
 
+import errno
 import glob
 import logging
 import os
-import tempfile
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery, FetchedFile
+from ophyd_eiger.deliveries import Delivery, FetchedFile, data_file_name
 from ophyd_eiger.errors import (
     DcuError,
     EigerError,
@@ -21,7 +21,7 @@ from ophyd_eiger.errors import (
     MissingFileError,
     TransferError,
 )
-from ophyd_eiger.fetching import Download, Handling, require_equal
+from ophyd_eiger.fetching import Download, Handling, aside_of, require_equal
 from ophyd_eiger.images import images_of
 from ophyd_eiger.last_work import in_hdf5
 from ophyd_eiger.master import HDF5_ERRORS, open_hdf5, read_master
@@ -29,6 +29,11 @@ from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.view import Part, write_view
 
 logger = logging.getLogger(__name__)
+
+# A series' id has 32 bits at most, as far as is known.
+LARGEST_ID = 2**32 - 1
+# What a file system says of names that are too long for it, or have characters that it refuses.
+NAME_ERRORS = (errno.ENAMETOOLONG, errno.EINVAL, errno.EILSEQ)
 
 
 class Bringer:
@@ -295,22 +300,37 @@ def make_folder_again(delivery: Delivery) -> None:
         logger.warning("%s cannot be made: %s", directory, error)
 
 
-def prepare_directory(directory: Path, policy: FilePolicy) -> None:
+def prepare_directory(directory: Path, stem: str, policy: FilePolicy) -> None:
     """Make the folder, and see that files can be written to it as they are to be.
+
+    Parameters
+    ----------
+    directory : Path
+        The folder.
+    stem : str
+        What the files' names start with before the series' id.
+    policy : FilePolicy
+        What becomes of the files.
 
     Raises
     ------
     TransferError
     """
+    # No other name that is given there is longer.
+    probe = aside_of(directory / data_file_name(f"{stem}_{LARGEST_ID}", 1))
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile(dir=directory, prefix=".") as file:
+        probe.touch(exist_ok=False)
+        try:
             # What it costs to find out only when the first file is here is a scan.
-            policy.apply(Path(file.name))
+            policy.apply(probe)
+        finally:
+            probe.unlink()
     except OSError as error:
+        another = "directory= or prefix=" if error.errno in NAME_ERRORS else "directory="
         raise TransferError(
             f"{directory}: no files can be written there as they should be "
-            f"({os.strerror(error.errno or 0)}); give another directory="
+            f"({os.strerror(error.errno or 0)}); give another {another}"
         ) from error
     mount = policy.mount
     if mount is not None and not mount.is_dir():

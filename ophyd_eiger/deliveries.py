@@ -221,7 +221,7 @@ class Delivery:
 
     def data_file(self, number: int) -> str:
         """Return the name of a data file, counted from 1."""
-        return _data_file(self.basename, number)
+        return data_file_name(self.basename, number)
 
     @property
     def published(self) -> int:
@@ -398,11 +398,12 @@ class Delivery:
         return images if images > 0 else None
 
 
-def _data_file(basename: str, number: int) -> str:
+def data_file_name(basename: str, number: int) -> str:
+    """Return the name of a data file of a series, counted from 1."""
     return f"{basename}_data_{number:06d}.h5"
 
 
 # Each file that comes home is looked for among all of its series.
 @functools.lru_cache(maxsize=16)
 def _data_files(basename: str, count: int) -> tuple[str, ...]:
-    return tuple(_data_file(basename, number + 1) for number in range(count))
+    return tuple(data_file_name(basename, number + 1) for number in range(count))

@@ -95,7 +95,7 @@ def checked_prefix(device: str, prefix: str | None) -> str:
     """
     start = prefix or device
     # The DCU takes "/" for a folder and "$" for its id; HDF5 takes "%" and "\\" in names that a
-    # view has for more than themselves.
-    if set(start) & set("/$%\\"):
-        raise ValueError(f"{device}: a file prefix holds no '/', '$', '%' or '\\': {start!r}")
+    # view has for more than themselves; NUL ends a name.
+    if set(start) & set("/$%\\\0"):
+        raise ValueError(f"{device}: a file prefix holds no '/', '$', '%', '\\' or NUL: {start!r}")
     return start

@@ -38,6 +38,14 @@ NO_SUCH_RANGE = 416
 ASIDE_ENDING = ".part"
 
 
+def aside_of(final: Path) -> Path:
+    """Return a hidden name beside a file's place, for what is not whole yet.
+
+    A new one each time, so that no two programs write into one, whether there are locks or not.
+    """
+    return final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{ASIDE_ENDING}")
+
+
 @dataclass(frozen=True)
 class Handling:
     """What becomes of a file beside its bytes.
@@ -91,8 +99,7 @@ class Download:
         self.client = client
         self.name = name
         self.final = final
-        # Of its own, so that no two programs write into one, whether there are locks or not.
-        self.aside = final.with_name(f".{final.name}.{uuid.uuid4().hex[:12]}{ASIDE_ENDING}")
+        self.aside = aside_of(final)
         # What the part that is here is of: its bytes in all, and the DCU's name for its version.
         self._begun: tuple[int, str] | None = None
 

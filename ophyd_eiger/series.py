@@ -309,7 +309,7 @@ class Acquisition:
         self.make_way()
         self.states.require_idle()
         self.arming.read_what_is_relied_on()
-        prepare_directory(staging.directory, staging.policy)
+        prepare_directory(staging.directory, staging.stem, staging.policy)
         self.clearance.begin(self.deliveries)
         self.clearance.require(self.arming.scheme(None), staging.directory, staging.policy)
         self.deliveries = []

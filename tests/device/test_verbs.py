@@ -1,8 +1,10 @@
 """Each verb returns at once, does its work in order, and says what is wrong."""
 
 import logging
+import os
 import threading
 
+import bluesky.plans as bp
 import numpy as np
 import pytest
 import requests
@@ -273,6 +275,23 @@ def test_folder_that_cannot_be_written(eiger, tmp_path):
     assert eiger.detector.state.get() == "idle"
 
 
+def test_names_that_the_disk_does_not_take_are_refused_before_arm(
+    RE, eiger, assert_right, requests_sent, tmp_path
+):
+    """Those that files have on their way are longer than their own."""
+    added = "._12345678_4294967295_data_000001.h5.123456789012.part"
+    longest = os.pathconf(tmp_path, "PC_NAME_MAX") - len(added)
+    requests_sent.clear()
+    eiger.file_prefix = "e" * (longest + 1)
+    with pytest.raises(TransferError, match=r"too long\); give another directory= or prefix="):
+        eiger.stage().wait(10)
+    assert [sent for sent in requests_sent() if sent.startswith("PUT")] == []
+    assert list((tmp_path / "data").iterdir()) == []
+    eiger.file_prefix = "e" * longest
+    (uid,) = RE(bp.count([eiger]))
+    assert_right(uid, points=1, images=1)
+
+
 def test_an_arm_that_may_have_been_is_disarmed_as_soon_as_that_can_be_done(dcu, tmp_path):
     """Arm does not reply in time, and then neither does disarm: what is said of it is true."""
     device = EigerDetector(
@@ -316,7 +335,7 @@ def test_prefix(eiger, tmp_path):
     eiger.trigger().wait(10)
     eiger.unstage().wait(10)
     assert all(file.path.name.startswith("lysozyme_") for file in eiger.fetched)
-    for prefix in ("a/b", "a$b", "a%b", "a\\b"):
+    for prefix in ("a/b", "a$b", "a%b", "a\\b", "a\0b"):
         with pytest.raises(ValueError, match="a file prefix holds no"):
             eiger.file_prefix = prefix
         with pytest.raises(ValueError, match="a file prefix holds no"):
