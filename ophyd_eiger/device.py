@@ -17,6 +17,7 @@ from ophyd_eiger.deliveries import FetchedFile
 from ophyd_eiger.destination import Destination, checked_prefix
 from ophyd_eiger.errors import DcuError, TransferError, ValueRefusedError
 from ophyd_eiger.home import FilesHome
+from ophyd_eiger.journal import links
 from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.live import Live
 from ophyd_eiger.owed import take_on
@@ -242,8 +243,17 @@ class EigerDevice(Device):
             logger.info("%s: left to the process that takes it: %s", self.name, path)
         for dcu, paths in taken.elsewhere.items():
             logger.info("%s: left: %d series of another DCU, %s", self.name, len(paths), dcu)
-        for path in taken.out_of_reach:
-            logger.warning("%s: not fetched: the folder of %s is not there", self.name, path)
+        if taken.out_of_reach:
+            path = taken.out_of_reach[0]
+            logger.warning(
+                "%s: not fetched: %d series whose notes of what they owe are not there, as %s: "
+                "mount its folder's disk, and fetch again; if it was removed, remove its link "
+                "too, %s",
+                self.name,
+                len(taken.out_of_reach),
+                path,
+                links() / path.name,
+            )
         for reason in taken.unreadable:
             logger.warning("%s: not fetched: %s", self.name, reason)
         awaited = transfer.finished

@@ -21,6 +21,7 @@ from typing import Any
 from ophyd_eiger import owner
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import JournalError
+from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.owner import Owner, note_holder, try_lock, unlock
 
 logger = logging.getLogger(__name__)
@@ -390,7 +391,7 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
     directories : iterable of Path
         The folders.
     linked : bool
-        Whether also those that this user's links lead to. Links that lead nowhere are removed.
+        Whether also those that this user's links lead to.
     """
     found = {path.resolve(): None for path in _linked()} if linked else {}
     for directory in directories:
@@ -400,9 +401,10 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
 
 
 def out_of_reach() -> list[Path]:
-    """Return the journals that this user's links lead to and whose folder is not there.
+    """Return the journals that this user's links lead to and that are not there.
 
-    It may not be mounted now, or was removed with what it had.
+    Their disk may not be mounted now, where its bare folder may be there all the same; or they were
+    removed with what they had. Nothing tells the one from the other, so that the links stay.
     """
     led = []
     # Another process may remove a link meanwhile.
@@ -410,7 +412,17 @@ def out_of_reach() -> list[Path]:
         with contextlib.suppress(OSError):
             led.append(link.readlink())
     # os.path's takes a folder that may not be looked into for one that is not there.
-    return [path for path in led if not os.path.exists(path.parent)]  # noqa: PTH110
+    return [path for path in led if not os.path.exists(path) and not _is_home(path)]  # noqa: PTH110
+
+
+def _is_home(path: Path) -> bool:
+    """Return whether the master is there without the journal: somebody else brought the series."""
+    return os.path.lexists(path.with_name(basename_of(path) + MASTER_ENDING))
+
+
+def basename_of(path: Path) -> str:
+    """Return what the names of a series' files start with, by its journal's name."""
+    return path.name.removeprefix(".").removesuffix(ENDING)
 
 
 def _linked() -> Iterator[Path]:
@@ -418,8 +430,6 @@ def _linked() -> Iterator[Path]:
         try:
             if link.exists():
                 yield link
-            elif link.readlink().parent.exists():
-                link.unlink(missing_ok=True)
             # Else it is out of reach.
         except OSError as error:
             logger.debug("%s: %s", link, error)

@@ -38,7 +38,8 @@ class Taken:
     elsewhere : dict of str to list of Path
         Journals of series of other DCUs, by the DCU's URL.
     out_of_reach : list of Path
-        Journals of this user's series, of whatever DCU, whose folder is not there.
+        Journals of this user's series, of whatever DCU, that are not there; see
+        `journal.out_of_reach`.
     unreadable : list of str
         Of which series nobody can tell what they owe, and why.
     """
@@ -82,9 +83,10 @@ def take_on(
     DcuError
         If the DCU cannot be asked whether one of them is still armed.
     """
-    taken = Taken(out_of_reach=journal.out_of_reach() if linked else [])
     found = journal.find(directories, linked=linked)
     paths = [path for path in found if path not in transfer.journals]
+    not_there = journal.out_of_reach() if linked else []
+    taken = Taken(out_of_reach=[path for path in not_there if path not in transfer.journals])
     for mine, owed in _taken_in_hand(paths, transfer.client.url, taken, by_force=by_force):
         try:
             if why_not := end_if_left_armed(transfer.client, owed.delivery, patience):

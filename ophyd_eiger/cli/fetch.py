@@ -3,6 +3,7 @@
 import fnmatch
 import functools
 import glob
+import shlex
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -164,20 +165,22 @@ def _tell_of_others(elsewhere: dict[str, list[str]], verbose: bool, call: Call) 
 
 
 def _tell_of_folders(paths: list[str], verbose: bool, call: Call) -> None:
-    from ophyd_eiger.journal import ENDING, links
+    from ophyd_eiger.journal import basename_of, links
 
     folders = sorted({str(Path(path).parent) for path in paths})
-    example = glob.escape(Path(paths[0]).name[1:].removesuffix(ENDING))
+    first = Path(paths[0])
     call.say(
-        f"passed over: {len(paths)} series whose folders are not there, {_some(folders)}; mount "
-        "them, and fetch again; --verbose says more"
+        f"passed over: {len(paths)} series whose notes of what they owe are not there, in "
+        f"{_some(folders)}; mount the folder's disk, and fetch again; if it was removed, --verbose "
+        "says how to forget it"
     )
     if verbose:
         for path in paths:
             call.say(f"  {path}")
         call.say(
-            f"  what the DCU has of a folder that was removed comes by name, as '{example}_*', and "
-            f"the links of such series in {links()} may be removed"
+            f"  what the DCU has of a series whose folder was removed comes by name, as "
+            f"'{glob.escape(basename_of(first))}_*', and it is forgotten with its link: rm "
+            f"{shlex.quote(str(links() / first.name))}"
         )
 
 

@@ -325,15 +325,31 @@ def test_a_series_whose_folder_was_removed_comes_by_its_name(dcu, tmp_path, monk
     monkeypatch.chdir(tmp_path / "elsewhere")
     said = call(dcu.url, "--verbose")
     assert said.stdout == "nothing else is owed\n"
-    assert f"1 series whose folders are not there, {tmp_path / 'data'}; mount" in said.stderr
+    assert f"1 series whose notes of what they owe are not there, in {tmp_path}/data; mount" in (
+        said.stderr
+    )
     assert f"\n  {journal}\n" in said.stderr
     assert answer(dcu.url)["out_of_reach"] == [str(journal)]
     (name,) = re.findall(r"comes by name, as '(\S+)'", said.stderr)
     assert len(answer(dcu.url, name)["fetched"]) == 2
     assert contents(tmp_path / "elsewhere") == on_the_dcu(dcu)
-    # Mounted again, and without it.
+    # A bare folder may be where a disk is to be mounted.
     (tmp_path / "data").mkdir()
-    assert call(dcu.url).stdout == "nothing is owed\n"
+    assert answer(dcu.url)["out_of_reach"] == [str(journal)]
+    (forget,) = re.findall(r"it is forgotten with its link: (rm .+)", said.stderr)
+    subprocess.run(forget, shell=True, check=True)
+    assert call(dcu.url).output == "nothing is owed\n"
+
+
+def test_of_a_series_that_another_user_brought_home_nothing_is_told(dcu, tmp_path, monkeypatch):
+    """Only the link of whoever took it is left, and that leads to nothing."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    left_behind(dcu, tmp_path / "data")
+    with monkeypatch.context() as patch:
+        patch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
+        assert len(answer(dcu.url, "--directory", tmp_path / "data")["fetched"]) == 2
+    monkeypatch.chdir(tmp_path / "states")
+    assert call(dcu.url).output == "nothing is owed\n"
 
 
 def test_a_folder_that_is_not_there_is_made_for_files_and_has_no_series(dcu, tmp_path):

@@ -299,7 +299,7 @@ def test_what_nobody_waits_for_and_never_comes_is_told(RE, dcu, tmp_path):
     device.destroy()
 
 
-def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path):
+def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path, caplog):
     dcu.faults.set("refuse", status=503, path="GET data/*")
     take(device)
     with pytest.raises(TransferError):
@@ -309,6 +309,8 @@ def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path):
     assert len(device.fetch()) == 2
     assert device.owed == {}
     assert {file.path.name for file in device.fetched} <= named(tmp_path / "data")
+    # Its notes went with the folder, and the device knows all the same.
+    assert "whose notes of what they owe are not there" not in caplog.text
 
 
 def test_two_calls_at_once_both_wait_for_the_files(dcu, device, tmp_path):
@@ -819,14 +821,23 @@ def test_without_locks_a_living_process_is_left_its_series(dcu, device, monkeypa
     other.destroy()
 
 
-def test_a_link_to_a_folder_that_is_not_mounted_now_is_kept(dcu, device, tmp_path):
+def test_a_link_to_a_folder_that_is_not_mounted_now_is_kept(dcu, device, tmp_path, caplog):
     leave_owing(dcu, device)
     device.destroy()
     dcu.faults.clear()
-    (tmp_path / "data").rename(tmp_path / "not mounted")
+    data, disk = tmp_path / "data", tmp_path / "not mounted"
+    data.rename(disk)
     other = EigerDetector(dcu.url, name="other", timeouts=SHORT)
     assert other.fetch() == []
-    (tmp_path / "not mounted").rename(tmp_path / "data")
+    # The bare folder that it is mounted on.
+    data.mkdir()
+    assert other.fetch() == []
+    told = [r.getMessage() for r in caplog.records if "are not there, as" in r.getMessage()]
+    assert len(told) == 2
+    assert told[0] == told[1]
+    assert str(data) in told[0]
+    data.rmdir()
+    disk.rename(data)
     assert len(other.fetch()) == 2
     other.destroy()
 
