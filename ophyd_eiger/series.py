@@ -236,13 +236,7 @@ class Acquisition:
         return self.link.worker.submit(self.make_way, EigerStatus(f"{self.name}: stop"))
 
     def end_what_is_left(self) -> None:
-        """End the series that unstage could not end: only that writes its last file.
-
-        Raises
-        ------
-        DcuError
-            If that cannot be done now either.
-        """
+        """End the series that unstage could not end, as far as it can be: that writes its files."""
         # Asked for here, too, so that nobody waits for a worker that is taking a scan.
         if self._left_armed:
             work = f"{self.name}: end the series"
@@ -452,8 +446,13 @@ class Acquisition:
         yield self.link.worker.raise_unseen
 
     def _end_what_is_left(self) -> None:
-        if self._left_armed:
+        if not self._left_armed:
+            return
+        try:
             self.make_way()
+        except EigerError as error:
+            # What does not come of it is told by whoever waits for its files.
+            logger.warning("%s: the series before could not be ended: %s", self.name, error)
 
     @property
     def _left_armed(self) -> bool:
