@@ -15,6 +15,7 @@ import numpy as np
 
 from ophyd_eiger.master import MASTER_ENDING, SETTINGS, Master
 from ophyd_eiger.policy import FilePolicy
+from ophyd_eiger.silence import Silence
 
 # How far what a file says may be from what was set, relative and not: a detector counts in steps of
 # its clock, and files have numbers of less precision.
@@ -100,6 +101,10 @@ class Delivery:
     may_be_empty : bool
         Whether nothing need be there if no event names it and the DCU lists none of it: it is
         asked for after all was over.
+    silence : Silence
+        For how long nothing came of it.
+    settling : int
+        How many of its files are all here and being synced and checked, which takes what it takes.
     disk : int or None
         Which disk `directory` was on when the series was taken on, as the system numbers them.
     settings : dict of str to float
@@ -130,6 +135,8 @@ class Delivery:
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
     may_be_empty: bool = False
+    silence: Silence = field(default_factory=Silence)
+    settling: int = 0
     disk: int | None = None
     settings: dict[str, float] = field(default_factory=dict)
     policy: FilePolicy = field(default_factory=FilePolicy)

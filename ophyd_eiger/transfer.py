@@ -55,7 +55,8 @@ class Transfer:
         self.journals = Journals(client.url)
         self._state = threading.Condition()
         self._progress = 0
-        self._progressed = time.monotonic()
+        # When a byte of any series came last, on the monotonic clock.
+        self._came = time.monotonic()
         self._news = False
         self._asked = 0
         self._dcu_error: DcuError | None = None
@@ -68,7 +69,6 @@ class Transfer:
         self._failed: TransferError | None = None
         self._patience = float("inf")
         self._names: set[str] = set()
-        self._settling = 0
         # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
         self._lists: bool | None = None
         self._told = False
@@ -153,7 +153,8 @@ class Transfer:
 
     def _take_on(self, delivery: Delivery) -> None:
         self._open.append(delivery)
-        self._note_progress()
+        self._note_turn(delivery)
+        self._note_progress(delivery)
         if self._thread is None or not self._thread.is_alive():
             self._thread = threading.Thread(
                 target=self._run, name=f"{self.name} files", daemon=True
@@ -197,7 +198,7 @@ class Transfer:
             delivery.interrupted = interrupted
             delivery.ended = True
             self._news = True
-            self._note_progress()
+            self._note_progress(delivery)
 
     def forget(self, delivery: Delivery) -> None:
         """Owe a series no more that was given up; what came of it stays."""
@@ -213,7 +214,7 @@ class Transfer:
             if not delivery.final:
                 delivery.final = True
                 self._news = self._news or delivery.is_home
-                self._note_progress()
+                self._note_progress(delivery)
 
     def wait_home(self, delivery: Delivery, patience: float) -> None:
         """Wait until every file of one series is home, whatever events will name of it.
@@ -232,8 +233,9 @@ class Transfer:
         """
         with self._state:
             self._ask_at_once()
+            delivery.silence.break_off()
             while delivery in self._open and not delivery.is_home:
-                if not self._wait_for_progress(patience):
+                if not self._wait_for_progress(patience, [delivery]):
                     raise self._missing([delivery], patience)
 
     def wait(self, patience: float, only: Collection[Delivery] | None = None) -> None:
@@ -255,8 +257,10 @@ class Transfer:
         with self._state:
             self._ask_at_once()
             wanted = list(self._open if only is None else only)
+            for each in wanted:
+                each.silence.break_off()
             while awaited := [each for each in self._open if only is None or each in only]:
-                if not self._wait_for_progress(patience, awaited):
+                if not self._wait_for_progress(patience, awaited, only_needed=True):
                     self._report(self._give_up(awaited), patience)
             wrong, self._wrong = self._wrong, []
             failed, self._failed = self._failed, None
@@ -314,29 +318,65 @@ class Transfer:
         self._news = True
         self._state.notify_all()
 
-    def _wait_for_progress(self, patience: float, awaited: Sequence[Delivery] = ()) -> bool:
-        before, asked = self._progress, self._asked
+    def _wait_for_progress(
+        self, patience: float, awaited: Sequence[Delivery], *, only_needed: bool = False
+    ) -> bool:
+        """Wait until something comes of one of these series; return whether that is so.
+
+        Parameters
+        ----------
+        patience : float
+            How long nothing may come of any of them, in s.
+        awaited : sequence of Delivery
+            They are open.
+        only_needed : bool
+            Whether what no event needs is waited for less long.
+        """
+        asked = self._asked
+        before = [each.silence.broken for each in awaited]
 
         def nothing_will_come() -> bool:
             # A DCU without the list of its files will have none in a while either.
             return self._lists is False or (
-                self._asked > asked and self._are_unneeded_and_absent(awaited)
+                only_needed and self._asked > asked and self._are_unneeded_and_absent(awaited)
             )
 
-        while not self._state.wait_for(
-            lambda: self._progress != before or not self._open or nothing_will_come(), patience
-        ):
-            if not self._settling:
+        def is_as_before() -> bool:
+            # Another one that waits for it may give it up meanwhile.
+            is_open = set(awaited) <= set(self._open)
+            return is_open and before == [each.silence.broken for each in awaited]
+
+        while is_as_before():
+            left = patience - min(self._quiet_for(each) for each in awaited)
+            if left <= 0 or nothing_will_come():
                 return False
+            self._state.wait(left)
+        return True
+
+    def _quiet_for(self, delivery: Delivery) -> float:
+        """Return for how long nothing came of a series that could have come, in s."""
+        if delivery.settling:
             # All bytes of a file are here: it is synced and checked, which takes what it takes.
-        return not nothing_will_come()
+            return 0.0
+        queued = delivery.silence.held
+        if queued is None:
+            return delivery.silence.seconds
+        if any(of.settling for of, _ in self._under_way):
+            return 0.0
+        # As long as something comes of those before it, its turn will come.
+        return time.monotonic() - max(queued, self._came)
+
+    def _note_turn(self, delivery: Delivery) -> None:
+        """Note whether a series waits for its turn, or its file is checked: no silence, either."""
+        queued = any(of is delivery for of, _ in self._queue)
+        under_way = any(of is delivery for of, _ in self._under_way)
+        delivery.silence.hold(delivery.settling > 0 or (queued and not under_way))
 
     def _are_unneeded_and_absent(self, deliveries: Sequence[Delivery]) -> bool:
         under_way = {of for of, _ in (*self._queue, *self._under_way)}
         return (
-            bool(deliveries)
-            and not any(each.needed() or each in under_way for each in deliveries)
-            and time.monotonic() - self._progressed >= PATIENCE_FOR_UNNEEDED_S
+            not any(each.needed() or each in under_way for each in deliveries)
+            and min(each.silence.seconds for each in deliveries) >= PATIENCE_FOR_UNNEEDED_S
         )
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
@@ -398,6 +438,8 @@ class Transfer:
                 self._state.wait_for(lambda: self._news or not self._open, pause)
                 if self._thread is not threading.current_thread():
                     return
+                # Before the next round queues again what fails each time.
+                self._give_up_if_stuck()
                 if not self._open:
                     self._thread = None
                     return
@@ -419,7 +461,6 @@ class Transfer:
                     pause = self._period
                 else:
                     pause = FIRST_POLL_S if news else min(2 * pause, self._period)
-                self._give_up_if_stuck()
 
     def _round(self, deliveries: list[Delivery]) -> None:
         ended = [delivery for delivery in deliveries if delivery.ended]
@@ -443,6 +484,8 @@ class Transfer:
                 self._queue += [
                     job for job in jobs if job not in self._under_way and job not in self._queue
                 ]
+                if jobs:
+                    self._note_turn(delivery)
                 self._note_if_home(delivery)
                 self._begin_fetching(delivery.policy.at_once)
 
@@ -461,12 +504,13 @@ class Transfer:
     def _note_if_home(self, delivery: Delivery) -> None:
         if delivery.is_complete(delivery.listed) and not delivery.is_home:
             delivery.is_home = self._news = True
-            self._note_progress()
+            self._note_progress(delivery)
 
     def _give_up_if_stuck(self) -> None:
-        """Give up what nobody waits for and nothing comes of."""
-        stuck = [each for each in self._open if each.ended and each.final and not each.is_home]
-        if not stuck or self._settling or time.monotonic() - self._progressed < self._patience:
+        """Give up what nobody waits for and nothing comes of, whatever else comes."""
+        over = [each for each in self._open if each.ended and each.final and not each.is_home]
+        stuck = [each for each in over if self._quiet_for(each) >= self._patience]
+        if not stuck:
             return
         try:
             self._report(self._give_up(stuck), self._patience)
@@ -500,6 +544,7 @@ class Transfer:
                 finally:
                     with self._state:
                         self._under_way.discard(job)
+                        self._note_turn(job[0])
                         if job[0] not in self._open:
                             self._discard(job[0])
                         self._state.notify_all()
@@ -511,6 +556,7 @@ class Transfer:
                 return None
             job = self._queue.popleft()
             self._under_way.add(job)
+            self._note_turn(job[0])
             return job
 
     def _bring(self, delivery: Delivery, name: str) -> None:
@@ -529,10 +575,17 @@ class Transfer:
             if here - noted >= SMALLEST_PIECE:
                 noted = here
                 with self._state:
-                    self._note_progress()
+                    self._came = time.monotonic()
+                    self._note_progress(delivery)
+
+        def settle(begins: bool) -> None:
+            # No progress: a file that fails its check again and again is none.
+            with self._state:
+                delivery.settling += 1 if begins else -1
+                self._note_turn(delivery)
 
         try:
-            fetched = self.bringer.bring(delivery, name, proceed, self._note_settling)
+            fetched = self.bringer.bring(delivery, name, proceed, settle)
         except Exception as error:  # noqa: BLE001 - whatever it is, `wait` tells it
             if delivery not in self._open and name in delivery.errors:
                 # That it was given up is no news; what was wrong before is why.
@@ -554,7 +607,8 @@ class Transfer:
         with self._state:
             delivery.errors.pop(name, None)
             delivery.home[name] = fetched
-            self._note_progress()
+            self._came = time.monotonic()
+            self._note_progress(delivery)
             self._note_if_home(delivery)
             if delivery.is_home and delivery in self._owed:
                 # Given up while its last file was being checked: its views are still to be written.
@@ -575,11 +629,6 @@ class Transfer:
             error,
         )
 
-    def _note_settling(self, begins: bool) -> None:
-        # No progress: a file that fails its check again and again is none.
-        with self._state:
-            self._settling += 1 if begins else -1
-
     def _finish(self, deliveries: list[Delivery]) -> None:
         """Write the views of what is home and named, and be done with it."""
         for delivery in deliveries:
@@ -599,11 +648,11 @@ class Transfer:
                 if self._patience < float("inf"):
                     for each in wrong:
                         logger.error("%s: %s", self.name, each)
-                self._note_progress()
+                self._note_progress(delivery)
 
-    def _note_progress(self) -> None:
+    def _note_progress(self, delivery: Delivery) -> None:
         self._progress += 1
-        self._progressed = time.monotonic()
+        delivery.silence.break_off()
         self._state.notify_all()
 
 

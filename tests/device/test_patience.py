@@ -1,0 +1,156 @@
+"""How long nothing may come is counted for each series by itself, whatever comes of others."""
+
+import logging
+import threading
+import time
+
+import pytest
+
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing
+from ophyd_eiger.errors import FileError, TransferError
+from ophyd_eiger.silence import Silence
+
+PATIENCE_S = 2.0
+TIMEOUTS = Timeouts(connect=5, get=20, files=PATIENCE_S, trigger_margin=20)
+# Longer than a series is waited for, and not as long as the test's own limit.
+LONG_S = 10 * PATIENCE_S
+
+
+@pytest.fixture
+def device(dcu, tmp_path):
+    device = EigerDetector(
+        dcu.url,
+        name="eiger",
+        directory=tmp_path / "data",
+        timeouts=TIMEOUTS,
+        file_policy=FilePolicy(wait=False),
+    )
+    device.configure({"frame_time": 0.005, "count_time": 0.004})
+    yield device
+    device.destroy()
+
+
+def taken(device):
+    """Take a point; return what the names of its files begin with."""
+    device.stage().wait(20)
+    stem = device.filewriter.name_pattern.last.removesuffix("$id")
+    device.trigger().wait(20)
+    series_id = device.read()["eiger_series_id"]["value"]
+    device.unstage().wait(20)
+    return f"{stem}{series_id}"
+
+
+def errors(caplog):
+    return [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
+
+
+def test_a_file_that_never_comes_is_told_while_scans_go_on(dcu, device, caplog):
+    dcu.faults.set("file-truncated", file=1, times=1)
+    stuck = taken(device)
+    dcu.faults.clear()
+    end = time.monotonic() + LONG_S
+    while not errors(caplog):
+        assert time.monotonic() < end
+        taken(device)
+    (message,) = errors(caplog)
+    assert f"{stuck}_data_000001.h5 did not come home" in message
+    with pytest.raises(TransferError, match=stuck):
+        device.wait_for_files()
+    assert list(device.owed) == [stuck]
+
+
+def test_fetch_beside_a_scan_ends_when_nothing_comes_of_what_is_owed(dcu, device):
+    dcu.faults.set("file-truncated", file=1, times=1)
+    stuck = taken(device)
+    with pytest.raises(TransferError):
+        device.wait_for_files()
+    told = []
+
+    def fetch():
+        with pytest.raises(TransferError) as raised:
+            device.fetch()
+        told.append(str(raised.value))
+
+    fetching = threading.Thread(target=fetch)
+    fetching.start()
+    end = time.monotonic() + LONG_S
+    while fetching.is_alive():
+        assert time.monotonic() < end
+        taken(device)
+    assert f"{stuck}_data_000001.h5 did not come home" in told[0]
+
+
+def test_a_check_that_hangs_is_patience_for_its_own_series_alone(dcu, device, monkeypatch, caplog):
+    check, goes_on = bringing.check_file, threading.Event()
+    hanging: list[str] = []
+
+    def hangs(delivery, name, path):
+        if not hanging:
+            hanging.append(delivery.basename)
+        if delivery.basename == hanging[0] and name != delivery.master:
+            goes_on.wait(30)
+        return check(delivery, name, path)
+
+    monkeypatch.setattr(bringing, "check_file", hangs)
+    taken(device)
+    dcu.faults.set("file-truncated", file=1, times=1)
+    stuck = taken(device)
+    waited = threading.Event()
+    end = time.monotonic() + LONG_S
+    while not errors(caplog):
+        assert time.monotonic() < end
+        waited.wait(0.01)
+    assert next(iter(device.owed)) == stuck
+    assert all(hanging[0] not in each for each in errors(caplog))
+    goes_on.set()
+    with pytest.raises(TransferError, match=stuck):
+        device.wait_for_files()
+    assert list(device.owed) == [stuck]
+
+
+def test_what_waits_for_its_turn_is_not_given_up(device, monkeypatch, caplog):
+    """As many series over a line that is slower than the detector."""
+    device.file_policy = FilePolicy(wait=False, at_once=1)
+    bring, first, failed = bringing.Bringer.bring, [], []
+    waited = threading.Event()
+
+    def slow(bringer, delivery, name, proceed, settling):
+        first.append(delivery)
+        if delivery is not first[0]:
+            if not failed:
+                # Once, so that it is queued again behind the slow one.
+                failed.append(name)
+                raise FileError("broken off")
+            return bring(bringer, delivery, name, proceed, settling)
+        for piece in range(1, 16):
+            waited.wait(0.2)
+            proceed((len(first) << 30) + (piece << 13))
+        return bring(bringer, delivery, name, lambda _: None, settling)
+
+    monkeypatch.setattr(bringing.Bringer, "bring", slow)
+    for _ in range(3):
+        taken(device)
+    device.wait_for_files()
+    assert errors(caplog) == []
+    assert device.owed == {}
+
+
+def test_a_silence_is_not_counted_while_it_is_held(monkeypatch):
+    now = [100.0]
+    monkeypatch.setattr(time, "monotonic", lambda: now[0])
+    silence = Silence(now[0])
+    now[0] += 1
+    silence.hold(True)
+    now[0] += 10
+    assert silence.seconds == 1
+    silence.hold(True)
+    silence.hold(False)
+    now[0] += 2
+    assert silence.seconds == 3
+    silence.hold(True)
+    now[0] += 10
+    silence.break_off()
+    now[0] += 10
+    silence.hold(False)
+    now[0] += 4
+    assert silence.seconds == 4
