@@ -60,7 +60,7 @@ def test_json_is_an_object_for_each_poll_with_the_same_keys(request, run, betwee
     assert polls[1]["filewriter"] == "acquire"
     assert polls[1]["files"] == 1
     assert polls[1]["free"] == pytest.approx(
-        dcu.get("filewriter/status/buffer_free") * (1 if model == "dcu2" else 1000), rel=1e-3
+        dcu.get("filewriter/status/buffer_free") * (1 if model == "dcu2" else 1024), rel=1e-3
     )
     assert 20 < polls[0]["temperature"] < 30
 
