@@ -241,9 +241,15 @@ class ImageFile:
         Room may have been made for more, which HDF5 gives as fill values: by a DCU that was
         interrupted, or by whoever is still writing the file.
         """
-        if self._problem:
+        stated = None if self.low is None or self.high is None else self.high - self.low + 1
+        if self._problem or stated == self.images:
+            # Where it says itself to have them all, one that is lacking is a fault and not room.
             return self.images
-        return int(self._numbers[-1]) // self.channels + 1 if len(self._numbers) else 0
+        if not len(self._numbers):
+            return 0
+        last = int(self._numbers[-1]) // self.channels
+        # None lies beyond the last place but in a broken file, in which nothing is mere room.
+        return last + 1 if last < self.images else self.images
 
     def spans(self) -> np.ndarray | None:
         """Return where each image's bytes begin and end in the file, as int64 (images, 2).

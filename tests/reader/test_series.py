@@ -433,6 +433,20 @@ def test_an_image_that_was_never_written(tmp_path, write_data, write_master):
         series[2]
 
 
+def test_an_image_that_its_file_says_to_have_and_lost(tmp_path, write_data):
+    """A broken index is no room for more: nothing of it goes unseen."""
+    images = np.random.default_rng(7).integers(0, 99, (3, 4, 6), np.uint16)
+    path = write_data(tmp_path / "l_data_000001.h5", images[:2])
+    with h5py.File(path, "a") as file:
+        file["entry/data/data"].resize(3, axis=0)
+        file["entry/data/data"].attrs["image_nr_high"] = np.int32(3)
+    series = open_series(path)
+    assert series.shape == (3, 4, 6)
+    assert np.array_equal(series[:2], images[:2])
+    with pytest.raises(ChunkError, match=r"image 3 of 3 is broken: it was never written"):
+        series[2]
+
+
 @pytest.mark.parametrize("written", [0, 1, 2, 3])
 @pytest.mark.parametrize("files", [2, 20])
 def test_room_for_images_that_never_came(tmp_path, write_data, write_master, files, written):
