@@ -27,13 +27,13 @@ def base_url(address: str) -> str:
         text = f"http://[{text}]" if _is_bare_ipv6(text) else f"http://{text}"
     try:
         parts = urlsplit(text)
-        host, port = parts.hostname, parts.port
+        host, port = parts.hostname or "", parts.port
         # Its labels: none empty, none of more than 63 characters.
-        (host or "").encode("idna")
+        host.encode("idna")
     except ValueError as error:
         raise AddressError(f"{address!r} is not the address of a DCU: {error}") from error
     no_host = not host or any(c.isspace() or c == "*" for c in host)
-    if parts.scheme not in ("http", "https") or no_host or not host:
+    if parts.scheme not in ("http", "https") or no_host:
         raise AddressError(
             f"{address!r} is not the address of a DCU; give a host ('dcu', '10.42.42.20', '::1'), "
             "a host with a port ('dcu:8080') or a URL ('http://dcu/')"

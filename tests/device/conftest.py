@@ -14,6 +14,7 @@ from ophyd_eiger import EigerDetector, Timeouts
 # The helpers beside the tests are imported by their own names, whatever pytest's import mode.
 sys.path.insert(0, str(Path(__file__).parent))
 
+from foreign_dcu import ForeignDcu
 
 # Short enough for a test to see them pass, long enough for a busy machine.
 TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
@@ -34,6 +35,14 @@ def eiger(dcu, tmp_path):
     device.detector.count_time.set(0.004).wait(10)
     yield device
     device.destroy()
+
+
+@pytest.fixture
+def foreign(dcu):
+    """The same DCU as somebody else's, which leaves out what `gap` says."""
+    proxy = ForeignDcu(dcu.url)
+    yield proxy
+    proxy.close()
 
 
 class RequestLog:

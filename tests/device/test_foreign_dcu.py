@@ -10,7 +10,6 @@ import pytest
 import requests
 from bluesky.utils import FailedStatus
 from foreign_dcu import (
-    ForeignDcu,
     Gap,
     Reply,
     Request,
@@ -47,13 +46,6 @@ NULL = Reply.of(None)
 METADATA = ("min", "max", "allowed_values", "unit", "value_type", "access_mode")
 KEYS = ("GET * config/keys", "GET * status/keys", "GET * command/keys")
 long = pytest.mark.long
-
-
-@pytest.fixture
-def foreign(dcu):
-    proxy = ForeignDcu(dcu.url)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture

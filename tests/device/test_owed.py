@@ -35,6 +35,7 @@ from ophyd_eiger import (
     open_series,
     transfer,
 )
+from ophyd_eiger.bringing import Bringer, disk_of
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import (
@@ -998,3 +999,20 @@ def test_a_later_series_of_the_same_pattern_is_not_disarmed(dcu, device, tmp_pat
     client.command("detector", "disarm", timeout=20)
     client.close()
     other.destroy()
+
+
+def test_the_comparison_before_a_deletion_counts_as_bytes_that_come(dcu, tmp_path):
+    """Else a master that takes long to be sent again would be given up as one that stands still."""
+    client = DcuClient(dcu.url)
+    client.put("filewriter", "config/name_pattern", "mine_$id")
+    client.command("detector", "arm", timeout=20)
+    client.command("detector", "disarm", timeout=20)
+    delivery = Delivery("mine_1", tmp_path, 1, 1, (514, 1030), np.dtype("<u4"), ended=True)
+    delivery.policy = FilePolicy(delete_on_dcu=True)
+    delivery.disk = disk_of(tmp_path)
+    came = []
+    file = Bringer(client, "eiger").bring(delivery, delivery.master, came.append, lambda _: None)
+    assert came == sorted(came)
+    assert came[-1] == 2 * file.bytes == 2 * file.path.stat().st_size
+    assert delivery.master not in client.files()
+    client.close()

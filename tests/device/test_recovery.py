@@ -11,7 +11,7 @@ import requests
 from bluesky.utils import FailedStatus
 from click.testing import CliRunner
 from eiger_plans import recover
-from foreign_dcu import ForeignDcu, Reply, hanging, whole, with_value
+from foreign_dcu import Reply, hanging, whole, with_value
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
@@ -73,13 +73,6 @@ def ask(dcu, model):
         return requests.get(url, timeout=20).json()["value"]
 
     return asked
-
-
-@pytest.fixture
-def foreign(dcu):
-    proxy = ForeignDcu(dcu.url)
-    yield proxy
-    proxy.close()
 
 
 @pytest.fixture
