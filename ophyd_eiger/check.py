@@ -12,7 +12,7 @@ import numpy as np
 from ophyd_eiger.chunks import are_whole
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.image_file import ImageFile, look_into
+from ophyd_eiger.image_file import ImageFile, Room, look_into
 from ophyd_eiger.images import IMAGES, images_of
 from ophyd_eiger.master import object_of, open_hdf5, read_master
 
@@ -57,13 +57,13 @@ def check_data_file(path: Path, *, images: int | None) -> int:
 def _check_images(known: ImageFile, file: FileIO) -> None:
     spans = known.spans()
     at_once = 1 if spans is None else _read_at_once(spans)
-    room = np.empty(READ_AT_ONCE, np.uint8)
+    room, room_of_one = np.empty(READ_AT_ONCE, np.uint8), Room()
     for first in range(0, known.images, at_once):
         numbers = range(first, min(first + at_once, known.images))
         some = None if spans is None else spans[first : numbers.stop]
         if some is None or not _are_whole(known, file, some, room):
             for number in numbers:
-                known.check(file, number)
+                known.check(file, number, room=room_of_one)
 
 
 def _read_at_once(spans: np.ndarray) -> int:

@@ -20,6 +20,9 @@ from ophyd_eiger.errors import ChunkError
 LZ4_FILTER = 32004
 BITSHUFFLE_FILTER = 32008
 
+# The bytes of one chunk: its own, or memory that is used again for the next.
+Chunk = bytes | memoryview
+
 HEADER = struct.Struct(">QI")
 _LENGTH = struct.Struct(">I")
 # bitshuffle works on groups of eight elements; what is left over is stored as it is.
@@ -56,7 +59,7 @@ def largest_chunk(shape: tuple[int, int], dtype: np.dtype) -> int:
 
 
 def check_chunk(
-    raw: bytes,
+    raw: Chunk,
     filters: Sequence[int],
     shape: tuple[int, int],
     dtype: np.dtype,
@@ -66,7 +69,7 @@ def check_chunk(
 
     Parameters
     ----------
-    raw : bytes
+    raw : bytes or memoryview
         The chunk as it is in the file.
     filters : sequence of int
         Identifiers of the HDF5 filters of the dataset: none, `LZ4_FILTER` or `BITSHUFFLE_FILTER`.
@@ -104,7 +107,7 @@ def check_chunk(
 
 
 def check_pieces(
-    raw: bytes, filters: Sequence[int], shape: tuple[int, int], dtype: np.dtype, piece: int
+    raw: Chunk, filters: Sequence[int], shape: tuple[int, int], dtype: np.dtype, piece: int
 ) -> list[Blocks]:
     """Check a chunk as `check_chunk` does, and find its image in pieces.
 
@@ -191,12 +194,12 @@ def are_whole(
     return walk.allows(lengths) and bool(np.all(place == ends))
 
 
-def _check_uncompressed(raw: bytes, size: int) -> None:
+def _check_uncompressed(raw: Chunk, size: int) -> None:
     if len(raw) != size:
         raise ChunkError(f"{len(raw)} bytes found, {size} expected of an uncompressed image")
 
 
-def _walk(raw: bytes, filters: Sequence[int], size: int, itemsize: int) -> "_Walk":
+def _walk(raw: Chunk, filters: Sequence[int], size: int, itemsize: int) -> "_Walk":
     """Return what follows the blocks, when the header is right."""
     if len(filters) != 1 or filters[0] not in (LZ4_FILTER, BITSHUFFLE_FILTER):
         raise ChunkError(f"HDF5 filters {list(filters)} are none that an EIGER writes")
@@ -221,7 +224,7 @@ class _Walk:
 
     Parameters
     ----------
-    raw : bytes
+    raw : bytes or memoryview
         The chunk.
     code : int
         `LZ4_FILTER`, of which a block that cannot be compressed is stored as it is, or
@@ -241,7 +244,7 @@ class _Walk:
         The byte of the chunk that is reached.
     """
 
-    def __init__(self, raw: bytes, code: int, block: int, size: int, left_over: int) -> None:
+    def __init__(self, raw: Chunk, code: int, block: int, size: int, left_over: int) -> None:
         self._raw, self._code, self.block, self._size = raw, code, block, size
         self.left_over = left_over
         self._stored = code == LZ4_FILTER

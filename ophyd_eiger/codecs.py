@@ -29,7 +29,7 @@ import h5py
 import hdf5plugin
 import numpy as np
 
-from ophyd_eiger.chunks import BITSHUFFLE_FILTER, HEADER, LZ4_FILTER, Blocks, check_chunk
+from ophyd_eiger.chunks import BITSHUFFLE_FILTER, HEADER, LZ4_FILTER, Blocks, Chunk, check_chunk
 from ophyd_eiger.errors import ChunkError, CodecError
 
 _LENGTH = struct.Struct(">I")
@@ -50,12 +50,12 @@ class Codec(Protocol):
     name: str
     by_blocks: bool
 
-    def decode(self, raw: bytes, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
+    def decode(self, raw: Chunk, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
         """Decompress blocks of a whole chunk.
 
         Parameters
         ----------
-        raw : bytes
+        raw : bytes or memoryview
             The chunk.
         blocks : Blocks
             What `check_chunk` has found in it; compressed.
@@ -87,7 +87,7 @@ class _Hdf5plugin:
             lz4, "LZ4_decompress_safe", ctypes.c_int, _POINTER, _POINTER, *2 * [ctypes.c_int]
         )
 
-    def decode(self, raw: bytes, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
+    def decode(self, raw: Chunk, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
         source, target = _address(raw), out.ctypes.data
         if blocks.filter == LZ4_FILTER:
             self._decode_lz4(raw, blocks, source, target)
@@ -97,7 +97,7 @@ class _Hdf5plugin:
         if used != blocks.end - blocks.begin:
             raise ChunkError("what its blocks hold is not bitshuffle with LZ4")
 
-    def _decode_lz4(self, raw: bytes, blocks: Blocks, source: int, target: int) -> None:
+    def _decode_lz4(self, raw: Chunk, blocks: Blocks, source: int, target: int) -> None:
         place, left, lz4 = blocks.begin, blocks.size, self._lz4
         while left:
             (length,) = _LENGTH.unpack_from(raw, place)
@@ -130,7 +130,7 @@ class _Dectris:
             _SIZE,
         )
 
-    def decode(self, raw: bytes, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
+    def decode(self, raw: Chunk, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
         number = self._NUMBERS[blocks.filter or 0]
         raw = _chunk_of(raw, blocks)
         size = self._decompress(
@@ -148,7 +148,7 @@ class _Hdf5:
     _files = itertools.count()
     _SETTINGS = {BITSHUFFLE_FILTER: (0, 2), LZ4_FILTER: ()}  # noqa: RUF012 - never changed
 
-    def decode(self, raw: bytes, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
+    def decode(self, raw: Chunk, blocks: Blocks, itemsize: int, out: np.ndarray) -> None:
         shape = (blocks.size // itemsize,)
         create = h5py.h5p.create(h5py.h5p.DATASET_CREATE)
         create.set_chunk(shape)
@@ -267,14 +267,14 @@ def _repeated(content: bytes) -> bytes:
     return b"\x1f" + content[:1] + b"\x01\x00" + bytes([128 - 6 - 19]) + b"\x50" + content[-5:]
 
 
-def _chunk_of(raw: bytes, blocks: Blocks) -> bytes:
+def _chunk_of(raw: Chunk, blocks: Blocks) -> Chunk:
     """Return a chunk that has these blocks alone."""
     if blocks.begin == HEADER.size and blocks.end == len(raw):
         return raw
     return HEADER.pack(blocks.size, blocks.block) + raw[blocks.begin : blocks.end]
 
 
-def _address(raw: bytes) -> int:
+def _address(raw: Chunk) -> int:
     return np.frombuffer(raw, np.uint8).ctypes.data
 
 

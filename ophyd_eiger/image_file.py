@@ -15,7 +15,7 @@ from typing import BinaryIO
 import h5py
 import numpy as np
 
-from ophyd_eiger.chunks import Blocks, check_chunk, check_pieces, largest_chunk
+from ophyd_eiger.chunks import Blocks, Chunk, check_chunk, check_pieces, largest_chunk
 from ophyd_eiger.codecs import Codec
 from ophyd_eiger.errors import ChangedFileError, ChunkError, FileError, MissingFileError
 from ophyd_eiger.images import filters_of, number_of, stack_of
@@ -55,6 +55,22 @@ class Geometry:
 
     def __str__(self) -> str:
         return f"{self.shape[0]} x {self.shape[1]} {self.dtype}"
+
+
+class Room:
+    """Memory that one thread reads compressed images into, one after the other.
+
+    New memory for each would take longer than reading its bytes into what was used before.
+    """
+
+    def __init__(self) -> None:
+        self._bytes = bytearray()
+
+    def of(self, size: int) -> memoryview:
+        """Return so many bytes of it; what it was used for before is overwritten."""
+        if len(self._bytes) < size:
+            self._bytes = bytearray(size)
+        return memoryview(self._bytes)[:size]
 
 
 @dataclass(frozen=True, eq=False)
@@ -128,6 +144,7 @@ class ImageFile:
         codec: Codec,
         channel: int = 0,
         box: Box | None = None,
+        room: Room | None = None,
     ) -> None:
         """Read an image, or a rectangle of it.
 
@@ -145,6 +162,8 @@ class ImageFile:
             Which threshold, counted from 0.
         box : Box, optional
             The rectangle; only the blocks that hold its rows are decompressed.
+        room : Room, optional
+            Where its compressed bytes are kept meanwhile, and nobody else's; new memory by default.
 
         Raises
         ------
@@ -157,7 +176,7 @@ class ImageFile:
             down = channel * y if self._stacked > 1 else 0
             rows = range(box.rows.start + down, box.rows.stop + down)
             dtype = self.geometry.dtype
-            raw, blocks = self._checked(file, number, channel, rows)
+            raw, blocks = self._checked(file, number, channel, rows, room)
             wanted = len(rows) * x * dtype.itemsize
             begin = rows.start * x * dtype.itemsize - blocks.first
             if blocks.filter is None:
@@ -201,12 +220,19 @@ class ImageFile:
             raise self._broken(number, error) from error
         return self._packed(number, raw, pieces)
 
-    def _packed(self, number: int, raw: bytes, pieces: list[Blocks], before: int = 0) -> Packed:
+    def _packed(self, number: int, raw: Chunk, pieces: list[Blocks], before: int = 0) -> Packed:
         size, itemsize = self.geometry.nbytes, self.geometry.dtype.itemsize
         return Packed(raw, pieces, size, itemsize, before, lambda e: self._broken(number, e))
 
-    def check(self, file: BinaryIO, number: int, channel: int = 0) -> None:
+    def check(
+        self, file: BinaryIO, number: int, channel: int = 0, *, room: Room | None = None
+    ) -> None:
         """Check that the bytes of an image are whole, without decompressing them.
+
+        Parameters
+        ----------
+        file, number, channel, room
+            As of `read`.
 
         Raises
         ------
@@ -214,15 +240,20 @@ class ImageFile:
             Naming file and image.
         """
         try:
-            self._checked(file, number, channel, None)
+            self._checked(file, number, channel, None, room)
         except HDF5_ERRORS as error:
             raise self._broken(number, error) from error
 
     def _checked(
-        self, file: BinaryIO, number: int, channel: int, rows: range | None
-    ) -> tuple[bytes, Blocks]:
+        self,
+        file: BinaryIO,
+        number: int,
+        channel: int,
+        rows: range | None,
+        room: Room | None = None,
+    ) -> tuple[Chunk, Blocks]:
         """Return the bytes of an image, found whole, and which of them hold the rows wanted."""
-        raw, filters = self._raw(file, number, channel)
+        raw, filters = self._raw(file, number, channel, room)
         return raw, check_chunk(raw, filters, self._tall, self.geometry.dtype, rows)
 
     @property
@@ -294,7 +325,9 @@ class ImageFile:
         there = found < len(self._numbers) and self._numbers[found] == wanted
         return found if there else None
 
-    def _raw(self, file: BinaryIO, number: int, channel: int) -> tuple[bytes, list[int]]:
+    def _raw(
+        self, file: BinaryIO, number: int, channel: int, room: Room | None = None
+    ) -> tuple[Chunk, list[int]]:
         """Return the bytes of a chunk, and the filters that it went through."""
         if self._problem:
             raise ChunkError(self._problem)
@@ -311,7 +344,7 @@ class ImageFile:
                 place_of = {2: (0, 0), 3: (number, 0, 0), 4: (number, channel, 0, 0)}
                 skipped, raw = images.id.read_direct_chunk(place_of[images.ndim])
                 return raw, self._filters(skipped)
-        raw = _bytes_at(file, place, size)
+        raw = _bytes_at(file, place, size, room)
         if len(raw) != size:
             raise ChunkError(f"cut off: {size} bytes promised, the file has {len(raw)} there")
         return raw, self._filters(skipped)
@@ -389,8 +422,11 @@ def _state(found: os.stat_result) -> tuple[int, ...]:
     return found.st_ino, found.st_size, found.st_mtime_ns
 
 
-def _bytes_at(file: BinaryIO, place: int, size: int) -> bytes:
-    if hasattr(os, "pread"):
+def _bytes_at(file: BinaryIO, place: int, size: int, room: Room | None) -> Chunk:
+    if not hasattr(os, "preadv"):
+        file.seek(place)
+        return file.read(size)
+    if room is None:
         return os.pread(file.fileno(), size, place)
-    file.seek(place)
-    return file.read(size)
+    into = room.of(size)
+    return into[: os.preadv(file.fileno(), [into], place)]

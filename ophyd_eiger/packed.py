@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ophyd_eiger.chunks import Blocks
+from ophyd_eiger.chunks import Blocks, Chunk
 from ophyd_eiger.codecs import Codec
 from ophyd_eiger.master import HDF5_ERRORS
 
@@ -19,7 +19,7 @@ class Packed:
 
     Attributes
     ----------
-    raw : bytes
+    raw : bytes or memoryview
         Its chunk.
     pieces : list of Blocks
         What it is decompressed in: one after the other, or all of it at once.
@@ -33,7 +33,7 @@ class Packed:
         Makes the error that names file and image of a codec's.
     """
 
-    raw: bytes
+    raw: Chunk
     pieces: list[Blocks]
     size: int
     itemsize: int

@@ -16,16 +16,17 @@ import numpy as np
 from ophyd_eiger.bands import BAND_BYTES, TOGETHER, Bands, Use
 from ophyd_eiger.codecs import codec as codec_named
 from ophyd_eiger.errors import ChangedFileError, FileError, MissingFileError
-from ophyd_eiger.image_file import Box, Geometry, ImageFile, look_into
+from ophyd_eiger.image_file import Box, Geometry, ImageFile, Room, look_into
 from ophyd_eiger.packed import Packed
 from ophyd_eiger.parallel import do_all, processors
 from ophyd_eiger.source import Source, read_source
 from ophyd_eiger.survey import Survey
 from ophyd_eiger.view import Part
 
-# Bytes of the images that one task of a thread reads: enough that handing it out costs nothing
-# beside it.
-_TASK_BYTES = 2**24
+# Bytes of the images that one task of a thread reads, at most: enough that handing it out costs
+# nothing beside it. And how many tasks there are for each thread, at least, so that all end at
+# about the same time.
+_TASK_BYTES, _TASKS = 2**26, 4
 
 
 class Stack:
@@ -202,9 +203,10 @@ class Stack:
         tasks = self._tasks(numbers, box)
         # Not before files were looked into: a view may promise any shape.
         images = np.empty(shape, self.dtype) if out is None else out
+        kept = _Memory()
 
         def read(task: list[tuple[int, int, Part]]) -> None:
-            with _Reading(self, task[0][2]) as reading:
+            with _Reading(self, task[0][2], kept.room) as reading:
                 for place, number, part in task:
                     reading.read(part, number, images[place], box)
 
@@ -273,12 +275,12 @@ class Stack:
         use: Callable[[int, np.ndarray], None],
         box: Box,
     ) -> None:
-        kept = threading.local()
+        kept = _Memory()
 
         def read(task: list[tuple[int, int, Part]]) -> None:
             if not hasattr(kept, "image"):
                 kept.image = np.empty(box.shape, self.dtype)
-            with _Reading(self, task[0][2]) as reading:
+            with _Reading(self, task[0][2], kept.room) as reading:
                 for place, number, part in task:
                     reading.read(part, number, kept.image, box)
                     use(place, kept.image)
@@ -346,7 +348,8 @@ class Stack:
         if 0 in box.shape:
             return []
         pixels = box.shape[0] * self.shape[2] * self.dtype.itemsize
-        most = max(together, _TASK_BYTES // max(pixels, 1))
+        fair = len(numbers) // (_TASKS * self.threads)
+        most = max(together, min(fair, _TASK_BYTES // max(pixels, 1)), 1)
         tasks: list[list[tuple[int, int, Part]]] = []
         for item in found:
             last = tasks[-1] if tasks else []
@@ -447,11 +450,18 @@ class Stack:
         )
 
 
+class _Memory(threading.local):
+    """What each thread that reads has for itself, from its first image to its last."""
+
+    def __init__(self) -> None:
+        self.room = Room()
+
+
 class _Reading:
     """One file, open while a task reads it."""
 
-    def __init__(self, stack: Stack, part: Part) -> None:
-        self._stack, self._part = stack, part
+    def __init__(self, stack: Stack, part: Part, room: Room | None = None) -> None:
+        self._stack, self._part, self._room = stack, part, room
 
     def __enter__(self) -> "_Reading":
         known = self._stack._known  # noqa: SLF001 - a part of Stack
@@ -469,7 +479,9 @@ class _Reading:
     def read(self, part: Part, number: int, out: np.ndarray, box: Box) -> None:
         inside = self._inside(part, number)
         codec = self._stack._codec  # noqa: SLF001 - a part of Stack
-        self._known.read(self._file, inside, out, codec=codec, channel=part.channel, box=box)
+        self._known.read(
+            self._file, inside, out, codec=codec, channel=part.channel, box=box, room=self._room
+        )
 
     def packed(self, part: Part, number: int) -> Packed:
         return self._known.packed(self._file, self._inside(part, number), part.channel, BAND_BYTES)

@@ -14,7 +14,9 @@ from nexus_layout import CHANNELS, write_nexus
 from written import armed, write_series
 
 from ophyd_eiger import codecs
-from ophyd_eiger.errors import CodecError, FileError, MissingFileError
+from ophyd_eiger.errors import ChunkError, CodecError, FileError, MissingFileError
+from ophyd_eiger.image_file import Room, look_into
+from ophyd_eiger.images import IMAGES as PLACE
 from ophyd_eiger.reader import open_series
 from sim_dcu import oracle
 
@@ -370,6 +372,19 @@ def test_the_simulators_files_are_what_its_oracle_says(
     assert found.dtype == expected.dtype
     assert np.array_equal(found[:], expected)
     assert np.array_equal(found[::2, 50:61, -9], expected[::2, 50:61, -9])
+
+
+@pytest.mark.parametrize("code", [None, 32008], ids=["as it is", "bslz4"])
+def test_a_file_that_is_cut_off_while_it_is_open(tmp_path, write_data, code):
+    path = write_data(tmp_path / "s.h5", IMAGES[:2], code=code)
+    known, room, out = look_into(path, PLACE), Room(), np.empty(IMAGES.shape[1:], IMAGES.dtype)
+    with known.open() as file:
+        known.read(file, 0, out, codec=codecs.codec(), room=room)
+        assert np.array_equal(out, IMAGES[0])
+        os.truncate(path, int(known.spans()[1].mean()))
+        # The memory that is read into still has the first image.
+        with pytest.raises(ChunkError, match="image 2 of 2 is broken: cut off"):
+            known.read(file, 1, out, codec=codecs.codec(), room=room)
 
 
 # ---- threads, processes, copies
