@@ -248,7 +248,14 @@ class Arming:
             raise
         self.ending.note_known()
         stale = self._is_stale(series_id, in_monitor)
-        return Series(series_id, delivery, promise, scheme, monitor_is_stale=stale)
+        return Series(
+            series_id,
+            delivery,
+            promise,
+            scheme,
+            name_pattern=self.filewriter.name_pattern.last,
+            monitor_is_stale=stale,
+        )
 
     def _require_unchanged(self) -> None:
         """See that nobody else changed what a series depends on since the one before was armed.

@@ -80,6 +80,9 @@ class Delivery:
     recorded : int
         Images that events name so far, or that are known to be taken of a fly scan that ends: the
         least that must come home.
+    begun : int
+        Images that the process which took it, and has ended, sent triggers for: the least that must
+        come home though no event names them.
     ended : bool
         Whether the series is over, and all its files are on the DCU.
     cut_short : bool
@@ -122,6 +125,7 @@ class Delivery:
     shape: tuple[int, int]
     dtype: np.dtype
     recorded: int = 0
+    begun: int = 0
     ended: bool = False
     cut_short: bool = False
     interrupted: bool = False
@@ -141,6 +145,7 @@ class Delivery:
     settings: dict[str, float] = field(default_factory=dict)
     policy: FilePolicy = field(default_factory=FilePolicy)
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
+    _noted_begun: int = 0
 
     def begin_view(self, images: int) -> View:
         """Begin a view of so many images an event."""
@@ -166,6 +171,12 @@ class Delivery:
         if count:
             del firsts[-count:]
             self.note({"dropped": count})
+
+    def note_begun(self, images: int) -> None:
+        """Note up to which image triggers are sent: another process has to wait for these."""
+        if images != self._noted_begun:
+            self._noted_begun = images
+            self.note({"begun": images})
 
     def record(self) -> dict[str, Any]:
         """Return what this delivery is, as JSON has it; `note` tells what becomes of it."""
@@ -207,6 +218,8 @@ class Delivery:
                 delivery.name_images(int(first) for first in note["events"])
             elif "dropped" in note:
                 delivery.forget_images(int(note["dropped"]))
+            elif "begun" in note:
+                delivery.begun = delivery._noted_begun = int(note["begun"])
         delivery.recorded = delivery.named
         return delivery
 
@@ -214,6 +227,11 @@ class Delivery:
     def named(self) -> int:
         """Images of the series up to the last one that an event names."""
         return max((first + view.images for view in self.views for first in view.firsts), default=0)
+
+    @property
+    def _taken(self) -> int:
+        """Images that are known to be taken."""
+        return max(self.recorded, self.begun)
 
     @property
     def name_pattern(self) -> str:
@@ -252,7 +270,7 @@ class Delivery:
         if (
             self.may_be_empty
             and self.listed_since_end
-            and not self.recorded
+            and not self._taken
             and not self.home
             and not self._has_files(listed)
         ):
@@ -262,7 +280,7 @@ class Delivery:
         promised = math.ceil(self.images / self.images_per_file)
         names = _data_files(self.basename, promised)
         if self.cut_short:
-            needed = math.ceil(self.recorded / self.images_per_file)
+            needed = math.ceil(self._taken / self.images_per_file)
             there = [name in listed or name in self.home for name in names]
             if not self.may_be_empty and any(there):
                 # They are written in their order: one that is not there before another is late.
@@ -290,10 +308,10 @@ class Delivery:
         return [name for name in self.expected(listed) if name in listed and name not in self.home]
 
     def needed(self) -> list[str]:
-        """Return the names that events need and that are not home."""
-        names = [self.master] if self.recorded else []
-        if self.images_per_file and self.recorded:
-            files = math.ceil(self.recorded / self.images_per_file)
+        """Return the names of files with images known to be taken that are not home."""
+        names = [self.master] if self._taken else []
+        if self.images_per_file and self._taken:
+            files = math.ceil(self._taken / self.images_per_file)
             names = [self.data_file(number + 1) for number in range(files)] + names
         return [name for name in names if name not in self.home]
 
@@ -396,13 +414,19 @@ class Delivery:
 
     def images_in(self, name: str) -> int | None:
         """Return how many images a file must hold; None if a series cut short leaves it open."""
-        if self.cut_short:
-            return None
         if self.images_per_file == 0:
-            return self.images
+            return None if self.cut_short else self.images
         number = int(name.removesuffix(".h5")[-6:])
+        if self.cut_short:
+            # They are written in their order, so that the last of them alone may be short.
+            return self.images_per_file if self._is_followed(number) else None
         images = min(self.images_per_file, self.images - (number - 1) * self.images_per_file)
         return images if images > 0 else None
+
+    def _is_followed(self, number: int) -> bool:
+        """Return whether there is a data file after this one, counted from 1."""
+        names = _data_files(self.basename, math.ceil(self.images / self.images_per_file))
+        return any(name in self.listed or name in self.home for name in names[number:])
 
 
 def data_file_name(basename: str, number: int) -> str:

@@ -142,7 +142,7 @@ class EigerDetector(TendedDevice):
 
         Else what runs goes on, until it is taken again or ended by unstage.
         """
-        self._acquisition.flying.note_paused()
+        self._acquisition.note_paused()
         if self._staged_itself:
             self.unstage()
         super().pause()

@@ -1,8 +1,10 @@
 """Ends series: after the last trigger, or early, by the mildest command that is quick enough."""
 
 import logging
+import time
 
 from ophyd_eiger.errors import (
+    DcuError,
     DcuTimeoutError,
     EigerError,
     LostReplyError,
@@ -21,6 +23,9 @@ logger = logging.getLogger(__name__)
 # that is being exposed; with nothing to keep, abort ends it at once. Beyond this frame time plain
 # disarm ends an EIGER1's exposure and keeps what is finished; on EIGER2 it ends no exposure.
 LONGEST_CANCEL_S = 5.0
+# So long after its last point, as between two in a prompt, a series may have given way to another
+# client's; after a pause at once.
+UNWATCHED_S = 1.0
 
 
 class Ending:
@@ -58,7 +63,16 @@ class Ending:
         """
         if series.ended:
             return
-        if series.failed_to_end and (self.states.is_over() or self._gave_way(series)):
+        is_over = series.failed_to_end and (self.states.is_over() or self.gave_way(series))
+        if not is_over and self.gave_way_unwatched(series):
+            is_over = True
+            logger.warning(
+                "%s: somebody else has set up the detector since series %d was armed; nothing was "
+                "sent to end it",
+                self.states.name,
+                series.series_id,
+            )
+        if is_over:
             series.ended = True
             self._note_over(series)
             return
@@ -73,17 +87,28 @@ class Ending:
         finally:
             self._note_over(series)
 
-    def _gave_way(self, series: Series) -> bool:
+    def gave_way(self, series: Series) -> bool:
         """Return whether somebody else set the detector up since, so that what is armed is theirs.
 
         This device puts no other name pattern before the series is ended.
         """
-        return self.states.filewriter.name_pattern.get() != series.delivery.name_pattern
+        return self.states.filewriter.name_pattern.get() != series.name_pattern
+
+    def gave_way_unwatched(self, series: Series) -> bool:
+        """Return `gave_way` of a series that waited so long that it may have; False if unknown."""
+        if time.monotonic() - series.watched_at < UNWATCHED_S:
+            return False
+        try:
+            return self.gave_way(series)
+        except DcuError:
+            return False
 
     def _note_over(self, series: Series) -> None:
         if not series.triggered:
             self.transfer.journals.end(series.delivery)
             return
+        # What its end did not let finish is not waited for by another process.
+        series.delivery.note_begun(series.delivery.recorded)
         self.transfer.end(
             series.delivery,
             cut_short=True,

@@ -148,7 +148,13 @@ class Exposing:
             if exposure.interrupted:
                 return
             last, began = sent + number == series.scheme.ntrigger, time.monotonic()
-            self._send_trigger(series, seconds, last=last)
+            series.delivery.note_begun((sent + number) * series.scheme.nimages)
+            try:
+                self._send_trigger(series, seconds, last=last)
+            except Exception:
+                # Who asked for the point is told; another process does not wait for its images.
+                series.delivery.note_begun(series.delivery.recorded)
+                raise
             passed = time.monotonic() - began
             if series.scheme.mode is TriggerMode.INTS and not exposure.interrupted:
                 least = self._to_the_last_exposure(seconds)

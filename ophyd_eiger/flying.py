@@ -243,6 +243,8 @@ class Flying:
         if series is None or series.ended or series.is_to_end or series.triggered:
             acquisition.make_way()
             series = acquisition.arm(staging)
+        else:
+            acquisition.require_ours(series)
         flight.events = self._info.number_of_events if self._info else series.scheme.points
         flight.series = series
         acquisition.begin(series)

@@ -336,7 +336,7 @@ def read(path: Path) -> Owed:
         return Owed(path, str(first["dcu"]), delivery, *whose, tokens, is_copy)
     except FileNotFoundError:
         raise
-    except (OSError, LookupError, TypeError, ValueError) as error:
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
         raise JournalError(
             f"{path}: this is no journal of a series ({type(error).__name__}: {error})"
         ) from error

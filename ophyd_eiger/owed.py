@@ -217,7 +217,11 @@ def _wait_while(
 
 
 def _is_named_by_pattern(client: DcuClient, delivery: Delivery) -> bool:
-    return _value(client, "filewriter", "config/name_pattern") == delivery.name_pattern
+    # Without a file writer what is armed is somebody else's: each series of ours has one.
+    return (
+        _value(client, "filewriter", "config/name_pattern") == delivery.name_pattern
+        and _value(client, "filewriter", "config/mode") != "disabled"
+    )
 
 
 def _is_followed(client: DcuClient, delivery: Delivery) -> bool:

@@ -2,6 +2,7 @@
 
 import math
 import threading
+import time
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -29,6 +30,10 @@ class Series:
         Whether the detector ended it by itself, so that all its images are taken.
     failed_to_end : bool
         Whether ending it was begun, and not known to have succeeded.
+    name_pattern
+        The file writer's name pattern as the DCU had it when the series was armed.
+    watched_at : float
+        When it was certain last that the series is the one that is armed, of `time.monotonic`.
     monitor_is_stale : bool
         Whether the monitor listed images of a series of this id before it was armed, as it does
         after `initialize`, with which the ids begin again.
@@ -39,6 +44,8 @@ class Series:
     promise: Promise
     scheme: Scheme
     points: int = 0
+    name_pattern: Any = None
+    watched_at: float = field(default_factory=time.monotonic)
     triggered: bool = False
     ended: bool = False
     failed: bool = False

@@ -30,6 +30,7 @@ of all is GET /detector/api/version.
 
 import itertools
 import logging
+import math
 import time
 import uuid
 from collections.abc import Callable, Iterator
@@ -247,6 +248,12 @@ class Acquisition:
         """What was put for a staging and not put back yet: the value before, by signal."""
         return {signal: before for signal, (_, before) in self._not_put_back.items()}
 
+    def note_paused(self) -> None:
+        """Note that somebody else may take the detector until the next point is asked for."""
+        self.flying.note_paused()
+        if self.series is not None:
+            self.series.watched_at = -math.inf
+
     @property
     def busy(self) -> bool:
         """Whether a trigger was asked for that is not done."""
@@ -405,7 +412,10 @@ class Acquisition:
         """Note that the next point of a series is taken, and return it."""
         point = Point(series, series.images_taken, time.time(), seconds)
         series.points += 1
+        series.watched_at = time.monotonic()
         series.delivery.recorded = series.images_taken
+        if series.scheme.mode.is_external:
+            series.delivery.note_begun(series.images_taken)
         return point
 
     def _unstage(self, check: Callable[[], None]) -> None:
@@ -481,8 +491,25 @@ class Acquisition:
             self.make_way()
             series = None
         if series is None or series.ended:
-            series = self.arm(staging)
+            return self.arm(staging)
+        self.require_ours(series)
         return series
+
+    def require_ours(self, series: Series) -> None:
+        """See that a series that waited for long is still the one that is armed.
+
+        Raises
+        ------
+        StateError
+            If somebody else set the detector up since: a trigger would be for that series.
+        """
+        if self.ending.gave_way_unwatched(series):
+            self.make_way()
+            raise StateError(
+                f"{self.name}: somebody else has set up the detector since series "
+                f"{series.series_id} was armed; no trigger was sent, and what was taken of it "
+                "comes home"
+            )
 
     def arm(self, staging: Staging) -> Series:
         """Arm the next series."""

@@ -240,7 +240,8 @@ def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
         lost = [each for each in transfer.owed if each.owes()]
         if search.give_up:
             listed = set(client.files())
-            gone = [each for each in lost if not listed.intersection(each.missing())]
+            # What lacks nothing but a view has lost nothing on the DCU.
+            gone = [each for each in lost if (m := each.missing()) and not listed.intersection(m)]
             for each in gone:
                 result.given_up[each.basename] = each.owes()
                 transfer.forget(each)

@@ -25,6 +25,7 @@ from foreign_dcu import ForeignDcu, Reply
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts
 from ophyd_eiger.cli import main
+from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import EigerError, TransferError
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
@@ -543,6 +544,105 @@ def killed(dcu, folder, mode, delete, moment):
         said += process.stdout.read()
         timer.cancel()
     return said
+
+
+TRIGGERED = """
+import os, sys
+from ophyd_eiger import EigerDetector, FilePolicy
+url, folder, delete, per_file = sys.argv[1:]
+eiger = EigerDetector(
+    url, name="eiger", directory=folder, file_policy=FilePolicy(delete_on_dcu=delete == "delete")
+)
+eiger.configure({"nimages": 10, "filewriter.nimages_per_file": int(per_file)})
+eiger.stage().wait(20)
+eiger.trigger().wait(20)
+os._exit(9)
+"""
+
+
+def killed_after_a_trigger(dcu, folder, *, per_file=5, delete="keep"):
+    """Take ten images in a process that ends before any event names them."""
+    command = [sys.executable, "-c", TRIGGERED, dcu.url, str(folder), delete, str(per_file)]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done.stderr
+
+
+@pytest.mark.parametrize(("per_file", "late"), [(5, 1), (5, 2), (0, 0)])
+def test_files_that_are_late_after_a_kill_are_waited_for(dcu, tmp_path, per_file, late):
+    dcu.faults.set("file-late", file=late, seconds=6)
+    killed_after_a_trigger(dcu, tmp_path / "data", per_file=per_file)
+    document = answer(dcu.url, "--directory", tmp_path, "--patience", "60")
+    assert (document["owed"], document["errors"]) == ({}, [])
+    assert len(document["fetched"]) == (3 if per_file else 1)
+    assert contents(tmp_path / "data") == on_the_dcu(dcu)
+
+
+def test_a_file_that_never_comes_after_a_kill_is_named(dcu, tmp_path):
+    dcu.faults.set("file-missing", file=1)
+    killed_after_a_trigger(dcu, tmp_path / "data")
+    looked = ("--directory", tmp_path, "--patience", "1")
+    for _ in range(2):
+        document = answer(dcu.url, *looked, status=1)
+        ((series, owed),) = document["owed"].items()
+        assert owed == [f"{series}_data_000001.h5"]
+    assert contents(tmp_path / "data") == on_the_dcu(dcu)
+    assert list(answer(dcu.url, *looked, "--give-up")["given_up"]) == [series]
+    assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+
+
+def test_a_short_file_before_another_is_not_deleted_on_the_dcu(dcu, tmp_path):
+    """Whatever ended the series early, only its last file may have fewer images than set."""
+    dcu.faults.set("file-short", file=1, missing=2)
+    killed_after_a_trigger(dcu, tmp_path / "data", delete="delete")
+    for _ in range(2):
+        document = answer(dcu.url, "--directory", tmp_path, "--patience", "1", status=1)
+        ((series, owed),) = document["owed"].items()
+        assert owed == [f"{series}_data_000001.h5"]
+        assert "3 images found, 5 expected" in document["errors"][0]
+        assert f"{series}_data_000001.h5" in on_the_dcu(dcu)
+
+
+def test_a_view_that_cannot_be_written_is_not_given_up(dcu, tmp_path):
+    """Its series has lost nothing; a directory of its name stands for a disk that takes none."""
+    left_behind(dcu, tmp_path)
+    (journal,) = tmp_path.glob(".*.owed")
+    view = tmp_path / f"{journal.name[1:].removesuffix('.owed')}_view.h5"
+    view.unlink(missing_ok=True)
+    view.mkdir()
+    (view / "something").touch()
+    for more in ([], ["--give-up"]):
+        document = answer(dcu.url, "--directory", tmp_path, *more, status=1)
+        assert document["given_up"] == {}
+        assert list(document["owed"].values()) == [[view.name]]
+    shutil.rmtree(view)
+    answer(dcu.url, "--directory", tmp_path)
+    with h5py.File(view) as file:
+        assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, 1)])
+
+
+def test_a_client_that_writes_no_files_is_not_disarmed(dcu, tmp_path):
+    """The name pattern is still the one of the series whose process was killed while armed."""
+    done = subprocess.run(
+        [sys.executable, "-c", ARMED, dcu.url, str(tmp_path)], timeout=60, check=False
+    )
+    assert done.returncode == 9
+    with contextlib.closing(DcuClient(dcu.url)) as other:
+        other.command("detector", "disarm", timeout=20)
+        other.put("filewriter", "config/mode", "disabled")
+        other.put("stream", "config/mode", "enabled")
+        other.command("detector", "arm", timeout=20)
+        assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+        assert state(dcu) == "ready"
+        other.command("detector", "disarm", timeout=20)
+
+
+@pytest.mark.parametrize("line", ['{"settings": null}', "[" * 100_000], ids=["no settings", "deep"])
+def test_a_damaged_journal_stops_no_other(dcu, tmp_path, line):
+    left_behind(dcu, tmp_path)
+    (tmp_path / ".eiger_x_1.owed").write_text(line + "\n")
+    document = answer(dcu.url, "--directory", tmp_path, status=1)
+    assert len(document["fetched"]) == 2
+    assert "this is no journal of a series" in document["errors"][0]
 
 
 @pytest.mark.parametrize("dcu", [1], indirect=True)

@@ -1,5 +1,6 @@
 """What other clients, other hands and odd moments do to a staged detector."""
 
+import io
 import math
 import threading
 import time
@@ -7,13 +8,15 @@ from dataclasses import replace
 
 import bluesky.plan_stubs as bps
 import bluesky.plans as bp
+import h5py
 import numpy as np
 import pytest
 import requests
-from bluesky.utils import FailedStatus
+from bluesky.utils import FailedStatus, RunEngineInterrupted
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger import EigerDetector, Timeouts, open_series
+from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
 from ophyd_eiger.master import Master
@@ -38,6 +41,61 @@ def test_a_trigger_by_another_client_is_noticed(dcu, eiger):
     eiger.trigger().wait(10)
     with pytest.raises(TransferError, match=r"3 images came home, 2 were taken by this device"):
         eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize("goes_on", ["abort", "resume"])
+def test_a_series_that_another_client_armed_in_a_pause_is_left_alone(RE, dcu, eiger, goes_on):
+    eiger.configure({"nimages": 2, "ntrigger": 3})
+    taken = []
+
+    def one_shot(detectors):
+        yield from bps.trigger_and_read(detectors)
+        taken.append(None)
+        if len(taken) == 1:
+            yield from bps.pause()
+
+    with pytest.raises(RunEngineInterrupted):
+        RE(bp.count([eiger], 3, per_shot=one_shot))
+    client = DcuClient(dcu.url)
+    client.command("detector", "disarm", timeout=20)
+    client.put("filewriter", "config/name_pattern", "theirs_$id")
+    client.put("detector", "config/ntrigger", 2)
+    client.command("detector", "arm", timeout=20)
+    client.command("detector", "trigger", timeout=20)
+    if goes_on == "abort":
+        RE.abort()
+    else:
+        with pytest.raises(FailedStatus, match="somebody else has set up the detector since"):
+            RE.resume()
+    assert len(taken) == 1
+    assert client.get("detector", "status/state")["value"] == "ready"
+    client.command("detector", "trigger", timeout=20)
+    client.command("detector", "disarm", timeout=20)
+    theirs = requests.get(f"{dcu.url}/data/theirs_2_data_000001.h5", timeout=20).content
+    client.close()
+    with h5py.File(io.BytesIO(theirs)) as file:
+        assert len(file["entry/data/data"]) == 4
+    mine = open_series(eiger.fetched[-1].path)
+    assert np.array_equal(mine[:], [dcu.image(1, 1), dcu.image(1, 2)])
+
+
+def test_a_series_that_waited_long_is_looked_at_before_a_trigger(dcu, eiger, monkeypatch):
+    """As at a prompt, where nobody says that there is a pause."""
+    monkeypatch.setattr("ophyd_eiger.ending.UNWATCHED_S", 0.0)
+    eiger.configure({"ntrigger": 3})
+    eiger.stage().wait(20)
+    eiger.trigger().wait(20)
+    eiger.trigger().wait(20)
+    client = DcuClient(dcu.url)
+    client.command("detector", "disarm", timeout=20)
+    client.put("filewriter", "config/name_pattern", "theirs_$id")
+    client.command("detector", "arm", timeout=20)
+    with pytest.raises(StateError, match="somebody else has set up the detector since"):
+        eiger.trigger().wait(20)
+    assert client.get("detector", "status/state")["value"] == "ready"
+    client.command("detector", "disarm", timeout=20)
+    client.close()
+    eiger.unstage().wait(20)
 
 
 def test_a_series_ended_and_armed_by_another_client_is_noticed(dcu, eiger):
