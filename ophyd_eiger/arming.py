@@ -6,7 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 
-from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.deliveries import Delivery, series_ids
 from ophyd_eiger.documents import Promise
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
@@ -19,7 +19,7 @@ from ophyd_eiger.errors import (
     ReplyError,
     StateError,
 )
-from ophyd_eiger.master import MASTER_ENDING, SETTINGS
+from ophyd_eiger.master import SETTINGS
 from ophyd_eiger.points import Series, Staging
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.required import require_number, require_value, require_whole
@@ -213,6 +213,17 @@ class Arming:
             f"ntrigger {scheme.triggers}"
         )
 
+    def to_be_armed(self, staging: Staging) -> Delivery:
+        """Return what is noted of the next series while it is armed."""
+        return Delivery.to_be_armed(
+            staging.stem,
+            staging.directory,
+            after=staging.series_id or 0,
+            images=self.scheme(staging).total,
+            images_per_file=int(number_of(self.filewriter.nimages_per_file.last) or 0),
+            policy=staging.policy,
+        )
+
     def arm(self, staging: Staging) -> Series:
         """Arm a series.
 
@@ -374,15 +385,8 @@ class Arming:
 
     def _id_from_files(self, staging: Staging) -> int:
         """Return the id of the series that was just armed from its master file's name."""
-        start = f"{staging.stem}_"
         client = self.states.link.client
-        ids = [
-            int(number)
-            for name in client.files()
-            if name.startswith(start)
-            and name.endswith(MASTER_ENDING)
-            and (number := name[len(start) : -len(MASTER_ENDING)]).isdigit()
-        ]
+        ids = series_ids(client.files(), staging.stem)
         if staging.series_id is not None:
             # The master may be listed only later; those of the series before are.
             ids = [number for number in ids if number > staging.series_id]

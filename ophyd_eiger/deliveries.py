@@ -7,7 +7,7 @@ import functools
 import math
 import time
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -114,6 +114,9 @@ class Delivery:
         What its images depend on, as armed, by the names of `master.SETTINGS`.
     policy : FilePolicy
         What becomes of the files.
+    armed_after : int or None
+        Of a series that was being armed when its process ended: the id of the one before it, as
+        nobody was told its own; see `to_be_armed`.
     note : callable
         Is told what `record` and `of_record` make a delivery of again, in another process.
     """
@@ -144,8 +147,40 @@ class Delivery:
     disk: int | None = None
     settings: dict[str, float] = field(default_factory=dict)
     policy: FilePolicy = field(default_factory=FilePolicy)
+    armed_after: int | None = None
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
     _noted_begun: int = 0
+
+    @classmethod
+    def to_be_armed(
+        cls,
+        stem: str,
+        directory: Path,
+        *,
+        after: int,
+        images: int,
+        images_per_file: int,
+        policy: FilePolicy,
+    ) -> "Delivery":
+        """Return what may come of a series that is being armed, whose id is not known yet."""
+        return cls(
+            f"{stem}_arming",
+            directory,
+            images,
+            images_per_file,
+            shape=(0, 0),
+            dtype=np.dtype("u4"),
+            policy=policy,
+            armed_after=after,
+        )
+
+    def named_by(self, listed: Iterable[str]) -> "Delivery | None":
+        """Return a series that was being armed by its own name, if the DCU lists a master of it."""
+        stem, _, _ = self.basename.rpartition("_")
+        newer = [number for number in series_ids(listed, stem) if number > (self.armed_after or 0)]
+        if not newer:
+            return None
+        return replace(self, basename=f"{stem}_{min(newer)}", armed_after=None)
 
     def begin_view(self, images: int) -> View:
         """Begin a view of so many images an event."""
@@ -188,6 +223,7 @@ class Delivery:
             "dtype": self.dtype.str,
             "settings": self.settings,
             "policy": self.policy.record(),
+            **({} if self.armed_after is None else {"armed_after": self.armed_after}),
         }
 
     @classmethod
@@ -210,6 +246,7 @@ class Delivery:
             dtype=np.dtype(record["dtype"]),
             settings={name: float(value) for name, value in record.get("settings", {}).items()},
             policy=FilePolicy(**record["policy"]),
+            armed_after=None if (after := record.get("armed_after")) is None else int(after),
         )
         for note in notes:
             if "view" in note:
@@ -427,6 +464,18 @@ class Delivery:
         """Return whether there is a data file after this one, counted from 1."""
         names = _data_files(self.basename, math.ceil(self.images / self.images_per_file))
         return any(name in self.listed or name in self.home for name in names[number:])
+
+
+def series_ids(listed: Iterable[str], stem: str) -> list[int]:
+    """Return the ids of the series of a name pattern whose master files are listed."""
+    start = f"{stem}_"
+    return [
+        int(number)
+        for name in listed
+        if name.startswith(start)
+        and name.endswith(MASTER_ENDING)
+        and (number := name[len(start) : -len(MASTER_ENDING)]).isdecimal()
+    ]
 
 
 def data_file_name(basename: str, number: int) -> str:

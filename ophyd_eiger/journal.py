@@ -215,6 +215,21 @@ class Journals:
         delivery.note = note
         self.keep(delivery, journal)
 
+    @contextlib.contextmanager
+    def arming(self, delivery: Delivery) -> Iterator[None]:
+        """Note on disk that a series is being armed, for as long as that lasts.
+
+        Whoever finds the note after this process was killed knows whose the armed detector is.
+        """
+        try:
+            self.keep(delivery, Journal.begin(delivery, self.dcu))
+        except OSError as error:
+            logger.debug("that %s is armed could not be noted: %s", delivery.name_pattern, error)
+        try:
+            yield
+        finally:
+            self.end(delivery)
+
     def keep(self, delivery: Delivery, journal: Journal) -> None:
         """Have a journal in hand."""
         with self._lock:
@@ -398,6 +413,12 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
         for path in sorted(directory.rglob(f".*{ENDING}")):
             found[path.resolve()] = None
     return list(found)
+
+
+def is_known(delivery: Delivery) -> bool:
+    """Return whether a series has a journal in its folder, or its master there."""
+    path = delivery.directory / f".{delivery.basename}{ENDING}"
+    return path.exists() or (delivery.directory / delivery.master).exists()
 
 
 def out_of_reach() -> list[Path]:

@@ -2,7 +2,6 @@
 
 import functools
 import logging
-import re
 import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
@@ -11,10 +10,9 @@ from pathlib import Path
 from ophyd_eiger import journal
 from ophyd_eiger.addresses import same_dcu
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.deliveries import Delivery, series_ids
 from ophyd_eiger.errors import JournalError, NotServedError
 from ophyd_eiger.journal import Journal, Journals, Owed
-from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.transfer import Transfer
 
 logger = logging.getLogger(__name__)
@@ -88,23 +86,42 @@ def take_on(
     not_there = journal.out_of_reach() if linked else []
     taken = Taken(out_of_reach=[path for path in not_there if path not in transfer.journals])
     for mine, owed in _taken_in_hand(paths, transfer.client.url, taken, by_force=by_force):
+        delivery, in_hand = owed.delivery, mine
         try:
-            if why_not := end_if_left_armed(transfer.client, owed.delivery, patience):
+            if why_not := end_if_left_armed(transfer.client, delivery, patience):
                 taken.not_over.append(f"{owed.path}: {why_not}")
                 continue
-            if delete and owed.delivery.policy.mount is None:
-                owed.delivery.policy = replace(owed.delivery.policy, delete_on_dcu=True)
+            if delete and delivery.policy.mount is None:
+                delivery.policy = replace(delivery.policy, delete_on_dcu=True)
             try:
-                transfer.adopt(owed.delivery, mine)
+                if delivery.armed_after is not None:
+                    armed = _armed(transfer.client, delivery)
+                    if armed is not None:
+                        delivery, in_hand = armed, Journal.begin(armed, owed.dcu)
+                    mine.end()
+                    if armed is None:
+                        continue
+                transfer.adopt(delivery, in_hand)
             except OSError as error:
                 # Those in other folders come home all the same.
                 taken.unreadable.append(f"{owed.path}: what is home of it cannot be seen: {error}")
                 continue
-            taken.deliveries.append(owed.delivery)
+            taken.deliveries.append(delivery)
         finally:
-            if owed.delivery not in taken.deliveries:
-                mine.leave()
+            if delivery not in taken.deliveries:
+                in_hand.leave()
     return taken
+
+
+def _armed(client: DcuClient, delivery: Delivery) -> Delivery | None:
+    """Return what came of a series that was being armed, if nothing else says so."""
+    try:
+        armed = delivery.named_by(client.files())
+    except NotServedError:
+        return None
+    if armed is None or journal.is_known(armed):
+        return None
+    return armed
 
 
 def give_up(
@@ -231,10 +248,12 @@ def _is_followed(client: DcuClient, delivery: Delivery) -> bool:
     except NotServedError as error:
         logger.debug("%s: whether it is the last series is not known: %s", delivery.basename, error)
         return False
-    stem, _, number = delivery.basename.rpartition("_")
     # The master is there from arm on.
-    ids = [re.fullmatch(re.escape(stem) + r"_(\d+)" + re.escape(MASTER_ENDING), n) for n in listed]
-    newest = max((int(found[1]) for found in ids if found), default=0)
+    series = delivery if delivery.armed_after is None else delivery.named_by(listed)
+    if series is None:
+        return False
+    stem, _, number = series.basename.rpartition("_")
+    newest = max(series_ids(listed, stem), default=0)
     if not number.isdecimal() or newest <= int(number):
         return False
     logger.warning(

@@ -516,8 +516,10 @@ class Acquisition:
         changed = any(signal.put_at > self._armed_at for signal in self._settings)
         self.link.worker.follow(Countdown(self._arm_seconds[changed]))
         began = time.monotonic()
-        self.series = self.arming.arm(staging)
-        self.transfer.journals.begin(self.series.delivery)
+        journals = self.transfer.journals
+        with journals.arming(self.arming.to_be_armed(staging)):
+            self.series = self.arming.arm(staging)
+            journals.begin(self.series.delivery)
         self._armed_at = time.monotonic()
         self._arm_seconds[changed] = self._armed_at - began
         return self.series

@@ -307,6 +307,72 @@ def test_a_detector_that_waits_for_its_triggers_is_disarmed(dcu, tmp_path):
         assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, 1), dcu.image(1, 2)])
 
 
+ARMING = """
+import os, sys
+from ophyd_eiger import EigerDetector
+from ophyd_eiger.arming import Arming
+from ophyd_eiger.journal import Journals
+
+url, folder, moment = sys.argv[1:]
+owner, name = {"before": (Arming, "_send_arm"), "after": (Journals, "begin")}[moment]
+setattr(owner, name, lambda *_: os._exit(9))
+eiger = EigerDetector(url, name="eiger", directory=folder)
+eiger.configure({"trigger_mode": "exts", "nimages": 2, "ntrigger": 3})
+eiger.stage().wait(20)
+eiger.trigger().wait(20)
+"""
+
+
+def killed_while_it_armed(dcu, folder, moment):
+    """End a process before it sends arm, or before it notes the id that arm answers."""
+    command = [sys.executable, "-c", ARMING, dcu.url, str(folder), moment]
+    done = subprocess.run(command, timeout=60, capture_output=True, text=True, check=False)
+    assert done.returncode == 9, done.stderr
+    (noted,) = folder.glob(".*.owed")
+    assert noted.name.endswith("_arming.owed")
+
+
+def pulse(dcu):
+    for _ in range(100_000):
+        if dcu.pulse():
+            return
+    raise AssertionError("the detector takes no signal")
+
+
+def test_a_detector_whose_process_was_killed_while_it_armed_is_disarmed(dcu, tmp_path):
+    """Signals from outside have exposed images meanwhile, of which no event tells."""
+    killed_while_it_armed(dcu, tmp_path / "data", "after")
+    for _ in range(2):
+        pulse(dcu)
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+    assert state(dcu) == "idle"
+    assert contents(tmp_path / "data") == on_the_dcu(dcu)
+    (data,) = (tmp_path / "data").glob("*_data_*.h5")
+    with h5py.File(data) as file:
+        assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, n) for n in range(1, 5)])
+    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert list((tmp_path / "data").glob(".*")) == []
+
+
+def test_of_a_process_that_was_killed_before_it_armed_nothing_is_owed(dcu, tmp_path):
+    killed_while_it_armed(dcu, tmp_path / "data", "before")
+    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert list((tmp_path / "data").glob(".*")) == []
+
+
+def test_what_others_armed_after_a_process_was_killed_while_it_armed_is_left_alone(dcu, tmp_path):
+    """They have left the name pattern as it was, so that their ids follow."""
+    killed_while_it_armed(dcu, tmp_path / "data", "after")
+    pulse(dcu)
+    with contextlib.closing(DcuClient(dcu.url)) as other:
+        other.command("detector", "disarm", timeout=20)
+        other.command("detector", "arm", timeout=20)
+        assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+        assert state(dcu) == "ready"
+        other.command("detector", "disarm", timeout=20)
+    assert {name.split("_")[2] for name in contents(tmp_path / "data")} == {"1"}
+
+
 def test_a_detector_that_others_armed_since_is_left_alone(dcu, tmp_path):
     left_behind(dcu, tmp_path)
     device = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "new")
