@@ -417,7 +417,10 @@ class Transfer:
             for name, size in tuple(delivery.reached.items())
             if name not in delivery.home
         ]
+        listed = [name for name in missing if any(name in delivery.listed for delivery in wanted)]
         said = reason or "; ".join(on_the_way)
+        if not said and listed:
+            said = f"the DCU lists {_some(listed)} and has sent nothing of it"
         hope = f"what is on the DCU is still there, and {self.later} brings it"
         if not said:
             said = "the DCU does not list them"

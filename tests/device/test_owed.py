@@ -104,6 +104,15 @@ def test_nothing_is_left_beside_a_scan_whose_files_are_home(RE, eiger, tmp_path)
     assert eiger.owed == {}
 
 
+def test_a_file_that_hangs_is_not_told_as_one_that_was_never_written(dcu, device):
+    dcu.faults.set("hang", path="GET data/*")
+    take(device)
+    with pytest.raises(TransferError, match=r"DCU lists .*_master\.h5 and has sent nothing of it"):
+        device.unstage().wait(20)
+    dcu.faults.clear()
+    assert len(device.fetch()) == 2
+
+
 def test_what_did_not_come_is_named_and_comes_with_one_call(dcu, device, tmp_path):
     refuse_files(dcu)
     take(device, 2)
