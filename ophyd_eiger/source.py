@@ -77,12 +77,13 @@ def read_source(path: Path, channel: str | None) -> Source:
     if path.is_dir():
         found = _only_series(path)
         if isinstance(found, dict):
-            return _of_data_files(path, found)
+            return _of_data_files(path, found, channel)
         path = found
     check_sum(path)
     with open_hdf5(path) as file:
         view = read_view(file, path)
         if view is not None:
+            channel_number(path, (), channel)  # It shows one, whatever its files have.
             geometry = Geometry(view.shape[1:], view.dtype)
             survey = survey_parts(view.parts, geometry, view.shape[0], fixed=True, path=path)
             return Source(path, view.master, None, True, (), "", survey)
@@ -119,10 +120,17 @@ def _channels(file: h5py.File, path: Path) -> tuple[str, ...]:
         return read_channels(beside, images.shape[1])
 
 
-def _of_data_files(folder: Path, files: dict[int, Path]) -> Source:
+def _of_data_files(folder: Path, files: dict[int, Path], channel: str | None) -> Source:
     stem = _stem(next(iter(files.values())))
     master = folder / f"{stem}{MASTER_ENDING}"
-    return Source(folder, master, None, False, (), "", survey_files(folder, files, None))
+    there = next((path for path in files.values() if path.exists()), None)
+    names: tuple[str, ...] = ()
+    if there is not None:
+        with open_hdf5(there) as file:
+            names = _channels(file, there)
+    number = channel_number(folder, names, channel)
+    survey = survey_files(folder, files, None, number)
+    return Source(folder, master, None, False, names, names[number] if names else "", survey)
 
 
 def _master_of(path: Path) -> Path:

@@ -63,7 +63,7 @@ def channel_number(path: Path, names: tuple[str, ...], channel: str | None) -> i
     if channel is None:
         return 0
     if channel not in names:
-        raise FileError(f"{path}: no channel {channel!r}; it has {', '.join(names)}")
+        raise FileError(f"{path}: no channel {channel!r}; it has {', '.join(names) or 'none'}")
     return names.index(channel)
 
 

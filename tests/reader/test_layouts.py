@@ -341,6 +341,28 @@ def test_channels_in_the_master_itself(tmp_path):
     assert np.array_equal(series[:], stack[:, 1])
 
 
+def test_channels_in_a_folder_without_a_master(tmp_path):
+    stack = np.random.default_rng(6).integers(0, 999, (5, 2, 33, 61), np.uint32)
+    write_nexus(tmp_path, stack, 3, together=False).unlink()
+    assert np.array_equal(open_series(tmp_path)[:], stack[:, 0])
+    for number, channel in enumerate(("1", "2")):
+        series = open_series(tmp_path, channel=channel)
+        assert series.channels == ("1", "2")
+        assert np.array_equal(series[:], stack[:, number])
+    with pytest.raises(FileError, match="no channel 'threshold_1'; it has 1, 2"):
+        open_series(tmp_path, channel="threshold_1")
+
+
+def test_a_channel_of_files_that_have_none(make, tmp_path):
+    master = make([2])
+    for path in (master, data(master, 1)):
+        with pytest.raises(FileError, match="no channel 'threshold_1'; it has none"):
+            open_series(path, channel="threshold_1")
+    master.unlink()
+    with pytest.raises(FileError, match="no channel 'threshold_1'; it has none"):
+        open_series(tmp_path, channel="threshold_1")
+
+
 # ---- files of others
 
 

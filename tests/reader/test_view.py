@@ -619,3 +619,11 @@ def test_a_view_cut_off_anywhere(make, images):
     for size in range(end, len(whole), 9):
         view.write_bytes(whole[:size])
         assert np.array_equal(open_series(view)[:], images[[0, 1, 4, 5, 6]])
+
+
+def test_a_view_has_no_channels(make):
+    folder, files = make(3)
+    path, _ = write(folder, [(0, 7)], files)
+    assert open_series(path).channels == ()
+    with pytest.raises(FileError, match="no channel 'threshold_1'; it has none"):
+        open_series(path, channel="threshold_1")
