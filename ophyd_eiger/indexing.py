@@ -82,19 +82,22 @@ def first_image(index: Any) -> int | None:
 
 
 def _expanded(index: Any, axes: int) -> list:
-    """Return the entries of an index, one for each axis it takes, and new axes between them."""
+    """Return the entries of an index, one for each axis it takes, and others between them."""
     entries: list = []
     rest: int | None = None
+    ellipsis: list = []
     for entry in index if isinstance(index, tuple) else (index,):
         if entry is Ellipsis:
-            rest = len(entries)
+            rest, ellipsis = len(entries), [Ellipsis]
         elif entry is None or isinstance(entry, slice):
             entries.append(entry)
         else:
             entries += _as_entries(entry)
     missing = axes - len(_axes(entries))
     rest = len(entries) if rest is None else rest
-    return [*entries[:rest], *[slice(None)] * missing, *entries[rest:]]
+    # Where it stands for no axis it is kept: between arrays it parts them all the same.
+    between = [slice(None)] * missing or ellipsis
+    return [*entries[:rest], *between, *entries[rest:]]
 
 
 def _as_entries(entry: Any) -> list:
@@ -111,11 +114,12 @@ def _as_entries(entry: Any) -> list:
 
 
 def _axes(entries: Sequence) -> list[int]:
-    """Return which entries take an axis: not new ones, and not single truth values."""
+    """Return which entries take an axis: not new ones, `...` or single truth values."""
     return [
         place
         for place, entry in enumerate(entries)
         if entry is not None
+        and entry is not Ellipsis
         and not (isinstance(entry, np.ndarray) and entry.ndim == 0 and entry.dtype == bool)
     ]
 

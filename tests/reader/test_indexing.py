@@ -92,6 +92,12 @@ def test_thousands_of_indices(series, index):
         (True, 2),
         (False, np.array([7])),
         (slice(1, 3), slice(8, 2, -2), slice(4, 4)),
+        (slice(None), [0, 1, 2], ..., 1),
+        (1, ..., [0, 2], [1, 0]),
+        ([0, 2], [1, 0], ..., [3, 4]),
+        ([0, 2], [1, 0], [3, 4], ...),
+        (slice(None), [[0], [4]], ..., [3, 5]),
+        (1, 2, ..., 3),
     ],
     ids=repr,
 )
