@@ -129,7 +129,7 @@ def _of_data_files(folder: Path, files: dict[int, Path], channel: str | None) ->
         with open_hdf5(there) as file:
             names = _channels(file, there)
     number = channel_number(folder, names, channel)
-    survey = survey_files(folder, files, None, number)
+    survey = survey_files(folder, files, None, number, linked=False)
     return Source(folder, master, None, False, names, names[number] if names else "", survey)
 
 

@@ -121,7 +121,12 @@ def survey_parts(
 
 
 def survey_files(
-    path: Path, files: Mapping[int, Path], promised: int | None, channel: int = 0
+    path: Path,
+    files: Mapping[int, Path],
+    promised: int | None,
+    channel: int = 0,
+    *,
+    linked: bool = True,
 ) -> Survey:
     """Return where the images of a series' data files are.
 
@@ -135,6 +140,8 @@ def survey_files(
         How many images the master promises.
     channel : int
         Which threshold of them.
+    linked : bool
+        Whether a master names them all, so that those before one are known to have images.
 
     Raises
     ------
@@ -162,7 +169,7 @@ def survey_files(
     else:
         counts = {place: found.written for place, found in looked.items()}
         last = max(files) - base
-        firsts, per_file = _firsts(path, looked, last, promised, missing)
+        firsts, per_file = _firsts(path, looked, last, promised, missing, linked=linked)
     parts = [Part(there[k], firsts[k], counts[k], channel=channel) for k in order]
     images = parts[-1].stop
     lost = {number - base: file for number, file in files.items() if number - base not in there}
@@ -210,6 +217,8 @@ def _firsts(
     last: int,
     promised: int | None,
     missing: Sequence[Path],
+    *,
+    linked: bool,
 ) -> tuple[dict[int, int], int | None]:
     """Return the place of each file's first image, and how many images a file has if known.
 
@@ -221,7 +230,7 @@ def _firsts(
     if len(looked) == 1 and per_file is not None and per_file * (last + 1) < (promised or 0):
         # So few that there must be more in the others: the last one of a series that ended early.
         per_file = _per_file_by_number(order[0], looked[order[0]])
-    start = _start(looked, per_file)
+    start = _start(looked, per_file, linked=linked)
     if start is not None:
         firsts = {place: (found.low or 0) - start for place, found in looked.items()}
         end, before = 0, None
@@ -255,7 +264,7 @@ def _firsts(
     )
 
 
-def _start(looked: Mapping[int, ImageFile], per_file: int | None) -> int | None:
+def _start(looked: Mapping[int, ImageFile], per_file: int | None, *, linked: bool) -> int | None:
     """Return the number of the first image of a series; None if the files do not tell it."""
     if any(found.low is None for found in looked.values()):
         return None
@@ -265,7 +274,12 @@ def _start(looked: Mapping[int, ImageFile], per_file: int | None) -> int | None:
         return low
     # The DCU's own start is 1; it can be told to count from another number.
     start = low - place * per_file if per_file is not None else 1
-    return start if start >= 0 else 1
+    start = start if start >= 0 else 1
+    alike = len({each.low for each in looked.values()}) == 1
+    if linked and alike and low - start < place:
+        # There is no room for an image in each file before: it counts from its own beginning.
+        return None
+    return start
 
 
 def _per_file(only: ImageFile, last: int, promised: int | None) -> int | None:

@@ -183,6 +183,38 @@ def test_files_that_each_count_from_one(make, write_data):
     assert np.array_equal(open_series(master)[:], IMAGES[:8])
 
 
+@pytest.mark.parametrize("only", [2, 3])
+def test_a_later_file_alone_that_counts_from_one(make, write_data, only):
+    master = make([3, 3, 3])
+    for number in {1, 2, 3} - {only}:
+        data(master, number).unlink()
+    first = 3 * (only - 1)
+    write_data(data(master, only), IMAGES[first : first + 3])
+    series = open_series(master)
+    assert series.there.tolist() == [first, first + 1, first + 2]
+    assert np.array_equal(series[first:], IMAGES[first : first + 3])
+    with pytest.raises(MissingFileError, match=r"s_data_000001.h5 is missing"):
+        series[0]
+
+
+def test_a_short_file_alone_that_counts_from_one(make, write_data):
+    master = make([3, 3, 3])
+    data(master, 1).unlink()
+    data(master, 3).unlink()
+    write_data(data(master, 2), IMAGES[3:5])
+    with pytest.raises(FileError, match=r"s_data_000001.h5 is missing.*do not tell"):
+        open_series(master)
+
+
+@pytest.mark.parametrize("number", [5, 9])
+def test_a_folder_whose_files_are_numbered_from_another_number(tmp_path, write_data, number):
+    """Nothing says that there were any before."""
+    write_data(tmp_path / f"s_data_{number:06d}.h5", IMAGES[:3])
+    assert np.array_equal(open_series(tmp_path)[:], IMAGES[:3])
+    write_data(tmp_path / f"s_data_{number + 1:06d}.h5", IMAGES[3:5], first=4)
+    assert np.array_equal(open_series(tmp_path)[:], IMAGES[:5])
+
+
 def test_numbers_that_cannot_be_told(make):
     master = make([3, 2, 4], numbered=False)
     assert np.array_equal(open_series(master)[:], IMAGES[:9])
