@@ -83,18 +83,39 @@ class Master:
 
         Raises
         ------
-        MissingFileError, FileError
+        MissingFileError
+            If the master file is not there.
+        FileError
+            If it has one that cannot be used.
         """
+        unusable = ""
         with open_hdf5(self.path) as file:
             for place in (_SPECIFIC, _DETECTOR, f"{_DETECTOR}/{channel}_channel"):
-                dataset = object_of(file, f"{place}/{name}")
+                at = f"{place}/{name}"
+                dataset = object_of(file, at)
                 if isinstance(dataset, h5py.Dataset) and dataset.ndim == 2:
                     if dataset.nbytes > _LARGEST_ARRAY:
                         raise FileError(
                             f"{self.path}: {name} of shape {dataset.shape} is none of a detector"
                         )
                     return dataset[()]
+                unusable = unusable or _unusable(file, at, dataset)
+        if unusable:
+            # As if there were none, masked pixels would be taken for good ones.
+            raise FileError(f"{self.path}: {unusable}")
         return None
+
+
+def _unusable(file: h5py.File, place: str, found: h5py.Group | h5py.Dataset | None) -> str:
+    """Return why what is at a place is no array of shape (y, x); "" if there is nothing."""
+    if isinstance(found, h5py.Dataset):
+        return f"/{place} is of shape {found.shape}, not (y, x)"
+    if found is not None:
+        return f"/{place} is a group, no array of shape (y, x)"
+    link = file.get(place, getlink=True)
+    if isinstance(link, h5py.ExternalLink):
+        return f"/{place} is a link to {link.path} of {link.filename}, which is not followed"
+    return "" if link is None else f"/{place} is a link that leads to nothing in this file"
 
 
 @contextlib.contextmanager

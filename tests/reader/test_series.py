@@ -199,6 +199,42 @@ def test_the_mask_is_uint32_and_the_counts_are_multiplied(tmp_path, write_data, 
         _ = series.flatfield
 
 
+UNUSABLE = {
+    "no such file": (h5py.ExternalLink("gone.h5", "/mask"), "a link to /mask of gone.h5, which"),
+    "another file": (h5py.ExternalLink("other.h5", "/mask"), "a link to /mask of other.h5, which"),
+    "no such object": (h5py.SoftLink("/gone"), "a link that leads to nothing in this file"),
+    "of all channels": (np.ones((1, 4, 5), np.uint32), r"of shape \(1, 4, 5\), not \(y, x\)"),
+}
+
+
+@pytest.mark.parametrize("name", ["pixel_mask", "flatfield"])
+@pytest.mark.parametrize(("stored", "why"), UNUSABLE.values(), ids=UNUSABLE)
+def test_a_mask_that_cannot_be_used_is_not_left_out(
+    tmp_path, write_data, write_master, name, stored, why
+):
+    images = np.ones((2, 4, 5), np.uint16)
+    write_data(tmp_path / "m_data_000001.h5", images)
+    master = write_master(tmp_path / "m_master.h5", ["m_data_000001.h5"], nimages=2)
+    with h5py.File(tmp_path / "other.h5", "w") as file:
+        file["mask"] = np.ones((4, 5), np.uint32)
+    with h5py.File(master, "a") as file:
+        detector = file["entry/instrument/detector"]
+        detector.update(beam_center_x=2.0, beam_center_y=2.0)
+        detector[f"detectorSpecific/{name}"] = stored
+    series = open_series(master)
+    assert np.array_equal(series[:], images)
+    said = rf"m_master.h5: /entry/.*/detectorSpecific/{name} is {why}"
+    with pytest.raises(FileError, match=said):
+        _ = series.mask if name == "pixel_mask" else series.flatfield
+    if name == "pixel_mask":
+        with pytest.raises(FileError, match=said):
+            series.radial_profile(unit="radius", bins=3)
+    with h5py.File(master, "a") as file:
+        file[f"entry/instrument/detector/{name}"] = np.full((4, 5), 7, np.uint32)
+    found = open_series(master)
+    assert ((found.mask if name == "pixel_mask" else found.flatfield) == 7).all()
+
+
 def test_a_stale_file_in_the_working_directory_is_never_used(series, tmp_path, monkeypatch):
     master, images = series
     elsewhere = tmp_path / "cwd"
