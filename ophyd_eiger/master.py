@@ -1,7 +1,8 @@
 """What a master file says: which data files belong to the series, how many images it promises.
 
-Opens nothing but the master. Links are resolved in the master's own folder only: HDF5 itself would
-also look in the working directory, and take a stale file of the same name for the right one.
+Opens nothing but the master. Links are resolved in the master's own folder, and if there is no file
+of this name, where they lead from there: HDF5 itself would also look in the working directory, and
+take a stale file of the same name for the right one.
 """
 
 import contextlib
@@ -27,6 +28,8 @@ _LARGEST_ARRAY = 2**29
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
 _DATA_LINK = re.compile(r"data_(\d+)")
+# Where each data file has its images.
+_IMAGES = "entry/data/data"
 
 
 @dataclass(frozen=True)
@@ -45,6 +48,8 @@ class Master:
         `nimages` x `ntrigger`; None if the file does not say.
     settings : dict of str to float
         What `SETTINGS` lists, as far as the file says it.
+    images_at : str
+        Where its links say that the images are in the data files.
     """
 
     path: Path
@@ -52,6 +57,7 @@ class Master:
     numbers: tuple[int, ...]
     images_promised: int | None
     settings: dict[str, float]
+    images_at: str = _IMAGES
 
     @property
     def mask(self) -> np.ndarray:
@@ -181,20 +187,45 @@ def read_master(path: Path) -> Master:
         # Firmware before 1.3 has the links directly below /entry.
         group = object_of(file, "entry/data")
         links = group if isinstance(group, h5py.Group) else entry
-        found = _data_files(links, path)
-        return Master(path, tuple(found.values()), tuple(found), _promised(file), _settings(file))
+        found = _data_links(links)
+        folders = folders_of(path)
+        files = tuple(_linked(folders, link.filename) for link in found.values())
+        places = {_place_of(link) for link in found.values()} or {_IMAGES}
+        if len(places) > 1:
+            raise FileError(f"{path}: its links lead to {' and to '.join(sorted(places))}")
+        settings = _settings(file)
+        return Master(path, files, tuple(found), _promised(file), settings, places.pop())
 
 
-def _data_files(links: h5py.Group, path: Path) -> dict[int, Path]:
-    """Return the data files by the numbers of their links, in rising order."""
-    found, folders = {}, folders_of(path)
-    for name in links:
+def _data_links(group: h5py.Group) -> dict[int, h5py.ExternalLink]:
+    """Return the links to data files by their numbers, in rising order."""
+    found = {}
+    for name in group:
         matched = _DATA_LINK.fullmatch(str(name))
-        link = links.get(name, getlink=True)
+        link = group.get(name, getlink=True)
         if matched and isinstance(link, h5py.ExternalLink):
-            name = PurePosixPath(link.filename).name
-            found[int(matched[1])] = file_in(folders, name)
+            found[int(matched[1])] = link
     return dict(sorted(found.items()))
+
+
+def _linked(folders: Sequence[Path], name: str) -> Path:
+    """Return the file that a link names; where there is none, as it would be beside the master.
+
+    One of this name beside the master comes first: files are fetched into one folder, and what the
+    link led to may be of another series by now.
+    """
+    beside = file_in(folders, PurePosixPath(name).name)
+    if not beside.exists():
+        for folder in folders:
+            with contextlib.suppress(OSError):  # of a folder that may not be looked into
+                if (folder / name).is_file():
+                    return folder / name
+    return beside
+
+
+def _place_of(link: h5py.ExternalLink) -> str:
+    # Whatever slashes it is written with.
+    return "/".join(PurePosixPath(f"/{link.path.lstrip('/')}").parts[1:])
 
 
 def folders_of(path: Path) -> list[Path]:

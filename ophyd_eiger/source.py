@@ -96,7 +96,9 @@ def read_source(path: Path, channel: str | None) -> Source:
         survey = survey_parts(virtual.parts, geometry, virtual.shape[0], fixed=False, path=path)
     else:
         files = dict(zip(master.numbers, master.data_files, strict=True)) or {1: path}
-        survey = survey_files(path, files, master.images_promised, number)
+        survey = survey_files(
+            path, files, master.images_promised, number, images_at=master.images_at
+        )
     return Source(
         path,
         _master_of(path),

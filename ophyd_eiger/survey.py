@@ -8,7 +8,7 @@ missing in the middle leaves the images behind it their places.
 
 import bisect
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 from ophyd_eiger.errors import FileError, MissingFileError
@@ -127,6 +127,7 @@ def survey_files(
     channel: int = 0,
     *,
     linked: bool = True,
+    images_at: str = IMAGES,
 ) -> Survey:
     """Return where the images of a series' data files are.
 
@@ -142,6 +143,8 @@ def survey_files(
         Which threshold of them.
     linked : bool
         Whether a master names them all, so that those before one are known to have images.
+    images_at : str
+        Where the images are in each.
 
     Raises
     ------
@@ -157,11 +160,11 @@ def survey_files(
         raise _nothing(path, missing)
     order = list(there)
     looked = {
-        place: look_into(there[place], IMAGES) for place in dict.fromkeys((order[0], order[-1]))
+        place: look_into(there[place], images_at) for place in dict.fromkeys((order[0], order[-1]))
     }
     per_file = guessed = _regular(looked) if len(order) > _FEW else None
     if guessed is None:
-        looked = {place: looked.get(place) or look_into(there[place], IMAGES) for place in order}
+        looked = {place: looked.get(place) or look_into(there[place], images_at) for place in order}
     geometry = _common(looked)
     if guessed is not None:
         firsts = {place: place * guessed for place in order}
@@ -170,7 +173,7 @@ def survey_files(
         counts = {place: found.written for place, found in looked.items()}
         last = max(files) - base
         firsts, per_file = _firsts(path, looked, last, promised, missing, linked=linked)
-    parts = [Part(there[k], firsts[k], counts[k], channel=channel) for k in order]
+    parts = [Part(there[k], firsts[k], counts[k], place=images_at, channel=channel) for k in order]
     images = parts[-1].stop
     lost = {number - base: file for number, file in files.items() if number - base not in there}
     parts = _with_lost(parts, order, lost, per_file, promised)
@@ -323,6 +326,6 @@ def _with_lost(
         images = each if each is not None else 1
         images = images if stop is None else min(images, stop - end)
         if images > 0:
-            merged.append(Part(lost[place], end, images))
+            merged.append(replace(parts[0], path=lost[place], first=end, images=images))
             end += images
     return merged

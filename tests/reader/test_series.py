@@ -296,14 +296,74 @@ def test_images_behind_a_link_in_a_data_file_do_not_count(tmp_path, write_data, 
         open_series(master)
 
 
-def test_a_link_does_not_lead_out_of_the_folder(tmp_path, write_data, write_master):
-    write_data(tmp_path / "outside.h5", np.zeros((2, 4, 4), np.uint16))
-    inner = tmp_path / "inner"
+@pytest.mark.parametrize("where", ["below", "../raw", "absolute"])
+@pytest.mark.parametrize("linked", [False, True], ids=["itself", "by a symbolic link"])
+def test_a_link_leads_into_another_folder(tmp_path, write_data, write_master, where, linked):
+    folder = tmp_path / "master"
+    folder.mkdir()
+    there = (folder / where).resolve() if where != "absolute" else tmp_path / "other"
+    there.mkdir()
+    images = np.arange(5 * 4 * 4, dtype=np.uint16).reshape(5, 4, 4)
+    names = [f"{there if where == 'absolute' else where}/o_data_00000{n}.h5" for n in (1, 2)]
+    write_data(there / "o_data_000001.h5", images[:3])
+    write_data(there / "o_data_000002.h5", images[3:], first=4)
+    master = write_master(folder / "o_master.h5", names, nimages=5)
+    if linked:
+        (tmp_path / "analysis").mkdir()
+        master = tmp_path / "analysis/o_master.h5"
+        master.symlink_to(folder / "o_master.h5")
+    with h5py.File(master) as file:
+        assert np.array_equal(file["entry/data/data_000002"][()], images[3:])
+    assert np.array_equal(open_series(master)[:], images)
+    write_data(folder / "o_data_000002.h5", images[3:] + 1, first=4)
+    assert np.array_equal(open_series(master)[3:], images[3:] + 1), "beside it comes first"
+
+
+def test_what_a_link_into_another_folder_lacks(tmp_path, write_data, write_master, monkeypatch):
+    """Files in the working directory are none of it, and what is missing has its bare name."""
+    inner, cwd = tmp_path / "inner", tmp_path / "cwd"
     inner.mkdir()
-    for name in ("../outside.h5", str(tmp_path / "outside.h5")):
-        master = write_master(inner / "out_master.h5", [name])
-        with pytest.raises(MissingFileError, match=r"outside.h5 missing"):
+    (cwd / "sub").mkdir(parents=True)
+    for path in (cwd / "o_data_000001.h5", cwd / "sub/o_data_000001.h5"):
+        write_data(path, np.zeros((2, 4, 4), np.uint16))
+    monkeypatch.chdir(cwd)
+    for folder in ("sub", "../gone", str(tmp_path / "gone")):
+        master = write_master(inner / "o_master.h5", [f"{folder}/o_data_000001.h5"], nimages=2)
+        with pytest.raises(MissingFileError, match=r"o_data_000001.h5 missing"):
             open_series(master)
+        assert read_master(master).data_files == (inner / "o_data_000001.h5",)
+
+
+def test_a_link_to_other_images_of_a_data_file(tmp_path, write_data, write_master):
+    images = np.arange(5 * 4 * 4, dtype=np.uint16).reshape(5, 4, 4)
+    names = ["o_data_000001.h5", "o_data_000002.h5"]
+    for name, part in zip(names, (images[:3], images[3:]), strict=True):
+        write_data(tmp_path / name, part + 100)
+        with h5py.File(tmp_path / name, "a") as file:
+            file.create_dataset("entry/other/data", data=part, chunks=(1, 4, 4))
+    master = write_master(tmp_path / "o_master.h5", [], nimages=5)
+
+    def link(number, place):
+        with h5py.File(master, "a") as file:
+            links = file["entry/data"]
+            links.pop(f"data_{number:06d}", None)
+            links[f"data_{number:06d}"] = h5py.ExternalLink(names[number - 1], place)
+
+    link(1, "/entry/other/data")
+    link(2, "entry//other/data/")
+    series = open_series(master)
+    assert np.array_equal(series[:], images)
+    aside = (tmp_path / names[0]).rename(tmp_path / "aside")
+    series = open_series(master)
+    aside.rename(tmp_path / names[0])
+    assert np.array_equal(series[:], images), "also where a file comes later"
+    link(2, "/entry/data/data")
+    with pytest.raises(FileError, match="links lead to entry/data/data and to entry/other/data"):
+        open_series(master)
+    link(1, "/")
+    link(2, "/")
+    with pytest.raises(FileError, match=r"o_data_000001.h5: no images of shape"):
+        open_series(master)
 
 
 # ---- what is missing
