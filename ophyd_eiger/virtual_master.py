@@ -10,7 +10,7 @@ Source: DECTRIS' description of the file writer's format "hdf5 nexus v2024.2 nxm
 
 import itertools
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 
 import h5py
@@ -19,7 +19,7 @@ import numpy as np
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, stack_of
 from ophyd_eiger.master import file_in, folders_of, object_of
-from ophyd_eiger.view import Part, bare_name
+from ophyd_eiger.view import Part
 
 _CHANNELS = "entry/data/channel"
 
@@ -96,7 +96,7 @@ def _part(
     source: Any, shape: tuple[int, ...], path: Path, folders: list[Path], channel: int
 ) -> Part | None:
     """Return what one mapping shows of a channel; None if it shows another."""
-    name = bare_name(path, source.file_name) if source.file_name != "." else path.name
+    name = _beside(path, source.file_name) if source.file_name != "." else path.name
     place = source.dset_name.removeprefix("/")
     if name == path.name and place == IMAGES:
         raise FileError(f"{path}: its images are a link to themselves")
@@ -114,6 +114,18 @@ def _part(
     if not low <= channel < low + channels:
         return None
     return Part(file_in(folders, name), first, images, start, place, channel - low + source_low)
+
+
+def _beside(path: Path, name: str) -> str:
+    """Return the name of a file beside the master, without its folder."""
+    bare = str(PurePosixPath(name))  # ./name is written by some
+    # HDF5 expands what is behind a %.
+    if bare in ("", ".", "..") or set(bare) & set("/\\%\0"):
+        raise FileError(
+            f"{path}: its virtual dataset shows images of {name!r}, and of a virtual dataset those "
+            "of files beside the master alone are read"
+        )
+    return bare
 
 
 def _stretch(

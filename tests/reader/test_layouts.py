@@ -356,6 +356,32 @@ def test_a_last_file_that_has_fewer_images_than_it_is_mapped_for(tmp_path):
     assert np.array_equal(series.sum(series.there), stack[:6, 0].sum(axis=0))
 
 
+def renamed_sources(master, stack, per_file, name_of):
+    """Write a master's virtual dataset anew, with other names for its data files."""
+    layout = h5py.VirtualLayout(stack.shape, stack.dtype)
+    for number, first in enumerate(range(0, len(stack), per_file), 1):
+        part = stack[first : first + per_file]
+        source = h5py.VirtualSource(name_of(number), PLACE, shape=part.shape)
+        layout[first : first + len(part)] = source
+    with h5py.File(master, "a") as file:
+        del file[PLACE]
+        file.create_virtual_dataset(PLACE, layout)
+
+
+def test_the_names_in_a_virtual_dataset(tmp_path):
+    stack = np.random.default_rng(6).integers(0, 999, (5, 2, 33, 61), np.uint32)
+    master = write_nexus(tmp_path, stack, 3, together=False)
+    renamed_sources(master, stack, 3, "./n_data_{:06d}.h5".format)
+    series = open_series(master)
+    assert np.array_equal(series[:], stack[:, 0])
+    assert series.files == tuple(tmp_path / f"n_data_00000{n}.h5" for n in (1, 2))
+    for name in (str(tmp_path / "n_data_{:06d}.h5"), "sub/n_data_{:06d}.h5", ".."):
+        renamed_sources(master, stack, 3, name.format)
+        said = rf"n_master.h5: its virtual dataset shows images of '{name.format(1)}', and of"
+        with pytest.raises(FileError, match=said):
+            open_series(master)
+
+
 def test_channels_with_numbers_for_names(tmp_path):
     stack = np.ones((2, 2, 33, 61), np.uint32)
     master = write_nexus(tmp_path, stack, 2, together=False)
