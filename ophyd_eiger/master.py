@@ -133,12 +133,17 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
     MissingFileError
         If there is none.
     FileError
-        If it is none, if it was cut off, or if what is read of it is broken.
+        If it is none, if it was cut off, if somebody writes it, or if what is read of it is broken.
     """
     try:
         file = h5py.File(path, "r")
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
+    except BlockingIOError as error:
+        raise FileError(
+            f"{path}: locked by a program that has it open for writing; it can be read once that "
+            "has closed it"
+        ) from error
     except HDF5_ERRORS as error:
         raise FileError(f"{path}: not a whole HDF5 file ({error})") from error
     with file:

@@ -718,6 +718,20 @@ def test_what_is_no_master_file(tmp_path, content, error):
     assert isinstance(caught.value, FileNotFoundError) is (content is None)
 
 
+@pytest.mark.skipif(os.name != "posix", reason="locks are other ones there")
+def test_a_file_that_another_process_writes(series, monkeypatch):
+    fcntl = pytest.importorskip("fcntl")
+    # HDF5 may have been told not to lock.
+    monkeypatch.setenv("HDF5_USE_FILE_LOCKING", "TRUE")
+    master, images = series
+    with master.open("rb+") as writing:
+        # As HDF5 does it; between two descriptors it holds within one process, too.
+        fcntl.flock(writing, fcntl.LOCK_EX)
+        with pytest.raises(FileError, match=r"x_7_master.h5: locked by a program that has it open"):
+            open_series(master)
+    assert np.array_equal(open_series(master)[:], images)
+
+
 def test_an_hdf5_file_that_is_no_master(tmp_path):
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
