@@ -51,10 +51,30 @@ class Files:
         Where the images are in each of them.
     paths : list of Path
         The files.
+    indices : dict of int to list of int
+        Of each event's number: where documents say that its images are, counted in events over all
+        files. One that was taken again has several, in the order they were taken. Empty where no
+        document says it, and the order of events is that of the images.
     """
 
     dataset: str
     paths: list[Path] = field(default_factory=list)
+    indices: dict[int, list[int]] = field(default_factory=dict)
+    # Where the count of each resource begins, by its uid; and the end of all that are counted.
+    _begins: dict[str, int] = field(default_factory=dict, repr=False)
+    _end: int = field(default=0, repr=False)
+
+    def add_indices(self, datum: Mapping[str, Any]) -> None:
+        """Take what a StreamDatum says of where the images of its events are."""
+        indices, numbers = datum["indices"], datum["seq_nums"]
+        # Some writers count from 0 in each resource, and the files are one after the other.
+        restarted = indices["start"] < self._end
+        begin = self._begins.setdefault(datum["stream_resource"], self._end if restarted else 0)
+        counted = range(begin + indices["start"], begin + indices["stop"])
+        self._end = max(self._end, counted.stop)
+        named = range(numbers["start"], numbers["stop"])
+        for number, index in zip(named, counted, strict=False):
+            self.indices.setdefault(number, []).append(index)
 
 
 @dataclass
@@ -236,6 +256,7 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
         _add_files(
             stream, resource["data_key"], resource.get("parameters"), [resource["uri"]], root_map
         )
+        stream.files[resource["data_key"]].add_indices(part)
         _with_events(stream, part["seq_nums"]["stop"] - 1)
     return found
 

@@ -7,6 +7,7 @@ import functools
 import math
 import os
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ class RunEvent:
         Raises
         ------
         MissingFileError, FileError
+        RunError
+            If no document names images of this event.
         """
         return self.find()
 
@@ -391,11 +394,33 @@ def _events(stream: Stream, key: str, node: Any) -> Iterator[RunEvent]:
     else:
         files = _Concatenated(stream.files[key].paths)
         finders = [
-            functools.partial(files.find, place * images, images)
-            for place in range(len(stream.events))
+            functools.partial(_unnamed, stream, event)
+            if index is None
+            else functools.partial(files.find, index * images, images)
+            for event, index in zip(stream.events, _indices(stream, key), strict=True)
         ]
     for event, find in zip(stream.events, finders, strict=True):
         yield _event(event, find)
+
+
+def _indices(stream: Stream, key: str) -> Iterator[int | None]:
+    """Yield where the images of each event are, counted in events; None where none are named."""
+    named = stream.files[key].indices
+    left = Counter(event.seq_num for event in stream.events)
+    for place, event in enumerate(stream.events):
+        if not named:
+            yield place
+            continue
+        indices = named.get(event.seq_num)
+        # Events taken again may have a document each time: the last one has the last images.
+        yield indices[-min(left[event.seq_num], len(indices))] if indices else None
+        left[event.seq_num] -= 1
+
+
+def _unnamed(stream: Stream, event: Event) -> Found:
+    raise RunError(
+        f"event {event.seq_num} of stream {stream.name!r} has no images: no document names them"
+    )
 
 
 def _event(event: Event, find: Callable[[], Found]) -> RunEvent:

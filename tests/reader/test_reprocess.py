@@ -184,6 +184,77 @@ def test_a_run_has_its_images_event_by_event(make, kind):
     assert np.array_equal(run.mask, made.mask != 0)
 
 
+NAMED = {
+    "not from the first on": ([(1, 3)], [(1, 3)], [1, 2]),
+    "taken again": ([(0, 1), (1, 2), (2, 3), (3, 4)], [(1, 2), (2, 3), (2, 3), (3, 4)], [0, 2, 3]),
+    "several at once, taken again": ([(0, 3), (3, 6)], [(1, 4), (3, 6)], [0, 1, 3, 4, 5]),
+    "in two resources": ([(0, 2), (2, 4)], [(1, 3), (3, 5)], [0, 1, 2, 3]),
+    "each resource from 0": ([(0, 2), (0, 2)], [(1, 3), (3, 5)], [0, 1, 2, 3]),
+    "each from 0, taken again": ([(0, 2), (0, 2)], [(1, 3), (2, 4)], [0, 2, 3]),
+}
+
+
+def with_parts(made, files, indices, numbers):
+    """Return a run's documents without events, its images in these parts of files."""
+    kept = {name: doc for name, doc in made.documents if name not in ("event", "stream_datum")}
+    resource, documents = kept["stream_resource"], [("start", kept["start"])]
+    documents.append(("descriptor", one_image_an_event(kept["descriptor"])))
+    for place, file in enumerate(files):
+        named = {"uid": f"r{place}", "uri": f"file://localhost{file}"}
+        documents.append(("stream_resource", {**resource, **named}))
+    for place, ((start, stop), (first, last)) in enumerate(zip(indices, numbers, strict=True)):
+        of = f"r{min(place, len(files) - 1)}"
+        said = {"uid": f"{of}/{place}", "stream_resource": of}
+        said["descriptor"] = kept["descriptor"]["uid"]
+        said["indices"] = {"start": start, "stop": stop}
+        said["seq_nums"] = {"start": first, "stop": last}
+        documents.append(("stream_datum", said))
+    return documents
+
+
+def one_image_an_event(descriptor):
+    key = {**descriptor["data_keys"]["image"], "shape": [1, *SHAPE]}
+    return {**descriptor, "data_keys": {"image": key}}
+
+
+@pytest.fixture
+def counted(tmp_path, write_data):
+    """Return files of 2 and 5 images, and what each of their images has in each pixel."""
+    values = np.arange(7, dtype=np.uint16)
+    images = np.broadcast_to(values[:, None, None], (7, *SHAPE))
+    files = [tmp_path / "n_1_data_000001.h5", tmp_path / "n_1_data_000002.h5"]
+    write_data(files[0], images[:2])
+    write_data(files[1], images[2:], first=3)
+    return files
+
+
+@pytest.mark.parametrize("how", NAMED)
+def test_events_have_the_images_that_the_documents_say(make, counted, tmp_path, write_master, how):
+    indices, numbers, expected = NAMED[how]
+    files = counted
+    if "resource" not in how and "each" not in how:
+        files = [write_master(tmp_path / "n_1_master.h5", [file.name for file in counted])]
+    run = open_run(with_parts(make("stream"), files, indices, numbers), detector_mask=False)
+    assert [event.seq_num for event in run] == list(range(1, len(expected) + 1))
+    assert [int(event[0][0, 0]) for event in run] == expected
+
+
+def test_each_document_of_an_event_taken_again_has_its_own_images(make, counted):
+    indices, numbers, _ = NAMED["taken again"]
+    documents = with_parts(make("stream"), counted[1:], indices, numbers)
+    events = [
+        {"uid": f"e{place}", "seq_num": number, "time": place, "data": {}}
+        for place, number in enumerate((1, 2, 2, 3, 4))
+    ]
+    descriptor = documents[1][1]["uid"]
+    documents += [("event", {**event, "descriptor": descriptor}) for event in events]
+    run = open_run(documents, detector_mask=False)
+    # The first image of the file is the series' third.
+    assert [int(event[0][0, 0]) for event in run.events[:4]] == [2, 3, 4, 5]
+    with pytest.raises(RunError, match="event 4 of stream 'primary' has no images: no document"):
+        run[4].read()
+
+
 def test_a_run_of_a_catalog_in_each_of_its_dresses(make, catalog):
     made = make()
     run = insert(catalog, made)
