@@ -5,6 +5,7 @@ beyond what its type or the count-rate correction can say; files do not tell the
 reduction says what it makes of it. Knows nothing of files: images come from whoever has them.
 """
 
+import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -279,18 +280,25 @@ def distances(shape: tuple[int, int], metadata: SeriesMetadata, unit: str, name:
     two_theta = np.arctan2(across, _needed(metadata, "detector_distance", name))
     if unit == "2theta":
         return np.degrees(two_theta)
-    if not metadata.wavelength and metadata.photon_energy:
-        wavelength = HC / metadata.photon_energy
+    if _says(metadata, "photon_energy") and not _says(metadata, "wavelength"):
+        wavelength = HC / _needed(metadata, "photon_energy", name)
     else:
         wavelength = _needed(metadata, "wavelength", name)
     return 4 * np.pi * np.sin(two_theta / 2) / wavelength
 
 
-def _needed(metadata: SeriesMetadata, fact: str, name: str) -> float:
+def _says(metadata: SeriesMetadata, fact: str) -> bool:
+    """Return whether there is a fact: 0 is what a detector says of what nobody told it."""
     value = getattr(metadata, fact)
-    if value is None or (value == 0 and not fact.startswith("beam_center")):
+    if value is None or not math.isfinite(value):
+        return False
+    return value > 0 or fact.startswith("beam_center")
+
+
+def _needed(metadata: SeriesMetadata, fact: str, name: str) -> float:
+    if not _says(metadata, fact):
         raise ValueError(f"{name}: the master says no {fact}, without which there is no profile")
-    return float(value)
+    return float(getattr(metadata, fact))
 
 
 def radial_profile_of(

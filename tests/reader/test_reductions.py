@@ -320,3 +320,40 @@ def test_a_profile_needs_what_the_master_does_not_say(made):
     with_facts(series.path, **GEOMETRY)
     with pytest.raises(ValueError, match="0 images in 5 bins"):
         series.radial_profile([], bins=5)
+
+
+NO_LENGTHS = [np.nan, np.inf, -0.1, 0.0]
+
+
+@pytest.mark.parametrize(
+    ("fact", "value"),
+    [
+        *(("detector_distance", value) for value in NO_LENGTHS),
+        *(("x_pixel_size", value) for value in NO_LENGTHS),
+        *(("beam_center_x", value) for value in (np.nan, -np.inf)),
+        *(("wavelength", value) for value in NO_LENGTHS),
+    ],
+)
+def test_a_profile_of_what_is_no_number(made, fact, value):
+    series, _ = made
+    place = "entry__instrument__beam__incident_wavelength" if fact == "wavelength" else fact
+    with_facts(series.path, **{**GEOMETRY, place: (value, GEOMETRY[place][1])})
+    with pytest.raises(ValueError, match=rf"r_master\.h5: the master says no {fact}, without"):
+        series.radial_profile(bins=5)
+
+
+@pytest.mark.parametrize("wavelength", NO_LENGTHS)
+def test_a_profile_where_the_energy_alone_is_a_number(made, wavelength):
+    series, _ = made
+    with_facts(series.path, **GEOMETRY)
+    expected = series.radial_profile(bins=5)
+    energy = 12398.41984332
+    place = "entry__instrument__detector__detectorSpecific__photon_energy"
+    with h5py.File(series.path, "a") as file:
+        del file["entry/instrument/beam/incident_wavelength"]
+    facts = {place: (energy, "eV")}
+    facts["entry__instrument__beam__incident_wavelength"] = (wavelength, "angstrom")
+    with_facts(series.path, **facts)
+    found = series.radial_profile(bins=5)
+    np.testing.assert_allclose(found.positions, expected.positions)
+    assert np.array_equal(found.pixels, expected.pixels)
