@@ -7,6 +7,7 @@ drawn; it never asks for a display.
 import base64
 import html
 import io
+import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,7 +17,7 @@ import numpy as np
 
 from ophyd_eiger.errors import EigerError, FileError
 from ophyd_eiger.geometry import ScatteringGeometry, geometry_of
-from ophyd_eiger.run_reductions import Numbers, Projections
+from ophyd_eiger.run_reductions import Projections
 from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
@@ -131,6 +132,9 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
     what : int or str
         The number of an image, counted from 0; "sum" or "max" over all images, pixel by pixel;
         "sums", the sum of the good pixels of each image over time; or "overview" of all of them.
+        A pixel is saturated where it holds the largest value of its type. Of "sums" it is left out
+        where it is so, as of `roi_sums`; in "sum" and "max" it counts as that value, so that it is
+        seen, where `Series.sum` has none.
     look : Look, optional
         How.
 
@@ -151,7 +155,7 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
         raise EigerError(f"there is no picture {what!r}; give a number, {', '.join(KINDS[1:])}")
     if what == "image":
         return drawing.one(series[0], f"image {_counted(0, series)}")
-    sums, pictures = _reduced(series, drawing.masked)
+    sums, pictures = _reduced(series, drawing.masked, drawing.known)
     if what == "sums":
         return drawing.sums(sums)
     if what == "overview":
@@ -181,15 +185,29 @@ def _counted(number: int, series: HasImages) -> str:
     return f"{(number if number >= 0 else number + len(series)) + 1} of {len(series)}"
 
 
-def _reduced(series: HasImages, masked: np.ndarray) -> tuple[list[float], dict[str, np.ndarray]]:
-    """Return the sum of each image and the projections of all, reading image by image."""
-    numbers, projections = Numbers(masked), Projections()
-    left_out = np.flatnonzero(masked)
+def _reduced(
+    series: HasImages, masked: np.ndarray, known: np.ndarray
+) -> tuple[list[float], dict[str, np.ndarray]]:
+    """Return the sum of each image and the projections of all, reading image by image.
+
+    Parameters
+    ----------
+    series : Series
+        Of which each image is read once.
+    masked, known : numpy.ndarray of bool, shape (y, x)
+        What is left out of projections; and of sums, beside what is saturated in each image.
+    """
+    projections = Projections()
+    of_sums, left_out = np.flatnonzero(known), np.flatnonzero(masked & ~known)
     sums: list[float] = []
     for number in range(len(series)):
         image = series[number]
+        image.reshape(-1)[of_sums] = 0
+        largest = int(np.iinfo(image.dtype).max)
+        lost = int(np.count_nonzero(image == largest))
+        total = int(image.sum(dtype=np.uint64)) - lost * largest
+        sums.append(math.nan if known.size == len(of_sums) else total)
         image.reshape(-1)[left_out] = 0
-        sums.append(numbers.add(image)["image_sum"])
         projections.add(image)
     return sums, projections.result()
 
@@ -204,14 +222,14 @@ class _Drawing:
             raise EigerError(f"{error}; pictures need: pip install 'ophyd-eiger[cli]'") from error
         self._series = series
         self._look = look
-        self.masked, self._kind = _masked(series, look.mask)
+        self.masked, self.known, self._kind = _masked(series, look.mask)
         self._rings = list(self._chosen_rings())
 
     def one(self, image: np.ndarray, title: str) -> Picture:
         """Return the picture of one image."""
         figure = _figure(7.2, _panel_height(7.2, image.shape))
         self._draw(figure.subplots(), image, title)
-        return self._titled(figure)
+        return self._titled(figure, self._in_red())
 
     def projection(self, pictures: dict[str, np.ndarray], what: str) -> Picture:
         """Return the picture of a sum or maximum."""
@@ -221,7 +239,8 @@ class _Drawing:
         """Return the picture of sums over time."""
         figure = _figure(7.2, 4.0)
         _draw_sums(figure.subplots(), sums)
-        return self._titled(figure, "left out")
+        count = int(np.count_nonzero(self.known))
+        return self._titled(figure, f"{count} masked pixels left out" if count else "")
 
     def overview(self, sums: list[float], pictures: dict[str, np.ndarray]) -> Picture:
         """Return first image, sum, maximum, and sums over time, in one picture."""
@@ -232,12 +251,15 @@ class _Drawing:
         for ax, what in zip((axes[0, 1], axes[1, 0]), _KEYS, strict=True):
             self._draw(ax, pictures[_KEYS[what]], f"{_WORDS[what]} of {len(self._series)} images")
         _draw_sums(axes[1, 1], sums)
-        return self._titled(figure)
+        return self._titled(figure, self._in_red())
 
-    def _titled(self, figure: "Figure", how: str = "in red") -> Picture:
+    def _in_red(self) -> str:
         count = int(np.count_nonzero(self.masked))
-        masked = f"\n{count} {self._kind} pixels {how}" if count else ""
-        figure.suptitle(f"{self._series.path.name}{masked}", fontsize="medium")
+        return f"{count} {self._kind} pixels in red" if count else ""
+
+    def _titled(self, figure: "Figure", left_out: str) -> Picture:
+        lines = [self._series.path.name, left_out]
+        figure.suptitle("\n".join(filter(None, lines)), fontsize="medium")
         return Picture(figure)
 
     def _draw(self, ax: "Axes", image: np.ndarray, title: str) -> None:
@@ -293,8 +315,10 @@ _KEYS = {"sum": "total", "max": "maximum"}
 _WORDS = {"sum": "sum", "max": "maximum"}
 
 
-def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str]:
-    """Return what is left out, bool of shape (y, x), and what it is called.
+def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, str]:
+    """Return what is left out of pictures, and what a mask says; and what the former is called.
+
+    Both are bool of shape (y, x). They differ where there is no mask of the detector's.
 
     Raises
     ------
@@ -306,12 +330,12 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str
     shape = series.shape[1:]
     kind = "masked"
     try:
-        masked = series.mask != 0
+        masked = known = series.mask != 0
     except FileError:
         # A data file alone has none, nor have some masters; the detector writes this value where a
         # pixel is masked, and where it saturates.
         first = series[0]
-        masked = first == np.iinfo(first.dtype).max
+        masked, known = first == np.iinfo(first.dtype).max, np.zeros(first.shape, bool)
         kind = "masked or saturated"
     if masked.shape != shape:
         # Some masters have that of the whole detector, of images that are a part of it.
@@ -319,8 +343,8 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, str
     if mine is not None:
         if np.shape(mine) != shape:
             raise EigerError(f"a mask of shape {np.shape(mine)}, images of {shape}")
-        masked = masked | (np.asarray(mine) != 0)
-    return masked, kind
+        masked, known = (each | (np.asarray(mine) != 0) for each in (masked, known))
+    return masked, known, kind
 
 
 def _figure(width: float, height: float) -> "Figure":

@@ -95,6 +95,30 @@ def test_sums_over_time(taken):
     assert np.array_equal(line.get_ydata(), images[:, ~masked].sum(axis=1, dtype=np.uint64))
 
 
+@pytest.mark.parametrize("master", [True, False], ids=["with a master", "a data file alone"])
+def test_sums_over_time_are_those_of_regions(tmp_path, write_data, write_master, master):
+    """Of pixels that saturate in one image or in several, and of one that is masked in all."""
+    images = np.random.default_rng(6).poisson(6, (4, *SHAPE)).astype(np.uint32)
+    most = 2**32 - 1
+    images[:, 3, 3] = images[0, 20, 20] = images[1:3, 30, 30] = most
+    path = write_data(tmp_path / "s_1_data_000001.h5", images)
+    if master:
+        mask = np.zeros(SHAPE, np.uint32)
+        mask[3, 3] = 1
+        path = write_master(tmp_path / "s_1_master.h5", [path.name], nimages=4, mask=mask)
+    series = open_series(path)
+    picture = series.show("sums", rings=False)
+    expected = np.where(images == most, 0, images).sum(axis=(1, 2), dtype=np.uint64)
+    assert np.array_equal(picture.figure.axes[0].lines[0].get_ydata(), expected)
+    assert np.array_equal(series.roi_sums({"whole": None})["whole"], expected)
+    said = "s_1_master.h5\n1 masked pixels left out" if master else "s_1_data_000001.h5"
+    assert picture.figure.get_suptitle() == said
+    # Where pixels are not masked, the pictures of all images show that they saturated.
+    values, _ = shown_of(series.show("sum", rings=False))
+    assert values.data[30, 30] == np.float32(images[:, 30, 30].sum(dtype=np.uint64))
+    assert values.mask[20, 20] == (not master)
+
+
 def test_an_overview_has_all_of_it(taken):
     series, _, _ = taken
     axes = [ax for ax in series.show("overview").figure.axes if ax.get_title()]
