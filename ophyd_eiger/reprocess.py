@@ -39,8 +39,9 @@ class Recipe:
     detector_mask : bool
         Whether the mask of the master file is used.
     flatfield : numpy.ndarray or True, optional
-        Factors that images are multiplied with; True for those of the master file, which is an
-        error where the detector says that it has applied them.
+        Factors that images are multiplied with, finite where pixels are not left out; True for
+        those of the master file, which is an error where the detector says that it has applied
+        them.
     rois : mapping
         Name: (x0, y0, width, height) in pixels, or None for the whole image.
     bins : int
@@ -181,7 +182,9 @@ def reduce_run(
         uses.append(profile)
         axis = profile.axis
     with naming_run(run.uid):
-        numbers = _numbers(run, uses, masked, factors, progress or (lambda: None))
+        # A factor of what is left out may be anything.
+        used = None if factors is None else np.where(mask, 0, factors)
+        numbers = _numbers(run, uses, masked, used, progress or (lambda: None))
     pictures: dict[str, np.ndarray] = {}
     for use in uses:
         pictures |= use.result()
@@ -210,8 +213,6 @@ def _numbers(
             saturated = float(np.count_nonzero(image == np.iinfo(image.dtype).max))
             of_event.setdefault(SATURATED, []).append(saturated)
             good = image if factors is None else image * factors
-            # A factor there may be anything.
-            good.reshape(-1)[masked] = 0
             for use in uses:
                 for name, value in use.add(good).items():
                     of_event.setdefault(name, []).append(value)
@@ -329,7 +330,8 @@ def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
     Raises
     ------
     RunError
-        If the detector has done so already, or if the shape is not that of the images.
+        If the detector has done so already, if the shape is not that of the images, or if a factor
+        of a pixel that is not left out is no finite number, of which no sum would be one.
     """
     if recipe.flatfield is None or recipe.flatfield is False:
         return None
@@ -348,6 +350,13 @@ def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
     if factors.shape != run.shape[2:]:
         raise RunError(
             f"run {run.uid}: a flat field of shape {factors.shape}, images of {run.shape[2:]}"
+        )
+    odd = np.argwhere(~(np.isfinite(factors) | run.mask))
+    if len(odd):
+        y, x = (int(place) for place in odd[0])
+        raise RunError(
+            f"run {run.uid}: a flat field with {factors[y, x]} at pixel y={y}, x={x}, and no "
+            f"finite number at {len(odd)} in all that are not left out; leave them out with a mask"
         )
     return factors
 

@@ -867,6 +867,45 @@ def test_the_command_says_which_runs_it_passes_over(make, tiled):
     assert json.loads(alone.stdout)["error"]["kind"] == "RunError"
 
 
+@pytest.mark.parametrize("factor", [np.nan, np.inf])
+def test_a_flat_field_with_a_factor_that_is_no_number(make, factor):
+    made = make()
+    factors = np.ones(SHAPE)
+    factors[21, 5] = np.nan
+    (reduced,) = reprocess(made.documents, Recipe(flatfield=factors))
+    good = np.where(made.mask != 0, 0, made.images)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+    factors[7, 9] = factors[30, 3] = factor
+    done = []
+    said = rf"with {factor} at pixel y=7, x=9, and no finite number at 2 in all"
+    with pytest.raises(RunError, match=said):
+        reprocess(made.documents, Recipe(flatfield=factors), progress=lambda: done.append(1))
+    assert not done
+    mask = ~np.isfinite(factors)
+    (reduced,) = reprocess(made.documents, Recipe(flatfield=factors, mask=mask))
+    good = np.where(mask, 0, good)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+
+
+def test_the_command_refuses_a_flat_field_with_a_factor_that_is_no_number(make, tiled, tmp_path):
+    made = make("stream", number=41)
+    in_catalog(tiled, made.documents)
+    factors = np.ones(SHAPE)
+    factors[7, 9] = np.nan
+    np.save(tmp_path / "flat.npy", factors)
+    address = f"{tiled.context.api_uri}?api_key={tiled.context.api_key}"
+    command = Path(sys.executable).with_name("ophyd-eiger")
+    done = subprocess.run(
+        [command, "reprocess", address, made.uid, "--flatfield", tmp_path / "flat.npy"],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr.startswith(f"Error: run {made.uid}: a flat field with nan at pixel y=7, x=9")
+
+
 def test_of_a_catalog_of_tiled_the_runs_of_an_eiger_are_reprocessed_again(make, tiled, tmp_path):
     parent = make("stream")
     in_catalog(tiled, parent.documents)
