@@ -105,7 +105,7 @@ class Look:
     log : bool
         Whether brightness is the logarithm of the counts.
     top : float or None
-        Counts at full brightness; None for those that few points of the picture reach.
+        Counts at full brightness; None or 0 for those that few points of the picture reach.
     mask : numpy.ndarray or None
         Not 0 where a pixel is left out besides the detector's mask, shape (y, x).
     rings : bool or iterable of float
@@ -141,7 +141,7 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
     Raises
     ------
     EigerError
-        If matplotlib is not installed, or there is no such picture.
+        If matplotlib is not installed, or there is no such picture, ring or brightness.
     FileError
         If a file is missing or broken, or rings are asked for and the master file does not say
         where the beam was.
@@ -222,6 +222,8 @@ class _Drawing:
             raise EigerError(f"{error}; pictures need: pip install 'ophyd-eiger[cli]'") from error
         self._series = series
         self._look = look
+        if look.top is not None and not (math.isfinite(look.top) and look.top >= 0):
+            raise EigerError(f"top={look.top:g}: full brightness is at a number of counts above 0")
         self.masked, self.known, self._kind = _masked(series, look.mask)
         self._rings = list(self._chosen_rings())
 
@@ -303,6 +305,8 @@ class _Drawing:
                 yield float(said), geometry
             return
         for d in rings:
+            if not (math.isfinite(d) and d > 0):
+                raise EigerError(f"a ring at {d} angstrom: a d-spacing is a length above 0")
             if geometry.radius_of(float(d)) is None:
                 raise EigerError(
                     f"{self._series.path}: {d} angstrom does not scatter onto the detector at "

@@ -197,6 +197,21 @@ def test_a_ring_that_there_is_not(taken):
         series.show(0, rings=[0.4])
 
 
+@pytest.mark.parametrize("d", [0, -1.0, np.nan, np.inf])
+def test_a_ring_whose_spacing_is_no_length(taken, d):
+    series, _, _ = taken
+    with pytest.raises(EigerError, match=rf"a ring at {d} angstrom: a d-spacing is a length"):
+        series.show(0, rings=[2.0, d])
+
+
+@pytest.mark.parametrize("log", [False, True])
+@pytest.mark.parametrize("top", [-1, np.nan, np.inf])
+def test_a_brightness_that_there_is_not(taken, top, log):
+    series, _, _ = taken
+    with pytest.raises(EigerError, match=rf"top={top:g}: full brightness is at a number of"):
+        series.show(0, top=top, log=log)
+
+
 def test_the_geometry_of_a_real_master(eiger_test_data):
     """Of a PROXIMA-2A EIGER X 9M; the numbers are those that DIALS reads in it."""
     found = read_geometry(eiger_test_data / "eiger1_9M_master" / "dectris_eiger_master.h5")
