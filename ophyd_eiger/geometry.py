@@ -99,7 +99,8 @@ def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> Sca
         raise EigerError(
             f"{', '.join(strange)}: no part of a geometry; those are {', '.join(PARTS)}"
         )
-    metadata = read_metadata(master)
+    needed = [source for name, source in _SOURCES.items() if name not in given]
+    metadata = read_metadata(master, names=needed)
     found: dict[str, float] = {}
     lacking = []
     for name, source in _SOURCES.items():

@@ -359,7 +359,9 @@ class Series(Stack):
         IndexError, MissingFileError, FileError, ChunkError
             As `read` and `metadata`.
         """
-        away = reductions.distances(self.shape[1:], self.metadata, unit, self.master_path.name)
+        facts = reductions.FACTS.get(unit, ())
+        metadata = read_metadata(self.master_path, self.source.channel, facts)
+        away = reductions.distances(self.shape[1:], metadata, unit, self.master_path.name)
         # Data files alone have no mask, and some masters neither.
         mask = self.master.find("pixel_mask", self.source.channel)
         if mask is not None and mask.shape != self.shape[1:]:

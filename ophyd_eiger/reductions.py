@@ -21,6 +21,14 @@ from ophyd_eiger.series_metadata import HC, SeriesMetadata
 # What is put in place of a sum of a pixel that was masked or beyond its range in any image.
 NO_SUM = np.iinfo(np.uint64).max
 UNITS = {"q": "1/angstrom", "2theta": "degree", "radius": "pixel"}
+_CENTRE = ("beam_center_x", "beam_center_y")
+_FLAT_DETECTOR = (*_CENTRE, "x_pixel_size", "y_pixel_size", "detector_distance")
+# What `distances` takes of a series' metadata, for each unit.
+FACTS = {
+    "radius": _CENTRE,
+    "2theta": _FLAT_DETECTOR,
+    "q": (*_FLAT_DETECTOR, "wavelength", "photon_energy"),
+}
 # Strong pixels are added one by one, if there is no more than one in so many of all.
 _FEW = 64
 _LOCKS = 64
@@ -257,7 +265,7 @@ def distances(shape: tuple[int, int], metadata: SeriesMetadata, unit: str, name:
         Shape (y, x) in pixels.
     metadata : SeriesMetadata
         Beam centre [pixel], distance [m], pixel sizes [m], and wavelength [angstrom] or photon
-        energy [eV].
+        energy [eV]; of these, what `FACTS` has for the unit.
     unit : str
         "q" [1/angstrom], "2theta" [degree] or "radius" [pixel].
     name : str

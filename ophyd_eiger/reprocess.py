@@ -21,6 +21,7 @@ from ophyd_eiger.regions import SATURATED
 from ophyd_eiger.run_documents import is_run
 from ophyd_eiger.run_reductions import PROFILE_UNITS, Numbers, Profile, Projections, Reduction
 from ophyd_eiger.runs import EigerRun, naming_run, open_run
+from ophyd_eiger.series_metadata import read_metadata
 
 logger = logging.getLogger(__name__)
 # What a number depends on; the versions go into the new run.
@@ -339,7 +340,10 @@ def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
         factors = run.flatfield.astype(np.float64)
         said = run.metadata["configuration"]
         # Documents of other devices do not say it, or by another name.
-        of_master = run.series.metadata.flatfield_applied
+        series = run.series
+        of_master = read_metadata(
+            series.master_path, series.source.channel, {"flatfield_applied"}
+        ).flatfield_applied
         if of_master or any(key.endswith(_APPLIED) and value for key, value in said.items()):
             raise RunError(
                 f"run {run.uid}: the detector says {_APPLIED}, and its flat field is not applied "

@@ -6,6 +6,7 @@ Source: real master files of firmware 1.6, and DECTRIS' description of the forma
 
 import dataclasses
 import datetime as dt
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -136,7 +137,9 @@ class SeriesMetadata:
         return {field.name: field for field in dataclasses.fields(self)}[name].metadata["unit"]
 
 
-def read_metadata(path: Path, channel: str = "") -> SeriesMetadata:
+def read_metadata(
+    path: Path, channel: str = "", names: Collection[str] | None = None
+) -> SeriesMetadata:
     """Read what a master file says of its series.
 
     Parameters
@@ -145,6 +148,8 @@ def read_metadata(path: Path, channel: str = "") -> SeriesMetadata:
         The master file.
     channel : str
         The threshold whose energy is meant, where a file has several.
+    names : collection of str, optional
+        The attributes that are needed: the others are not read and None, whatever the file has.
 
     Raises
     ------
@@ -156,9 +161,12 @@ def read_metadata(path: Path, channel: str = "") -> SeriesMetadata:
     found: dict[str, Any] = {}
     with open_hdf5(path) as file:
         for field in dataclasses.fields(SeriesMetadata):
+            if names is not None and field.name not in names:
+                continue
             for place in field.metadata["places"]:
                 dataset = object_of(file, place.format(channel=channel))
-                if isinstance(dataset, h5py.Dataset):
+                # A dataset without a shape has no value, of text neither.
+                if isinstance(dataset, h5py.Dataset) and dataset.shape is not None:
                     found[field.name] = _value(dataset, field, path)
                     break
     return SeriesMetadata(**found)

@@ -357,3 +357,24 @@ def test_a_profile_where_the_energy_alone_is_a_number(made, wavelength):
     found = series.radial_profile(bins=5)
     np.testing.assert_allclose(found.positions, expected.positions)
     assert np.array_equal(found.pixels, expected.pixels)
+
+
+@pytest.mark.parametrize("unit", ["radius", "2theta", "q"])
+def test_a_profile_needs_no_date(made, unit):
+    series, _ = made
+    with_facts(series.path, **GEOMETRY)
+    expected = series.radial_profile(bins=5, unit=unit)
+    with_facts(series.path, entry__start_time=("unknown", ""), count_time=(1.0, "furlong"))
+    with pytest.raises(FileError, match="is not what it should be"):
+        _ = series.metadata
+    found = series.radial_profile(bins=5, unit=unit)
+    assert np.array_equal(found.positions, expected.positions)
+    assert np.array_equal(found.intensity, expected.intensity, equal_nan=True)
+
+
+def test_what_a_master_has_without_a_value(made):
+    series, _ = made
+    empty = {name: (h5py.Empty("S5"), "") for name in ("description", "entry__start_time")}
+    with_facts(series.path, **empty, count_time=(h5py.Empty("f8"), "s"))
+    found = series.metadata
+    assert (found.description, found.date, found.count_time) == (None, None, None)
