@@ -108,7 +108,7 @@ class Reduced:
         """Return all of it as one xarray.Dataset.
 
         Its dimensions are event, image, bin, y and x; what else the events have, such as motors,
-        are coordinates along event.
+        are coordinates along event. One whose name is taken, as `mask`, is `event_mask`.
 
         Raises
         ------
@@ -130,12 +130,15 @@ class Reduced:
             "event": [event.seq_num for event in events],
             "time": ("event", [event.time for event in events]),
         }
+        if self.axis is not None:
+            coordinates["bin"] = self.axis
         for key in events[0].data:
             values = [event.data.get(key) for event in events]
             if all(isinstance(value, (int, float, str, np.number)) for value in values):
-                coordinates[key] = ("event", values)
-        if self.axis is not None:
-            coordinates["bin"] = self.axis
+                name = key
+                while name in {*data, *coordinates, *(set(events[0].data) - {key})}:
+                    name = f"event_{name}"
+                coordinates[name] = ("event", values)
         attributes = {"parent_uid": self.run.uid}
         if self.axis is not None:
             attributes["bin_unit"] = self.parameters["profile"]["unit"]

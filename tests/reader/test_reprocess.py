@@ -738,6 +738,33 @@ def test_as_xarray(make):
     assert dataset.attrs == {"parent_uid": made.uid, "bin_unit": "q_A^-1"}
 
 
+@pytest.mark.parametrize("name", ["mask", "total", "image_sum", "time", "event", "bin"])
+def test_as_xarray_where_a_motor_has_a_name_that_is_taken(make, name):
+    documents = make().documents
+    for kind, doc in documents:
+        for part in {"descriptor": ["data_keys"], "event": ["data", "timestamps"]}.get(kind, []):
+            doc[part][name] = doc[part].pop("motor")
+    (reduced,) = reprocess(documents, Recipe(bins=25))
+    dataset = reduced.to_xarray()
+    assert np.array_equal(dataset[f"event_{name}"], [0, 0.5, 1])
+    assert np.array_equal(dataset["event"], [1, 2, 3])
+    assert np.array_equal(dataset["time"], [100, 101, 102])
+    assert np.array_equal(dataset["bin"], reduced.axis)
+    assert np.array_equal(dataset["mask"], reduced.mask)
+    assert np.array_equal(dataset["total"], reduced.pictures["total"])
+    assert np.array_equal(dataset["image_sum"], reduced.numbers["image_sum"])
+
+
+def test_reprocessing_needs_no_date(make, tmp_path):
+    made = make()
+    recipe = Recipe(bins=25, flatfield=True)
+    (expected,) = reprocess(made.documents, recipe)
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        file["entry/start_time"] = "unknown"
+    (reduced,) = reprocess(made.documents, recipe)
+    assert np.array_equal(reduced.numbers["profile"], expected.numbers["profile"], equal_nan=True)
+
+
 # ---- as a new run
 
 
