@@ -56,6 +56,7 @@ def test_seconds_that_no_clock_counts(run, dead_url, option, seconds):
     assert option in said.err
 
 
+@pytest.mark.long
 def test_a_place_that_takes_no_file(run, tmp_path):
     """Even for root: no file can be made in a file."""
     (tmp_path / "file").touch()

@@ -108,6 +108,7 @@ def test_a_check_that_hangs_is_patience_for_its_own_series_alone(dcu, device, mo
     assert list(device.owed) == [stuck]
 
 
+@pytest.mark.long
 def test_what_waits_for_its_turn_is_not_given_up(device, monkeypatch, caplog):
     """As many series over a line that is slower than the detector."""
     device.file_policy = FilePolicy(wait=False, at_once=1)
