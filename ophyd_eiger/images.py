@@ -12,10 +12,8 @@ import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 
 from ophyd_eiger.chunks import BITSHUFFLE_FILTER
 from ophyd_eiger.errors import ChunkError, FileError
-from ophyd_eiger.master import object_of, only_value
+from ophyd_eiger.master import IMAGES, object_of, only_value
 
-# Where a data file, a view, or a master that holds its images, has them.
-IMAGES = "entry/data/data"
 # Settings of the bitshuffle filter: where the size of an element stands, and where the codec.
 _BITSHUFFLE_ELEMENT, _BITSHUFFLE_CODEC = 2, 4
 _BITSHUFFLE_LZ4 = 2

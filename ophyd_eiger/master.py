@@ -28,8 +28,8 @@ _LARGEST_ARRAY = 2**29
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
 _DATA_LINK = re.compile(r"data_(\d+)")
-# Where each data file has its images.
-_IMAGES = "entry/data/data"
+# Where a data file, a view, or a master that holds its images, has them.
+IMAGES = "entry/data/data"
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class Master:
     numbers: tuple[int, ...]
     images_promised: int | None
     settings: dict[str, float]
-    images_at: str = _IMAGES
+    images_at: str = IMAGES
 
     @property
     def mask(self) -> np.ndarray:
@@ -195,7 +195,7 @@ def read_master(path: Path) -> Master:
         found = _data_links(links)
         folders = folders_of(path)
         files = tuple(_linked(folders, link.filename) for link in found.values())
-        places = {_place_of(link) for link in found.values()} or {_IMAGES}
+        places = {_place_of(link) for link in found.values()} or {IMAGES}
         if len(places) > 1:
             raise FileError(f"{path}: its links lead to {' and to '.join(sorted(places))}")
         settings = _settings(file)

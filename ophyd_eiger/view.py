@@ -278,9 +278,14 @@ def _create(
     return dataset
 
 
+def is_bare(name: str) -> bool:
+    """Return whether a name is of a file and no folder, and has nothing that HDF5 expands."""
+    return name not in ("", ".", "..") and not set(name) & set("/\\%\0")
+
+
 def bare_name(path: Path, name: str) -> str:
-    """Return a file's name if a view can have it: no folder, nothing that HDF5 expands."""
-    if name in ("", ".", "..") or set(name) & set("/\\%\0"):
+    """Return a file's name if a view can have it."""
+    if not is_bare(name):
         raise FileError(f"{path}: {name!r} cannot be the name of a file that a view shows")
     return name
 

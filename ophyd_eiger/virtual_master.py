@@ -19,7 +19,7 @@ import numpy as np
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, stack_of
 from ophyd_eiger.master import file_in, folders_of, object_of
-from ophyd_eiger.view import Part
+from ophyd_eiger.view import Part, is_bare
 
 _CHANNELS = "entry/data/channel"
 
@@ -119,8 +119,7 @@ def _part(
 def _beside(path: Path, name: str) -> str:
     """Return the name of a file beside the master, without its folder."""
     bare = str(PurePosixPath(name))  # ./name is written by some
-    # HDF5 expands what is behind a %.
-    if bare in ("", ".", "..") or set(bare) & set("/\\%\0"):
+    if not is_bare(bare):
         raise FileError(
             f"{path}: its virtual dataset shows images of {name!r}, and of a virtual dataset those "
             "of files beside the master alone are read"
