@@ -25,8 +25,8 @@ def put_and_back(*keys):
     return [f"{verb} detector config/{key}" for key in keys for verb in ("PUT", "GET")]
 
 
-# Title: the settings, and (verb, requests) in the order of the verbs. A fly scan's kickoff waits
-# for nothing; its complete is where its trigger is answered.
+# Title: the settings, and (verbs, requests) in the order of the verbs. A fly scan's kickoff sends
+# its trigger, and is done before the DCU answers: what comes of it is between the two verbs.
 SEQUENCES = {
     "ints, a series a point": (
         {"nimages": 2, "ntrigger": 1},
@@ -85,8 +85,7 @@ SEQUENCES = {
         {"nimages": 4, "ntrigger": 1},
         [
             ("stage", STAGE),
-            ("kickoff", []),
-            ("complete", [TRIGGER, STATE, DISARM]),
+            ("kickoff, complete", [TRIGGER, STATE, DISARM]),
             ("unstage", NAME),
         ],
     ),
@@ -95,8 +94,7 @@ SEQUENCES = {
         [
             ("stage", STAGE),
             ("prepare", [DISARM, *put_and_back("trigger_mode", "ntrigger"), BUFFER, *ARM_AGAIN]),
-            ("kickoff", []),
-            ("complete", [POLL, DISARM]),
+            ("kickoff, complete", [POLL, DISARM]),
             ("unstage", [*put_and_back("ntrigger", "trigger_mode"), *NAME]),
         ],
     ),
