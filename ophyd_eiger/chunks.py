@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
-from ophyd_eiger.errors import ChunkError
+from ophyd_eiger.errors import ChunkError, StorageError
 
 LZ4_FILTER = 32004
 BITSHUFFLE_FILTER = 32008
@@ -89,7 +89,9 @@ def check_chunk(
     Raises
     ------
     ChunkError
-        If they do not agree, or if the filters are none that an EIGER uses.
+        If they do not agree.
+    StorageError
+        If the filters are none that an EIGER uses.
     """
     row = shape[1] * dtype.itemsize
     size = shape[0] * row
@@ -202,7 +204,7 @@ def _check_uncompressed(raw: Chunk, size: int) -> None:
 def _walk(raw: Chunk, filters: Sequence[int], size: int, itemsize: int) -> "_Walk":
     """Return what follows the blocks, when the header is right."""
     if len(filters) != 1 or filters[0] not in (LZ4_FILTER, BITSHUFFLE_FILTER):
-        raise ChunkError(f"HDF5 filters {list(filters)} are none that an EIGER writes")
+        raise StorageError(f"HDF5 filters {list(filters)} are none that an EIGER writes")
     if len(raw) < HEADER.size:
         raise ChunkError(f"{len(raw)} bytes found, fewer than the {HEADER.size} of a header")
     stated, block = HEADER.unpack_from(raw)

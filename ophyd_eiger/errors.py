@@ -34,6 +34,7 @@
         ├── JournalError (ValueError)                 a record of a series that cannot be used
         ├── ChangedFileError                          a file replaced while it was read
         ├── ChunkError (ValueError)                   an image whose bytes are broken
+        │   └── StorageError                              or stored as no EIGER stores one
         └── MissingFileError (FileNotFoundError)      a data file that a series needs
 
 `LimitError` and `ReadOnlyError` are also ophyd's and therefore live in `ophyd_eiger.signals`.
@@ -181,6 +182,10 @@ class ChangedFileError(FileError):
 
 class ChunkError(FileError, ValueError):
     """The compressed bytes of an image are broken."""
+
+
+class StorageError(ChunkError):
+    """An image is stored as no EIGER stores one: it may be whole, and is not read."""
 
 
 class MissingFileError(FileError, FileNotFoundError):

@@ -17,7 +17,13 @@ import numpy as np
 
 from ophyd_eiger.chunks import Blocks, Chunk, check_chunk, check_pieces, largest_chunk
 from ophyd_eiger.codecs import Codec
-from ophyd_eiger.errors import ChangedFileError, ChunkError, FileError, MissingFileError
+from ophyd_eiger.errors import (
+    ChangedFileError,
+    ChunkError,
+    FileError,
+    MissingFileError,
+    StorageError,
+)
 from ophyd_eiger.images import filters_of, number_of, stack_of
 from ophyd_eiger.master import HDF5_ERRORS, open_hdf5
 from ophyd_eiger.packed import Packed
@@ -106,11 +112,11 @@ class ImageFile:
     _state: tuple[int, ...] = ()
     # What keeps its images from being read, whichever is asked for.
     _problem: str = ""
-    # How many channels one chunk has, one below the other.
+    # How many planes, one channel of one image each, a chunk has, one below the other.
     _stacked: int = 1
     _direct: bool = True
     _filters: Callable[[int], list[int]] = field(default=lambda skipped: [])
-    # Image x channels + channel of each chunk in rising order; byte, size, and filters skipped.
+    # The chunks that were written, in rising order; byte, size, and filters skipped of each.
     _numbers: np.ndarray = field(default_factory=lambda: np.empty(0, np.int64))
     _chunks: np.ndarray = field(default_factory=lambda: np.empty((0, 3), np.int64))
 
@@ -173,7 +179,7 @@ class ImageFile:
         box = box or self.geometry.box
         try:
             y, x = self.geometry.shape
-            down = channel * y if self._stacked > 1 else 0
+            down = self._place_of(number, channel)[1] * y
             rows = range(box.rows.start + down, box.rows.stop + down)
             dtype = self.geometry.dtype
             raw, blocks = self._checked(file, number, channel, rows, room)
@@ -210,9 +216,10 @@ class ImageFile:
         try:
             if self._stacked > 1:
                 y = self.geometry.shape[0]
-                rows = range(channel * y, (channel + 1) * y)
+                down = self._place_of(number, channel)[1]
+                rows = range(down * y, (down + 1) * y)
                 raw, blocks = self._checked(file, number, channel, rows)
-                before = channel * self.geometry.nbytes - blocks.first
+                before = down * self.geometry.nbytes - blocks.first
                 return self._packed(number, raw, [blocks], before)
             raw, filters = self._raw(file, number, channel)
             pieces = check_pieces(raw, filters, self.geometry.shape, self.geometry.dtype, piece)
@@ -258,12 +265,15 @@ class ImageFile:
 
     @property
     def _tall(self) -> tuple[int, int]:
-        """The shape of a chunk, whose channels are one below the other."""
+        """The shape of a chunk, whose planes are one below the other."""
         y, x = self.geometry.shape
         return self._stacked * y, x
 
     def _broken(self, number: int, error: BaseException) -> ChunkError:
-        return ChunkError(f"{self.path}: image {number + 1} of {self.images} is broken: {error}")
+        image = f"{self.path}: image {number + 1} of {self.images}"
+        if isinstance(error, StorageError):
+            return StorageError(f"{image} cannot be read: {error}")
+        return ChunkError(f"{image} is broken: {error}")
 
     @property
     def written(self) -> int:
@@ -278,9 +288,9 @@ class ImageFile:
             return self.images
         if not len(self._numbers):
             return 0
-        last = int(self._numbers[-1]) // self.channels
-        # None lies beyond the last place but in a broken file, in which nothing is mere room.
-        return last + 1 if last < self.images else self.images
+        # The last chunk may have room for more. None begins beyond the last place but in a broken
+        # file, in which nothing is mere room.
+        return min((int(self._numbers[-1]) + 1) * self._stacked // self.channels, self.images)
 
     def spans(self) -> np.ndarray | None:
         """Return where each image's bytes begin and end in the file, as int64 (images, 2).
@@ -288,7 +298,7 @@ class ImageFile:
         None unless all are there, each in a chunk of its own that went through every filter and is
         no larger than any image.
         """
-        if self._problem or not self._direct or self.has_channels:
+        if self._problem or not self._direct or self.has_channels or self._stacked > 1:
             return None
         # How many there should be may be anything, how many there are is not.
         if len(self._numbers) != self.images or self._chunks[:, 2].any():
@@ -313,14 +323,17 @@ class ImageFile:
         ChunkError
             Naming file and image.
         """
-        problem = self._problem or "it was never written"
-        if self._problem or self._chunk_of(number, channel) is None:
-            raise ChunkError(
-                f"{self.path}: image {number + 1} of {self.images} is broken: {problem}"
-            )
+        if self._problem:
+            raise self._broken(number, StorageError(self._problem))
+        if self._chunk_of(number, channel) is None:
+            raise self._broken(number, ChunkError("it was never written"))
+
+    def _place_of(self, number: int, channel: int) -> tuple[int, int]:
+        """Return which chunk an image is in, and which of its planes it is."""
+        return divmod(number * self.channels + channel, self._stacked)
 
     def _chunk_of(self, number: int, channel: int) -> int | None:
-        wanted = number * self.channels + (0 if self._stacked > 1 else channel)
+        wanted, _ = self._place_of(number, channel)
         found = int(np.searchsorted(self._numbers, wanted))
         there = found < len(self._numbers) and self._numbers[found] == wanted
         return found if there else None
@@ -330,7 +343,7 @@ class ImageFile:
     ) -> tuple[Chunk, list[int]]:
         """Return the bytes of a chunk, and the filters that it went through."""
         if self._problem:
-            raise ChunkError(self._problem)
+            raise StorageError(self._problem)
         found = self._chunk_of(number, channel)
         if found is None:
             raise ChunkError("it was never written")
@@ -341,7 +354,8 @@ class ImageFile:
         if not self._direct:
             with open_hdf5(self.path) as again:
                 images = stack_of(again, self.path, self.place)
-                place_of = {2: (0, 0), 3: (number, 0, 0), 4: (number, channel, 0, 0)}
+                first, plane = divmod(int(self._numbers[found]) * self._stacked, self.channels)
+                place_of = {2: (0, 0), 3: (first, 0, 0), 4: (first, plane, 0, 0)}
                 skipped, raw = images.id.read_direct_chunk(place_of[images.ndim])
                 return raw, self._filters(skipped)
         raw = _bytes_at(file, place, size, room)
@@ -372,23 +386,19 @@ def look_into(path: Path, place: str) -> ImageFile:
 
 
 def _with_chunks(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> ImageFile:
-    whole = known.geometry.shape
-    chunks = images.chunks
-    stacked = chunks[1] if chunks is not None and len(chunks) == 4 else 1
-    problem = ""
-    if chunks is None or chunks[-2:] != whole or (len(chunks) > 2 and chunks[0] != 1):
-        problem = f"chunks of {chunks}, not of one image"
-    elif stacked not in (1, known.channels):
-        problem = f"chunks of {chunks}, neither of one channel nor of all"
-    if problem:
+    if images.chunks is None:
+        return _with_rows_of_bytes(known, file, images)
+    stacked = _planes_of(images.chunks, known)
+    if not stacked:
+        problem = f"chunks of {images.chunks}, which are of no whole images"
         return _replaced(known, _problem=problem)
     found: list[tuple[int, int, int, int]] = []
 
     def add(chunk: h5py.h5d.StoreInfo) -> None:
-        number = chunk.chunk_offset[0] * known.channels if len(chunk.chunk_offset) > 2 else 0
+        plane = chunk.chunk_offset[0] * known.channels if len(chunk.chunk_offset) > 2 else 0
         if len(chunk.chunk_offset) == 4:
-            number += chunk.chunk_offset[1]
-        found.append((number, chunk.byte_offset or 0, chunk.size, chunk.filter_mask))
+            plane += chunk.chunk_offset[1]
+        found.append((plane // stacked, chunk.byte_offset or 0, chunk.size, chunk.filter_mask))
 
     images.id.chunk_iter(add)
     if any(max(chunk) >= 2**63 for chunk in found):
@@ -403,6 +413,36 @@ def _with_chunks(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> Ima
         _numbers=np.ascontiguousarray(listed[:, 0]),
         _chunks=np.ascontiguousarray(listed[:, 1:]),
     )
+
+
+def _planes_of(chunks: tuple[int, ...], known: ImageFile) -> int:
+    """Return how many planes, one after the other, each chunk has; 0 if they are no such chunks."""
+    *stack, y, x = chunks
+    if (y, x) != known.geometry.shape:
+        return 0
+    if len(stack) == 2 and stack[1] != known.channels and stack != [1, 1]:
+        return 0
+    return math.prod(stack)
+
+
+def _with_rows_of_bytes(known: ImageFile, file: h5py.File, images: h5py.Dataset) -> ImageFile:
+    """Add where the images of a dataset without chunks lie: one behind the other, as they are."""
+    created = images.id.get_create_plist()
+    begin = images.id.get_offset()
+    if (
+        created.get_layout() != h5py.h5d.CONTIGUOUS
+        or created.get_external_count()
+        or file.driver != "sec2"
+    ):
+        return _replaced(known, _problem="it is in no chunk, nor in this file as it is")
+    size = known.geometry.nbytes
+    planes = known.images * known.channels if begin is not None else 0
+    if begin is not None and begin + planes * size > known.path.stat().st_size:
+        raise FileError(f"{known.path}: broken (images that lie beyond the file's end)")
+    numbers = np.arange(planes, dtype=np.int64)
+    chunks = np.zeros((planes, 3), np.int64)
+    chunks[:, 0], chunks[:, 1] = (begin or 0) + numbers * size, size
+    return _replaced(known, _numbers=numbers, _chunks=chunks)
 
 
 def _replaced(known: ImageFile, **changes: object) -> ImageFile:

@@ -11,7 +11,7 @@ import h5py
 import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 
 from ophyd_eiger.chunks import BITSHUFFLE_FILTER
-from ophyd_eiger.errors import ChunkError, FileError
+from ophyd_eiger.errors import FileError, StorageError
 from ophyd_eiger.master import IMAGES, object_of, only_value
 
 # Settings of the bitshuffle filter: where the size of an element stands, and where the codec.
@@ -73,8 +73,8 @@ def number_of(images: h5py.Dataset, end: str) -> int | None:
 def filters_of(images: h5py.Dataset) -> Callable[[int], list[int]]:
     """Return what says which filters a chunk went through, by those that it skipped.
 
-    Bit n of what a chunk has skipped leaves out filter n. What is returned raises ChunkError where
-    bitshuffle's settings are none that an EIGER writes.
+    Bit n of what a chunk has skipped leaves out filter n. What is returned raises StorageError
+    where bitshuffle's settings are none that an EIGER writes.
     """
     created = images.id.get_create_plist()
     known = [created.get_filter(place) for place in range(created.get_nfilters())]
@@ -91,7 +91,7 @@ def filters_of(images: h5py.Dataset) -> Callable[[int], list[int]]:
                 or settings[_BITSHUFFLE_CODEC] != _BITSHUFFLE_LZ4
             ):
                 # A codec goes by these and not by the type, so a wrong one leads it astray.
-                raise ChunkError(f"bitshuffle settings {settings} are none that an EIGER writes")
+                raise StorageError(f"bitshuffle settings {settings} are none that an EIGER writes")
             found.append(code)
         return found
 

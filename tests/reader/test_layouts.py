@@ -8,12 +8,14 @@ import threading
 
 import fabio
 import h5py
+import hdf5plugin
 import numpy as np
 import pytest
 from nexus_layout import CHANNELS, write_nexus
 from written import armed, write_series
 
 from ophyd_eiger import codecs
+from ophyd_eiger.check import check_data_file
 from ophyd_eiger.errors import ChunkError, CodecError, FileError, MissingFileError
 from ophyd_eiger.image_file import Room, look_into
 from ophyd_eiger.images import IMAGES as PLACE
@@ -354,6 +356,81 @@ def test_a_last_file_that_has_fewer_images_than_it_is_mapped_for(tmp_path):
     assert series.there.tolist() == list(range(6))
     assert series.gap == 0
     assert np.array_equal(series.sum(series.there), stack[:6, 0].sum(axis=0))
+
+
+# What a DCU never writes, and others do: several images a chunk, or none of them in chunks.
+STORED = {
+    "in a row of bytes": ((7, 33, 61), None),
+    "3 images a chunk": ((7, 33, 61), (3, 33, 61)),
+    "more room than images": ((7, 33, 61), (8, 33, 61)),
+    "channels in a row of bytes": ((7, 2, 33, 61), None),
+    "3 images with channels a chunk": ((7, 2, 33, 61), (3, 2, 33, 61)),
+    "3 images of the only channel a chunk": ((7, 1, 33, 61), (3, 1, 33, 61)),
+}
+
+
+@pytest.mark.parametrize("userblock", [0, 512])
+@pytest.mark.parametrize(
+    ("stored", "code"),
+    # HDF5 compresses only what is in chunks.
+    [
+        (name, code)
+        for name in STORED
+        for code in (None, "lz4", "bslz4")[: 3 if STORED[name][1] else 1]
+    ],
+)
+def test_images_that_are_stored_otherwise(tmp_path, stored, userblock, code):
+    shape, chunks = STORED[stored]
+    filters = {None: {}, "lz4": hdf5plugin.LZ4(nbytes=2048), "bslz4": hdf5plugin.Bitshuffle()}
+    stack = np.random.default_rng(8).integers(0, 999, shape, np.uint32)
+    path = tmp_path / "o_data_000001.h5"
+    with h5py.File(path, "w", userblock_size=userblock) as file:
+        room = chunks and (None, *shape[1:])
+        file.create_dataset(
+            "entry/data/data", data=stack, chunks=chunks, maxshape=room, **filters[code]
+        )
+        assert file["entry/data/data"].chunks == chunks
+    channels = [str(n + 1) for n in range(shape[1])] if len(shape) == 4 else [None]
+    for number, channel in enumerate(channels):
+        images = stack if channel is None else stack[:, number]
+        series = open_series(path, channel=channel)
+        assert series.shape == images.shape
+        assert np.array_equal(series[:], images)
+        assert np.array_equal(series[::-2, 7:9, 3:], images[::-2, 7:9, 3:])
+        assert np.array_equal(series.sum(), images.sum(axis=0))
+        assert np.array_equal(series.max([1, 5]), images[[1, 5]].max(axis=0))
+        rois = {"r": (11, 2, 2, 3)}
+        assert np.array_equal(series.roi_sums(rois)["r"], images[:, 2:5, 11:13].sum(axis=(1, 2)))
+    if channels == [None]:
+        assert check_data_file(path, images=7) == 7
+
+
+def test_a_chunk_of_several_images_that_is_broken(tmp_path):
+    stack = np.random.default_rng(8).integers(0, 999, (7, 33, 61), np.uint16)
+    path = tmp_path / "o_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        filters = hdf5plugin.Bitshuffle()
+        data = file.create_dataset("entry/data/data", data=stack, chunks=(3, 33, 61), **filters)
+        place = data.id.get_chunk_info(1).byte_offset
+    with path.open("r+b") as file:
+        file.seek(place + 12)
+        file.write(b"\xff\xff\xff\xff")
+    series = open_series(path)
+    assert np.array_equal(series[[0, 1, 2, 6]], stack[[0, 1, 2, 6]])
+    for number in (3, 4, 5):
+        with pytest.raises(ChunkError, match=rf"image {number + 1} of 7 is broken"):
+            series[number]
+
+
+def test_a_row_of_bytes_that_is_cut_off(tmp_path):
+    """HDF5 itself refuses the file, or else its last images would be said never to have been."""
+    path = tmp_path / "o_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        file["entry/data/data"] = np.ones((7, 33, 61), np.uint16)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size - 5000)
+    with pytest.raises(FileError, match=r"o_data_000001\.h5"):
+        open_series(path)
 
 
 def renamed_sources(master, stack, per_file, name_of):
