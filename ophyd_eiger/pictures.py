@@ -17,7 +17,7 @@ import numpy as np
 
 from ophyd_eiger.errors import EigerError, FileError
 from ophyd_eiger.geometry import ScatteringGeometry, geometry_of
-from ophyd_eiger.run_reductions import Projections
+from ophyd_eiger.run_reductions import Projections, saturated_in
 from ophyd_eiger.writing import new_file
 
 if TYPE_CHECKING:
@@ -132,9 +132,9 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
     what : int or str
         The number of an image, counted from 0; "sum" or "max" over all images, pixel by pixel;
         "sums", the sum of the good pixels of each image over time; or "overview" of all of them.
-        A pixel is saturated where it holds the largest value of its type. Of "sums" it is left out
-        where it is so, as of `roi_sums`; in "sum" and "max" it counts as that value, so that it is
-        seen, where `Series.sum` has none.
+        A pixel is saturated where it holds the largest value of its type, which is also what is
+        found where one is masked. It is drawn in red as masked ones are, in "sum" and "max" where
+        it is so in any image, and is left out of "sums" as of `roi_sums`.
     look : Look, optional
         How.
 
@@ -155,12 +155,12 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
         raise EigerError(f"there is no picture {what!r}; give a number, {', '.join(KINDS[1:])}")
     if what == "image":
         return drawing.one(series[0], f"image {_counted(0, series)}")
-    sums, pictures = _reduced(series, drawing.masked, drawing.known)
+    sums, projections = _reduced(series, drawing.masked)
     if what == "sums":
         return drawing.sums(sums)
     if what == "overview":
-        return drawing.overview(sums, pictures)
-    return drawing.projection(pictures, what)
+        return drawing.overview(sums, projections)
+    return drawing.projection(projections, what)
 
 
 def as_html(series: HasImages, facts: dict[str, Any]) -> str:
@@ -185,31 +185,29 @@ def _counted(number: int, series: HasImages) -> str:
     return f"{(number if number >= 0 else number + len(series)) + 1} of {len(series)}"
 
 
-def _reduced(
-    series: HasImages, masked: np.ndarray, known: np.ndarray
-) -> tuple[list[float], dict[str, np.ndarray]]:
+def _reduced(series: HasImages, masked: np.ndarray) -> tuple[list[float], Projections]:
     """Return the sum of each image and the projections of all, reading image by image.
 
     Parameters
     ----------
     series : Series
         Of which each image is read once.
-    masked, known : numpy.ndarray of bool, shape (y, x)
-        What is left out of projections; and of sums, beside what is saturated in each image.
+    masked : numpy.ndarray of bool, shape (y, x)
+        What is left out, beside what is saturated.
     """
     projections = Projections()
-    of_sums, left_out = np.flatnonzero(known), np.flatnonzero(masked & ~known)
+    left_out = np.flatnonzero(masked)
     sums: list[float] = []
     for number in range(len(series)):
         image = series[number]
-        image.reshape(-1)[of_sums] = 0
-        largest = int(np.iinfo(image.dtype).max)
-        lost = int(np.count_nonzero(image == largest))
-        total = int(image.sum(dtype=np.uint64)) - lost * largest
-        sums.append(math.nan if known.size == len(of_sums) else total)
         image.reshape(-1)[left_out] = 0
         projections.add(image)
-    return sums, projections.result()
+        lost = saturated_in(image)
+        if lost is not None:
+            image[lost] = 0
+        total = int(image.sum(dtype=np.uint64))
+        sums.append(math.nan if masked.size == len(left_out) else total)
+    return sums, projections
 
 
 class _Drawing:
@@ -224,53 +222,66 @@ class _Drawing:
         self._look = look
         if look.top is not None and not (math.isfinite(look.top) and look.top >= 0):
             raise EigerError(f"top={look.top:g}: full brightness is at a number of counts above 0")
-        self.masked, self.known, self._kind = _masked(series, look.mask)
+        self.masked = _masked(series, look.mask)
         self._rings = list(self._chosen_rings())
 
     def one(self, image: np.ndarray, title: str) -> Picture:
         """Return the picture of one image."""
-        figure = _figure(7.2, _panel_height(7.2, image.shape))
-        self._draw(figure.subplots(), image, title)
-        return self._titled(figure, self._in_red())
+        return self._alone(image, title, saturated_in(image))
 
-    def projection(self, pictures: dict[str, np.ndarray], what: str) -> Picture:
+    def projection(self, projections: Projections, what: str) -> Picture:
         """Return the picture of a sum or maximum."""
-        return self.one(pictures[_KEYS[what]], f"{_WORDS[what]} of {len(self._series)} images")
+        title = f"{_WORDS[what]} of {len(self._series)} images"
+        return self._alone(projections.result()[_KEYS[what]], title, projections.saturated)
+
+    def _alone(self, image: np.ndarray, title: str, lost: np.ndarray | None) -> Picture:
+        figure = _figure(7.2, _panel_height(7.2, image.shape))
+        self._draw(figure.subplots(), image, title, lost)
+        return self._titled(figure, self._in_red(lost))
 
     def sums(self, sums: list[float]) -> Picture:
         """Return the picture of sums over time."""
         figure = _figure(7.2, 4.0)
         _draw_sums(figure.subplots(), sums)
-        count = int(np.count_nonzero(self.known))
+        count = int(np.count_nonzero(self.masked))
         return self._titled(figure, f"{count} masked pixels left out" if count else "")
 
-    def overview(self, sums: list[float], pictures: dict[str, np.ndarray]) -> Picture:
+    def overview(self, sums: list[float], projections: Projections) -> Picture:
         """Return first image, sum, maximum, and sums over time, in one picture."""
         first = self._series[0]
         figure = _figure(13.0, 2 * _panel_height(6.5, first.shape))
         axes = figure.subplots(2, 2)
-        self._draw(axes[0, 0], first, f"image {_counted(0, self._series)}")
+        self._draw(axes[0, 0], first, f"image {_counted(0, self._series)}", saturated_in(first))
+        pictures, lost = projections.result(), projections.saturated
         for ax, what in zip((axes[0, 1], axes[1, 0]), _KEYS, strict=True):
-            self._draw(ax, pictures[_KEYS[what]], f"{_WORDS[what]} of {len(self._series)} images")
+            title = f"{_WORDS[what]} of {len(self._series)} images"
+            self._draw(ax, pictures[_KEYS[what]], title, lost)
         _draw_sums(axes[1, 1], sums)
-        return self._titled(figure, self._in_red())
+        return self._titled(figure, self._in_red(lost))
 
-    def _in_red(self) -> str:
-        count = int(np.count_nonzero(self.masked))
-        return f"{count} {self._kind} pixels in red" if count else ""
+    def _in_red(self, lost: np.ndarray | None) -> str:
+        """Return how many pixels are in red, of which these are saturated, or masked as well."""
+        masked = int(np.count_nonzero(self.masked))
+        saturated = 0 if lost is None else int(np.count_nonzero(lost & ~self.masked))
+        if masked and saturated:
+            return f"{masked} masked and {saturated} saturated pixels in red"
+        if saturated:
+            # Without a mask, or with one that says nothing, nobody knows which of them are.
+            return f"{saturated} masked or saturated pixels in red"
+        return f"{masked} masked pixels in red" if masked else ""
 
     def _titled(self, figure: "Figure", left_out: str) -> Picture:
         lines = [self._series.path.name, left_out]
         figure.suptitle("\n".join(filter(None, lines)), fontsize="medium")
         return Picture(figure)
 
-    def _draw(self, ax: "Axes", image: np.ndarray, title: str) -> None:
+    def _draw(self, ax: "Axes", image: np.ndarray, title: str, lost: np.ndarray | None) -> None:
         from matplotlib.ticker import LogLocator, MaxNLocator
 
         from ophyd_eiger.brightest import BrightestImage
 
         log = self._look.log
-        picture = BrightestImage(ax, image, self.masked)
+        picture = BrightestImage(ax, image, self.masked if lost is None else self.masked | lost)
         picture.scale(self._look.top, log=log)
         if picture.factor > 1:
             side = picture.factor
@@ -319,10 +330,8 @@ _KEYS = {"sum": "total", "max": "maximum"}
 _WORDS = {"sum": "sum", "max": "maximum"}
 
 
-def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, np.ndarray, str]:
-    """Return what is left out of pictures, and what a mask says; and what the former is called.
-
-    Both are bool of shape (y, x). They differ where there is no mask of the detector's.
+def _masked(series: HasImages, mine: np.ndarray | None) -> np.ndarray:
+    """Return what masks leave out of pictures, bool of shape (y, x).
 
     Raises
     ------
@@ -332,23 +341,19 @@ def _masked(series: HasImages, mine: np.ndarray | None) -> tuple[np.ndarray, np.
         If that of a mask of one's own is not.
     """
     shape = series.shape[1:]
-    kind = "masked"
     try:
-        masked = known = series.mask != 0
+        masked = series.mask != 0
     except FileError:
-        # A data file alone has none, nor have some masters; the detector writes this value where a
-        # pixel is masked, and where it saturates.
-        first = series[0]
-        masked, known = first == np.iinfo(first.dtype).max, np.zeros(first.shape, bool)
-        kind = "masked or saturated"
+        # A data file alone has none, nor have some masters.
+        masked = np.zeros(shape, bool)
     if masked.shape != shape:
         # Some masters have that of the whole detector, of images that are a part of it.
         raise FileError(f"{series.master_path}: a mask of shape {masked.shape}, images of {shape}")
     if mine is not None:
         if np.shape(mine) != shape:
             raise EigerError(f"a mask of shape {np.shape(mine)}, images of {shape}")
-        masked, known = (each | (np.asarray(mine) != 0) for each in (masked, known))
-    return masked, known, kind
+        masked = masked | (np.asarray(mine) != 0)
+    return masked
 
 
 def _figure(width: float, height: float) -> "Figure":

@@ -110,7 +110,9 @@ class Regions:
             good = width * height - int(np.count_nonzero(masked[rows, columns]))
             self._regions.append(_Region(roi, rows, columns, good))
 
-    def numbers(self, image: np.ndarray, full: int | None) -> dict[str, float]:
+    def numbers(
+        self, image: np.ndarray, full: int | None, lost: np.ndarray | None = None
+    ) -> dict[str, float]:
         """Return the numbers of an image, by the names of `keys`; NaN where there is no pixel.
 
         Parameters
@@ -121,6 +123,9 @@ class Regions:
             What a saturated pixel holds, 2^bits - 1. An image of a type that holds more, as an
             EIGER1's monitor gives it, has the largest value of that type there. None where values
             are counts no more, as behind a flat field: then no number of saturated pixels.
+        lost : numpy.ndarray of bool, shape (y, x), optional
+            Pixels that are not masked and have no value in this image, where it holds 0: no region
+            has them.
         """
         if not image.flags.writeable:
             image = image.copy()
@@ -128,11 +133,13 @@ class Regions:
         held = flat[self._masked]
         flat[self._masked] = 0
         try:
-            return self._numbers(image, full)
+            return self._numbers(image, full, lost)
         finally:
             flat[self._masked] = held
 
-    def _numbers(self, image: np.ndarray, full: int | None) -> dict[str, float]:
+    def _numbers(
+        self, image: np.ndarray, full: int | None, lost: np.ndarray | None
+    ) -> dict[str, float]:
         found: dict[str, float] = {}
         wide = np.float64 if image.dtype.kind == "f" else np.uint64
         highest = image.max().item()
@@ -141,11 +148,14 @@ class Regions:
             if full is not None and highest > full:
                 values = np.minimum(values, image.dtype.type(full))
             total = most = mean = math.nan
-            if region.pixels:
+            pixels = region.pixels
+            if lost is not None:
+                pixels -= int(np.count_nonzero(lost[region.rows, region.columns]))
+            if pixels:
                 whole = values.size == image.size
                 most = float(values.max() if full is None or not whole else min(highest, full))
                 total = float(values.sum(dtype=wide))
-                mean = total / region.pixels
+                mean = total / pixels
             for quantity, number in zip(QUANTITIES, (total, most, mean), strict=True):
                 found[f"{region.name}_{quantity}"] = number
         if full is not None:

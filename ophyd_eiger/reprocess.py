@@ -19,7 +19,14 @@ from ophyd_eiger.errors import EigerError, NoImagesError, RunError
 from ophyd_eiger.geometry import ScatteringGeometry
 from ophyd_eiger.regions import SATURATED
 from ophyd_eiger.run_documents import is_run
-from ophyd_eiger.run_reductions import PROFILE_UNITS, Numbers, Profile, Projections, Reduction
+from ophyd_eiger.run_reductions import (
+    PROFILE_UNITS,
+    Numbers,
+    Profile,
+    Projections,
+    Reduction,
+    saturated_in,
+)
 from ophyd_eiger.runs import EigerRun, naming_run, open_run
 from ophyd_eiger.series_metadata import read_metadata
 
@@ -76,9 +83,11 @@ class Reduced:
     numbers : dict of str to numpy.ndarray
         Of each image, float64 of shape (events, images): `image_sum`, `image_max`, `image_mean`,
         the same of each region; `saturated`, the pixels that are not left out and hold the largest
-        value of their type, which count as that; `profile` has shape (events, images, bins).
+        value of their type: what they counted is not known, and none of the other numbers has them;
+        `profile` has shape (events, images, bins).
     pictures : dict of str to numpy.ndarray
-        Of all images together, shape (y, x): `total`, `maximum`; 0 where pixels are left out.
+        Of all images together, shape (y, x): `total`, `maximum`; 0 where pixels are left out, or
+        saturated in any image.
     mask : numpy.ndarray of bool, shape (y, x)
         What was left out.
     axis : numpy.ndarray or None
@@ -214,9 +223,12 @@ def _numbers(
         of_event: dict[str, list[Any]] = {}
         for image in event:
             image.reshape(-1)[masked] = 0
-            saturated = float(np.count_nonzero(image == np.iinfo(image.dtype).max))
-            of_event.setdefault(SATURATED, []).append(saturated)
+            lost = saturated_in(image)
+            count = 0.0 if lost is None else float(np.count_nonzero(lost))
+            of_event.setdefault(SATURATED, []).append(count)
             good = image if factors is None else image * factors
+            if factors is not None and lost is not None:
+                good[lost] = np.nan
             for use in uses:
                 for name, value in use.add(good).items():
                     of_event.setdefault(name, []).append(value)

@@ -16,18 +16,33 @@ from ophyd_eiger.regions import Regions, checked_rois
 
 PROFILE_UNITS = ("q_A^-1", "2th_deg", "r_mm")
 WHOLE = "image"
+# What stands for a saturated pixel in a profile: no image has it.
+_NO_COUNTS = np.finfo(np.float32).min
 
 
 class Reduction(Protocol):
     """What images are reduced to."""
 
     def add(self, image: np.ndarray) -> dict[str, Any]:
-        """Take one image of shape (y, x), 0 where pixels are left out; return its own numbers."""
+        """Take one image of shape (y, x); return its own numbers.
+
+        It holds 0 where pixels are left out, and where they are saturated what `saturated_in`
+        finds.
+        """
         ...
 
     def result(self) -> dict[str, np.ndarray]:
         """Return what all images together have become, arrays of shape (y, x)."""
         ...
+
+
+def saturated_in(image: np.ndarray) -> np.ndarray | None:
+    """Return which pixels counted more than can be told, bool of shape (y, x); None if none did.
+
+    They hold the largest value of their type; behind a flat field, NaN.
+    """
+    found = np.isnan(image) if image.dtype.kind == "f" else image == np.iinfo(image.dtype).max
+    return found if found.any() else None
 
 
 class Numbers:
@@ -55,8 +70,14 @@ class Numbers:
         self._regions = Regions(checked, mask, "reprocess")
 
     def add(self, image: np.ndarray) -> dict[str, Any]:
-        """Return the numbers of an image, NaN where a region has no good pixel."""
-        return self._regions.numbers(image, None)
+        """Return the numbers of an image, NaN where a region has no good pixel.
+
+        Saturated pixels are left out of it: what they counted is not known.
+        """
+        lost = saturated_in(image)
+        if lost is not None:
+            image = np.where(lost, image.dtype.type(0), image)
+        return self._regions.numbers(image, None, lost)
 
     def result(self) -> dict[str, np.ndarray]:
         """Return nothing: each image has its own."""
@@ -69,9 +90,13 @@ class Projections:
     def __init__(self) -> None:
         self._total: np.ndarray | None = None
         self._maximum: np.ndarray | None = None
+        self._lost: np.ndarray | None = None
 
     def add(self, image: np.ndarray) -> dict[str, Any]:
         """Take an image."""
+        lost = saturated_in(image)
+        if lost is not None:
+            self._lost = lost if self._lost is None else self._lost | lost
         if self._total is None or self._maximum is None:
             wide = np.float64 if image.dtype.kind == "f" else np.uint64
             self._total, self._maximum = image.astype(wide), image.copy()
@@ -81,15 +106,27 @@ class Projections:
             self._maximum = np.maximum(self._maximum, image)
         return {}
 
+    @property
+    def saturated(self) -> np.ndarray | None:
+        """Which pixels are saturated in any image, bool of shape (y, x); None if none is."""
+        return self._lost
+
     def result(self) -> dict[str, np.ndarray]:
-        """Return `total` (uint64, or float64 with a flat field) and `maximum`."""
+        """Return `total` (uint64, or float64 with a flat field) and `maximum`.
+
+        Both are 0 where a pixel is saturated in any image, as where it is left out.
+        """
         if self._total is None or self._maximum is None:
             return {}
+        if self._lost is not None:
+            self._total[self._lost] = self._maximum[self._lost] = 0
         return {"total": self._total, "maximum": self._maximum}
 
 
 class Profile:
     """The radial profile of each image, by pyFAI: the mean of the good pixels of each bin.
+
+    Saturated pixels are left out of their image.
 
     Parameters
     ----------
@@ -152,6 +189,9 @@ class Profile:
 
     def add(self, image: np.ndarray) -> dict[str, Any]:
         """Return the profile of an image, float64 of shape (bins,), NaN in an empty bin."""
+        lost = saturated_in(image)
+        if lost is not None:
+            image = np.where(lost, _NO_COUNTS, image.astype(np.float32))
         result = self._integrate(image)
         profile = np.asarray(result.intensity, np.float64).copy()
         profile[np.asarray(result.count) == 0] = math.nan
@@ -170,5 +210,8 @@ class Profile:
             unit=self._unit,
             radial_range=self._range,
             correctSolidAngle=self._solid_angle,
+            # A mask of each image's own would have pyFAI sort all pixels into bins anew.
+            dummy=_NO_COUNTS,
+            delta_dummy=0.0,
             method=("no", "csr", "cython"),
         )

@@ -198,7 +198,7 @@ def _worked(
                 "scan_id": run.scan_id,
                 "events": run.shape[0],
                 "images": run.shape[0] * run.shape[1],
-                "sum": int(reduced.pictures["total"].sum()),
+                "sum": int(_sum(reduced.numbers["image_sum"]) or 0),
                 "regions": {name: _sum(reduced.numbers[f"{name}_sum"]) for name in recipe.rois},
                 "new_uid": None,
                 "file": None,

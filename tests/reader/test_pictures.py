@@ -113,10 +113,33 @@ def test_sums_over_time_are_those_of_regions(tmp_path, write_data, write_master,
     assert np.array_equal(series.roi_sums({"whole": None})["whole"], expected)
     said = "s_1_master.h5\n1 masked pixels left out" if master else "s_1_data_000001.h5"
     assert picture.figure.get_suptitle() == said
-    # Where pixels are not masked, the pictures of all images show that they saturated.
-    values, _ = shown_of(series.show("sum", rings=False))
-    assert values.data[30, 30] == np.float32(images[:, 30, 30].sum(dtype=np.uint64))
-    assert values.mask[20, 20] == (not master)
+    in_red = "1 masked and 2 saturated" if master else "3 masked or saturated"
+    for what in ("sum", "max"):
+        picture = series.show(what, rings=False)
+        values, norm = shown_of(picture)
+        assert np.argwhere(values.mask).tolist() == [[3, 3], [20, 20], [30, 30]]
+        assert norm.vmax < 100
+        assert f"{in_red} pixels in red" in picture.figure.get_suptitle()
+
+
+@pytest.mark.parametrize("what", [0, "sum", "max", "overview"])
+def test_gaps_of_a_master_whose_mask_has_nothing(tmp_path, write_data, write_master, what):
+    """As of a real 9M: the gaps hold the largest value, and the mask is all zeros."""
+    images = np.random.default_rng(6).poisson(6, (4, *SHAPE)).astype(np.uint16)
+    images[:, 20:23] = 65535
+    write_data(tmp_path / "s_1_data_000001.h5", images)
+    path = write_master(
+        tmp_path / "s_1_master.h5",
+        ["s_1_data_000001.h5"],
+        nimages=4,
+        mask=np.zeros(SHAPE, np.uint32),
+    )
+    picture = open_series(path).show(what, rings=False)
+    values, norm = shown_of(picture)
+    assert np.array_equal(values.mask, images[0] == 65535)
+    assert norm.vmax < 100
+    said = f"{3 * SHAPE[1]} masked or saturated pixels in red"
+    assert said in picture.figure.get_suptitle()
 
 
 def test_an_overview_has_all_of_it(taken):

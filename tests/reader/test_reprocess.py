@@ -62,12 +62,13 @@ class Made:
 def make(tmp_path, write_data, write_master):
     """Make a run: `make(kind)` of documents, `applied` the flat field in its configuration."""
 
-    def make(kind="datum", *, applied=False, number=7):
+    def make(kind="datum", *, applied=False, number=7, dtype=np.uint16):
         rng = np.random.default_rng(number)
-        images = rng.integers(0, 4000, (10, *SHAPE), np.uint16)
+        largest = np.iinfo(dtype).max
+        images = rng.integers(0, min(4000, largest), (10, *SHAPE), dtype)
         mask = np.zeros(SHAPE, np.uint32)
         mask[20:23], mask[3, 14] = 1, 2
-        images[:, mask != 0] = 65535
+        images[:, mask != 0] = largest
         name = f"x_{number}"
         names = [f"{name}_data_{n:06d}.h5" for n in (1, 2, 3)]
         parts = []
@@ -81,20 +82,20 @@ def make(tmp_path, write_data, write_master):
             specific = file["entry/instrument/detector/detectorSpecific"]
             specific["flatfield"] = rng.uniform(0.9, 1.1, SHAPE).astype(np.float32)
         view = tmp_path / f"{name}_view.h5"
-        write_view(view, EVENTS, parts, shape=SHAPE, dtype=np.uint16, master=master.name)
+        write_view(view, EVENTS, parts, shape=SHAPE, dtype=dtype, master=master.name)
         expected = np.stack([images[first : first + n] for first, n in EVENTS])
-        return Made(documents(view, kind, applied), expected, mask)
+        return Made(documents(view, kind, applied, np.dtype(dtype).str), expected, mask)
 
     return make
 
 
-def documents(view, kind, applied):
+def documents(view, kind, applied, dtype="<u2"):
     run = event_model.compose_run(
         metadata={"sample": "lysozyme", "plan_name": "scan", "token": str(view)}
     )
     external = "STREAM:" if kind == "stream" else "FILESTORE:"
     keys = {
-        "image": {"source": "by hand", "dtype": "array", "dtype_numpy": "<u2", "shape": [3, *SHAPE]}
+        "image": {"source": "by hand", "dtype": "array", "dtype_numpy": dtype, "shape": [3, *SHAPE]}
         | {"external": external},
         "motor": {"source": "by hand", "dtype": "number", "dtype_numpy": "<f8", "shape": []},
     }
@@ -414,21 +415,67 @@ def test_numbers_are_those_of_plain_numpy(make, masks):
         left_out |= made.mask != 0
     if mine is not None:
         left_out |= mine
-    good = np.where(left_out, 0, made.images).astype(np.uint64)
+    lost = (made.images == 65535) & ~left_out
+    good = np.where(left_out | lost, 0, made.images).astype(np.uint64)
     assert np.array_equal(reduced.mask, left_out)
     assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
     assert np.array_equal(reduced.numbers["all_max"], good.max(axis=(2, 3)))
-    means = good.sum(axis=(2, 3)) / np.count_nonzero(~left_out)
+    means = good.sum(axis=(2, 3)) / np.count_nonzero(~left_out & ~lost, axis=(2, 3))
     assert np.allclose(reduced.numbers["image_mean"], means, rtol=1e-15)
     x0, y0, width, height = BOX
     box = good[:, :, y0 : y0 + height, x0 : x0 + width]
     assert np.array_equal(reduced.numbers["peak_sum"], box.sum(axis=(2, 3)))
-    saturated = np.count_nonzero(good == 65535, axis=(2, 3))
+    saturated = np.count_nonzero(lost, axis=(2, 3))
     assert saturated.any() == (masks in ("user", "none"))
     assert np.array_equal(reduced.numbers["saturated"], saturated)
     assert np.array_equal(reduced.pictures["total"], good.sum(axis=(0, 1)))
     assert reduced.pictures["total"].dtype == np.uint64
     assert np.array_equal(reduced.pictures["maximum"], good.max(axis=(0, 1)))
+
+
+@pytest.mark.parametrize("flatfield", [False, True])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.uint32])
+def test_saturated_pixels_are_in_no_number(tmp_path, make, dtype, flatfield):
+    made, largest = make(dtype=dtype), np.iinfo(dtype).max
+    with h5py.File(tmp_path / "x_7_data_000001.h5", "a") as file:
+        data = file["entry/data/data"]
+        # Image 2 has one in the region and one without, and of image 3 the region has no others.
+        data[1, 12, 33] = data[1, 30, 5] = largest
+        data[2, 10:18, 30:42] = largest
+    with h5py.File(tmp_path / "x_7_master.h5") as file:
+        factors = file["entry/instrument/detector/detectorSpecific/flatfield"][()].astype("f8")
+    stored = [h5py.File(tmp_path / f"x_7_data_{n:06d}.h5")["entry/data/data"] for n in (1, 2, 3)]
+    everything = np.concatenate([data[()] for data in stored])
+    images = np.stack([everything[first : first + count] for first, count in EVENTS])
+    rois = {"peak": (31, 11, 9, 6)}
+    recipe = Recipe(rois=rois, bins=20, flatfield=flatfield)
+    with np.errstate(all="raise"):
+        (reduced,) = reprocess(made.documents, recipe)
+    left_out = made.mask != 0
+    lost = (images == largest) & ~left_out
+    assert lost.any()
+    wanted = np.where(left_out | lost, 0, images * (factors if flatfield else 1.0))
+    numbers = reduced.numbers
+    assert np.array_equal(numbers["saturated"], lost.sum(axis=(2, 3)))
+    assert np.allclose(numbers["image_sum"], wanted.sum(axis=(2, 3)), rtol=1e-12)
+    assert np.allclose(numbers["image_max"], wanted.max(axis=(2, 3)), rtol=1e-12)
+    inside = np.s_[:, :, 11:17, 31:40]
+    counted = (~lost & ~left_out)[inside].sum(axis=(2, 3))
+    assert not counted.all()
+    sums = np.where(counted, wanted[inside].sum(axis=(2, 3)), np.nan)
+    assert np.allclose(numbers["peak_sum"], sums, rtol=1e-12, equal_nan=True)
+    with np.errstate(invalid="ignore"):
+        assert np.allclose(numbers["peak_mean"], sums / counted, rtol=1e-12, equal_nan=True)
+    never = lost.any(axis=(0, 1))
+    total = np.where(never, 0, wanted.sum(axis=(0, 1)))
+    assert np.allclose(reduced.pictures["total"], total, rtol=1e-12)
+    most = np.where(never, 0, wanted.max(axis=(0, 1)))
+    assert np.allclose(reduced.pictures["maximum"], most, rtol=1e-12)
+    for (event, image), _ in np.ndenumerate(numbers["saturated"]):
+        alone = Profile(reduced.run.geometry, left_out | lost[event, image], bins=20)
+        (expected,) = alone.add(wanted[event, image].astype(np.float32)).values()
+        found = numbers["profile"][event, image]
+        assert np.allclose(found, expected, rtol=1e-5, equal_nan=True)
 
 
 def test_a_region_without_a_good_pixel(make):
