@@ -250,11 +250,25 @@ class Exposing:
             images, evidence = self.images_seen(series)
             count.count(images - series.images_taken, evidence)
             if images >= wanted:
-                return True
+                if self._was_ended(series, exposure, evidence, wanted):
+                    raise self._ended_early(series)
+                return not exposure.interrupted
             if watch.is_over(images):
                 raise self._no_signal(series, images, wanted, watch.patience)
             if exposure.wake.wait(STATE_PERIOD_S):
                 return False
+
+    def _was_ended(self, series: Series, exposure: Exposure, evidence: str, wanted: int) -> bool:
+        """Return whether a series that is over has not so many images: somebody else ended it.
+
+        A detector that has all images is idle, and so is one that another client disarmed. Where
+        each exposure was seen to begin and to end it was the former; else files tell.
+        """
+        if not series.over or evidence != "state":
+            return False
+        if series.saw_all_triggers or not self._absent_file(series, exposure):
+            return False
+        return series.delivery.published < wanted
 
     def _no_signal(
         self, series: Series, images: int, wanted: int, patience: float
@@ -292,6 +306,8 @@ class Exposing:
         # (Before API 1.6 an initialized detector is "ready", armed or not: that tells nothing.)
         if series.state == "idle":
             # The detector disarms by itself when it has all images.
+            if before == "acquire" and series.triggers_seen == series.scheme.ntrigger - 1:
+                series.saw_all_triggers = True
             series.over = True
             return series.scheme.total
         if before == "acquire" and series.state == "ready":
@@ -349,8 +365,11 @@ class Exposing:
                     return True
             else:
                 images, evidence = self.images_seen(series)
+                if images >= wanted and self._was_ended(series, flight, evidence, wanted):
+                    flight.too_early = True
+                    images = series.delivery.published
                 flight.count.count(images, evidence)
-                if images < wanted and watch.is_over(images):
+                if images < wanted and not flight.too_early and watch.is_over(images):
                     raise self._no_signal(series, images, wanted, watch.patience)
             flight.points = min(images // series.scheme.images, flight.events)
             flight.time = time.time()

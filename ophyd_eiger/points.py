@@ -24,6 +24,8 @@ class Series:
     ----------
     triggers_seen : int
         External triggers that the detector's state showed.
+    saw_all_triggers : bool
+        Whether it showed each to begin and to end, and not only that all is over.
     state : str
         The detector's state as it was seen last.
     over : bool
@@ -51,6 +53,7 @@ class Series:
     failed: bool = False
     interrupted: bool = False
     triggers_seen: int = 0
+    saw_all_triggers: bool = False
     state: str = "ready"
     over: bool = False
     failed_to_end: bool = False

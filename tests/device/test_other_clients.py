@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 from bluesky.utils import FailedStatus, RunEngineInterrupted
+from signals_at_the_input import signals
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, open_series
@@ -345,6 +346,42 @@ def test_a_series_that_somebody_ended_is_told_and_the_next_trigger_arms_anew(
     eiger.trigger().wait(10)
     assert eiger.read()["eiger_series_id"]["value"] == 2
     eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize("how", ["step", "fly"])
+@pytest.mark.parametrize("model", ["eiger-500k", "eiger2-500k"])
+def test_a_series_of_signals_that_somebody_ended_has_no_more_points(tmp_path, model, how):
+    """It is idle then as it is when it has all images."""
+    with sim_dcu.serve(model, time_scale=0, seed=3, initialized=True) as dcu:
+        eiger = EigerDetector(
+            dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(files=3, signal=60)
+        )
+        settings = {"trigger_mode": "exts", "ntrigger": 3, "filewriter.nimages_per_file": 1}
+        eiger.configure(settings)
+        eiger.stage().wait(20)
+        if how == "step":
+            point = eiger.trigger()
+            with signals(dcu, most=1):
+                point.wait(20)
+            exposing = eiger.trigger()
+        else:
+            eiger.kickoff().wait(20)
+            with signals(dcu, most=1) as given:
+                exposing = eiger.complete()
+                while not given:
+                    time.sleep(0.001)
+        other = DcuClient(dcu.url)
+        other.command("detector", "disarm", timeout=20)
+        with pytest.raises(
+            StateError, match=r"was ended before its time, by somebody else .* 1 of 3"
+        ):
+            exposing.wait(30)
+        if how == "fly":
+            list(eiger.collect_asset_docs())
+            assert len(list(eiger.collect())) == 1
+        eiger.unstage().wait(20)
+        other.close()
+        eiger.destroy()
 
 
 def test_a_refused_trigger_says_what_leads_out_of_an_error(dcu, eiger):
