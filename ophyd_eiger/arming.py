@@ -20,7 +20,7 @@ from ophyd_eiger.errors import (
     StateError,
 )
 from ophyd_eiger.master import SETTINGS
-from ophyd_eiger.points import Series, Staging
+from ophyd_eiger.points import Series, Staging, stem_of
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.required import require_number, require_value, require_whole
 from ophyd_eiger.signals import EigerSignal
@@ -57,6 +57,9 @@ SHARED = (
     "filewriter.mode",
     "filewriter.name_pattern",
 )
+# Of these, what another client that sets up the detector at the same time may have put before the
+# first series of a staging was armed: it decides where its images go.
+NAMED_BY = ("filewriter.mode", "filewriter.name_pattern")
 # Of these, what documents say only if there is something to say.
 WHERE_SERVED = (
     "detector.photon_energy",
@@ -238,8 +241,8 @@ class Arming:
         in_monitor = self._listed_in_monitor() if uses_monitor and self._monitor_is_on() else set()
         series_id = self._send_arm()
         try:
-            if staging.series_id is not None:
-                self._require_unchanged()
+            # What is armed has these as they were when arm came; nobody can change that any more.
+            self._require_unchanged(staging)
             if series_id is None:
                 series_id = self._id_from_files(staging)
             staging.series_id = series_id
@@ -264,31 +267,34 @@ class Arming:
             delivery,
             promise,
             scheme,
-            name_pattern=self.filewriter.name_pattern.last,
+            name_pattern=staging.name_pattern,
             monitor_is_stale=stale,
         )
 
-    def _require_unchanged(self) -> None:
-        """See that nobody else changed what a series depends on since the one before was armed.
+    def _require_unchanged(self, staging: Staging) -> None:
+        """See that nobody else changed what a series depends on before it was armed.
 
         Raises
         ------
         StateError
             Naming what was changed.
         """
+        is_first = staging.series_id is None
+        pattern = self.filewriter.name_pattern
         changed = []
-        for signal in map(self._signal, SHARED):
-            before = signal.last
+        for signal in map(self._signal, NAMED_BY if is_first else SHARED):
+            before = staging.name_pattern if signal is pattern else signal.last
             if self._optional(signal) != before and signal.last != before:
                 changed.append(f"{signal.resource.partition('/')[2]} {before!r} -> {signal.last!r}")
         if changed:
+            when = "while it was set up" if is_first else "between two points"
             raise StateError(
-                f"{self.name}: somebody else changed {', '.join(changed)} between two points, so "
-                "that the next one's images would be others, or in other files, than this run "
-                "says; nothing was exposed. Take the scan again when nobody else sets up this "
-                "detector"
+                f"{self.name}: somebody else changed {', '.join(changed)} {when}, so that the next "
+                "images would be others, or in other files, than this run says; nothing was "
+                f"exposed{who_holds(pattern.last, staging)}. Take the scan again when nobody else "
+                "sets up this detector"
             )
-        if self.states.needs_more_than_disarm():
+        if not is_first and self.states.needs_more_than_disarm():
             self._check_thresholds()
 
     def _settings(self, scheme: Scheme) -> dict[str, float]:
@@ -449,3 +455,11 @@ class Arming:
     def _signal(self, dotted: str) -> EigerSignal:
         subsystem, attribute = dotted.split(".")
         return getattr(getattr(self.states, subsystem), attribute)
+
+
+def who_holds(name_pattern: object, staging: Staging) -> str:
+    """Return who may hold a detector whose name pattern is not a staging's own, if it tells."""
+    theirs = stem_of(name_pattern)
+    if not theirs or theirs == staging.stem:
+        return ""
+    return f"; another client, whose files begin with {theirs!r}, may hold it"

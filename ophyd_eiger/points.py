@@ -1,6 +1,7 @@
 """What is taken: a staging, its series, their exposures and points. Facts only, no requests."""
 
 import math
+import re
 import threading
 import time
 from dataclasses import dataclass, field
@@ -14,6 +15,10 @@ from ophyd_eiger.progress import ImageCount
 from ophyd_eiger.signals import EigerSignal
 from ophyd_eiger.triggering import Scheme
 from ophyd_eiger.worker import EigerStatus
+
+PATTERN_ENDING = "_$id"
+# Digits alone are rather a date, in a name pattern that somebody gave.
+OF_A_STAGING = re.compile(r"_(?!\d{8}_)[0-9a-f]{8}_\$id$")
 
 
 @dataclass(eq=False)
@@ -123,6 +128,18 @@ class Staging:
     flown: Scheme | None = None
     changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
     series_id: int | None = None
+
+    @property
+    def name_pattern(self) -> str:
+        """The file writer's name pattern for it."""
+        return f"{self.stem}{PATTERN_ENDING}"
+
+
+def stem_of(name_pattern: object) -> str:
+    """Return the stem of a staging of this process or another one, if the pattern is of one."""
+    if not isinstance(name_pattern, str) or not OF_A_STAGING.search(name_pattern):
+        return ""
+    return name_pattern.removesuffix(PATTERN_ENDING)
 
 
 class Exposure:

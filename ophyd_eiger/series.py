@@ -13,7 +13,8 @@ with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths are shorten
              if the DCU has it (of an EIGER2 also the thresholds' modes, the file format and
              trigger_start_delay); PUT filewriter name_pattern, GET it (and the same for filewriter
              mode if it was not enabled);
-             PUT command/arm; GET config/bit_depth_image; GET config/data_collection_date
+             PUT command/arm; GET what `arming.NAMED_BY` lists; GET config/bit_depth_image;
+             GET config/data_collection_date
     trigger  PUT command/trigger; GET status/state; PUT command/disarm
     trigger  PUT command/arm; GET what `arming.SHARED` lists; GET config/bit_depth_image;
              PUT command/trigger; GET status/state; PUT command/disarm
@@ -38,7 +39,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ophyd_eiger.arming import Arming
+from ophyd_eiger.arming import Arming, who_holds
 from ophyd_eiger.bringing import prepare_directory
 from ophyd_eiger.clearance import Clearance
 from ophyd_eiger.deliveries import Delivery
@@ -320,7 +321,7 @@ class Acquisition:
         try:
             if self.filewriter.mode.last != "enabled":
                 self.change(staging, self.filewriter.mode, "enabled")
-            self.change(staging, self.filewriter.name_pattern, f"{staging.stem}_$id")
+            self._put_name_pattern(staging)
             self.live.stage()
             if late := self.arming.points_show_late(self.arming.scheme(None)):
                 logger.warning("%s", late)
@@ -330,6 +331,24 @@ class Acquisition:
             self._put_back_after_failure(staging)
             raise
         self.staging = staging
+
+    def _put_name_pattern(self, staging: Staging) -> None:
+        """Have the files of a staging be named by its stem.
+
+        Raises
+        ------
+        StateError
+            If the DCU has another pattern then, of which nobody would look for the files.
+        """
+        pattern = self.filewriter.name_pattern
+        self.change(staging, pattern, staging.name_pattern)
+        if pattern.last != staging.name_pattern:
+            raise StateError(
+                f"{self.name}: {pattern.resource} is {pattern.last!r} after "
+                f"{staging.name_pattern!r} was put, because somebody else sets up this detector "
+                "or the DCU did not take it; nothing was armed"
+                f"{who_holds(pattern.last, staging)}. Take the scan again when nobody else does"
+            )
 
     def _read_date(self) -> None:
         try:

@@ -77,6 +77,15 @@ def answering(pattern: str, reply: Reply) -> Gap:
     return gap
 
 
+def not_taken(pattern: str) -> Gap:
+    """Reply to a PUT as if it had been carried out."""
+
+    def gap(request: Request) -> Reply:
+        return Reply.of([]) if request.asks(pattern) else request.forward()
+
+    return gap
+
+
 def without(*keys: str) -> Gap:
     """Leave these keys out of every JSON object."""
 

@@ -7,9 +7,11 @@ again until its answer changes ends in a star.
 RELIED_ON = "GET what `ophyd_eiger.arming.RELIED_ON` lists"
 SHARED = "GET what `ophyd_eiger.arming.SHARED` lists"
 NAME = ["PUT filewriter config/name_pattern", "GET filewriter config/name_pattern"]
-ARM = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
+NAMED_BY = ["GET filewriter config/mode", "GET filewriter config/name_pattern"]
+# Another client may have set the detector up at the same time.
+ARM = ["PUT detector command/arm", *NAMED_BY, "GET detector config/bit_depth_image"]
 # What somebody may have changed since the series before.
-ARM_AGAIN = [ARM[0], SHARED, *ARM[1:]]
+ARM_AGAIN = [ARM[0], SHARED, ARM[-1]]
 BUFFER = "GET filewriter status/buffer_free"
 STATE = "GET detector status/state"
 POLL = STATE + "*"

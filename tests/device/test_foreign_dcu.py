@@ -17,6 +17,7 @@ from foreign_dcu import (
     edited,
     hanging,
     missing,
+    not_taken,
     whole,
     with_metadata,
     with_value,
@@ -397,6 +398,12 @@ FAILING = {
         ReplyError,
         "^eiger_filewriter_name_pattern: .* is None, where a value was expected",
     ),
+    "name pattern not taken": (
+        not_taken("PUT filewriter config/name_pattern"),
+        StateError,
+        r"^eiger: config/name_pattern is 'series_\$id' after 'eiger_\w{8}_\$id' was put, because "
+        "somebody else sets up this detector or the DCU did not take it; nothing was armed. Take",
+    ),
     "another width than the files'": (
         with_value("GET detector config/x_pixels_in_detector", 100),
         TransferError,
@@ -437,7 +444,7 @@ FAILING = {
 }
 SHORT = {
     *("no list of files", "state's reply null", "frame_time an object"),
-    *("trigger hangs, nothing taken", "name pattern null", "another width than the files'"),
+    *("trigger hangs, nothing taken", "name pattern not taken", "another width than the files'"),
 }
 # What shows when the detector is armed only, or later; all else is said before.
 SHOWS_LATE = re.compile("width|list of files|/data|arm|trigger hangs|no trigger$|depth|bits")
@@ -497,6 +504,23 @@ def test_a_command_that_is_done_and_never_answers(command, foreign, eiger, RE, a
     foreign.gap = hanging(f"PUT detector command/{command}", done=True)
     (uid,) = RE(bp.count([eiger], 1))
     assert_right(uid, points=1, images=1)
+
+
+def test_where_files_go_need_not_be_told_once_it_is_armed(foreign, eiger, RE, assert_right):
+    """A DCU may not answer for its file writer then."""
+    eiger.connect()
+    armed = []
+
+    def gap(request):
+        armed.extend([None] * request.asks("PUT detector command/arm"))
+        armed[:] = armed[: not request.asks("PUT detector command/trigger")]
+        if armed and request.asks("GET filewriter config/*"):
+            return Reply(404, b"404: Not Found", "text/plain")
+        return request.forward()
+
+    foreign.gap = gap
+    (uid,) = RE(bp.count([eiger], 2))
+    assert_right(uid, points=2, images=1)
 
 
 @long

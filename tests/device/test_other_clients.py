@@ -162,6 +162,41 @@ def test_what_somebody_changed_is_told_before_the_next_exposure(dcu, eiger, reso
     assert eiger.owed == {}
 
 
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        (
+            "name_pattern",
+            "b_15f37d00_$id",
+            r"-> 'b_15f37d00_\$id' while it was set up, .*nothing was exposed; another client, "
+            r"whose files begin with 'b_15f37d00', may hold it\. Take the scan again",
+        ),
+        ("mode", "disabled", r"mode 'enabled' -> 'disabled' while it was set up, .*exposed\. Take"),
+    ],
+)
+def test_what_another_client_put_before_the_first_arm_is_told(
+    dcu, eiger, monkeypatch, key, value, said
+):
+    """Both saw the detector idle, and this one arms first: its images would have another's name."""
+    url = f"{dcu.url}/filewriter/api/1.6.0/config/{key}"
+    arm = eiger.detector.arm.send
+
+    def as_another_puts():
+        requests.put(url, json={"value": value}, timeout=20).raise_for_status()
+        return arm()
+
+    monkeypatch.setattr(eiger.detector.arm, "send", as_another_puts)
+    with pytest.raises(StateError, match=rf"^eiger: somebody else changed .*{said}"):
+        eiger.stage().wait(10)
+    assert eiger.detector.state.get() == "idle"
+    assert eiger.owed == {}
+    monkeypatch.setattr(eiger.detector.arm, "send", arm)
+    eiger.stage().wait(10)
+    eiger.trigger().wait(10)
+    eiger.unstage().wait(20)
+    assert [file.images for file in eiger.fetched] == [1, 0]
+
+
 def test_a_second_threshold_that_somebody_enabled_is_told(tmp_path):
     with sim_dcu.serve("eiger2-500k", time_scale=0, initialized=True) as dcu:
         eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path)

@@ -29,7 +29,9 @@ SHARED = [
     "GET filewriter config/mode",
     "GET filewriter config/name_pattern",
 ]
-ARM = ["PUT detector command/arm", "GET detector config/bit_depth_image"]
+NAMED_BY = ["GET filewriter config/mode", "GET filewriter config/name_pattern"]
+ARM = ["PUT detector command/arm", *NAMED_BY, "GET detector config/bit_depth_image"]
+ARM_AGAIN = ["PUT detector command/arm", *SHARED, "GET detector config/bit_depth_image"]
 TRIGGER = ["PUT detector command/trigger"]
 DISARM = ["GET detector status/state", "PUT detector command/disarm"]
 BUFFER = "GET filewriter status/buffer_free"
@@ -41,7 +43,7 @@ def test_a_series_a_point(RE, eiger, requests_sent):
     requests_sent.clear()
     RE(bp.count([eiger], 2))
     point = TRIGGER + DISARM
-    assert requests_sent() == STAGE + point + ARM[:1] + SHARED + ARM[1:] + point + NAME_PATTERN
+    assert requests_sent() == STAGE + point + ARM_AGAIN + point + NAME_PATTERN
 
 
 def test_armed_once(RE, eiger, requests_sent):
