@@ -4,6 +4,7 @@ import math
 import re
 import threading
 import time
+import uuid
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -129,10 +130,21 @@ class Staging:
     changed: list[tuple[EigerSignal, Any]] = field(default_factory=list)
     series_id: int | None = None
 
+    def rename(self) -> None:
+        """Name its next series otherwise, because the DCU counts their ids from the start again."""
+        prefix, _, _ = self.stem.rpartition("_")
+        self.stem, self.series_id = new_stem(prefix), None
+
     @property
     def name_pattern(self) -> str:
         """The file writer's name pattern for it."""
         return f"{self.stem}{PATTERN_ENDING}"
+
+
+def new_stem(prefix: str) -> str:
+    """Return a stem that no staging had before."""
+    digits = uuid.uuid4().hex[:8]
+    return new_stem(prefix) if digits.isdecimal() else f"{prefix}_{digits}"
 
 
 def stem_of(name_pattern: object) -> str:

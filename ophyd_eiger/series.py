@@ -33,7 +33,6 @@ import itertools
 import logging
 import math
 import time
-import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -55,7 +54,7 @@ from ophyd_eiger.errors import (
 from ophyd_eiger.exposing import Exposing
 from ophyd_eiger.flying import Flying
 from ophyd_eiger.live import Live
-from ophyd_eiger.points import Exposure, Point, Series, Staging
+from ophyd_eiger.points import Exposure, Point, Series, Staging, new_stem
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.progress import Countdown
 from ophyd_eiger.required import require_known
@@ -162,7 +161,7 @@ class Acquisition:
 
         def work() -> None:
             try:
-                self._stage(Staging(directory, f"{prefix}_{uuid.uuid4().hex[:8]}", policy))
+                self._stage(Staging(directory, new_stem(prefix), policy))
             except Exception as error:
                 self._why_not_staged = error
                 # This Status tells it.
@@ -531,17 +530,40 @@ class Acquisition:
             )
 
     def arm(self, staging: Staging) -> Series:
-        """Arm the next series."""
+        """Arm the next series, under a name that none had before."""
         changed = any(signal.put_at > self._armed_at for signal in self._settings)
         self.link.worker.follow(Countdown(self._arm_seconds[changed]))
         began = time.monotonic()
-        journals = self.transfer.journals
-        with journals.arming(self.arming.to_be_armed(staging)):
-            self.series = self.arming.arm(staging)
-            journals.begin(self.series.delivery)
+        series = self._arm_under_its_name(staging)
+        if series is None:
+            logger.warning(
+                "%s: arm answered an id that a series before had, because somebody initialized "
+                "the detector or restarted its DCU; the next files have another name",
+                self.name,
+            )
+            staging.rename()
+            self._put_name_pattern(staging)
+            series = self._arm_under_its_name(staging)
+        if series is None:
+            raise AssertionError("a new stem that was there before")
+        self.series = series
         self._armed_at = time.monotonic()
         self._arm_seconds[changed] = self._armed_at - began
-        return self.series
+        return series
+
+    def _arm_under_its_name(self, staging: Staging) -> Series | None:
+        """Arm the next series; disarm, and return None, if one before has its name.
+
+        The files of that one may be on their way, or about to be deleted on the DCU.
+        """
+        journals = self.transfer.journals
+        with journals.arming(self.arming.to_be_armed(staging)):
+            series = self.arming.arm(staging)
+            if self.transfer.has_had(series.delivery):
+                self.ending.disarm_after_failure()
+                return None
+            journals.begin(series.delivery)
+        return series
 
     # ---- what stage changes and unstage puts back ----
 

@@ -86,18 +86,17 @@ class Transfer:
         """
         delivery.disk = disk_of(delivery.directory)
         with self._state:
-            if delivery.basename in self._names:
-                self._wrong.append(
-                    f"{delivery.basename}: arm answered the sequence id of a series before, so "
-                    "that the files of both have one name; take all points in one series: set "
-                    "ntrigger to their number"
-                )
             self._names.add(delivery.basename)
             if self._lists is False:
                 # It may have one by now.
                 self._lists = None
             self._period = WATCHED_PERIOD_S if seen_by_files else POLL_PERIOD_S
             self._take_on(delivery)
+
+    def has_had(self, delivery: Delivery) -> bool:
+        """Return whether a series of this name was taken on before."""
+        with self._state:
+            return delivery.basename in self._names
 
     def adopt(self, delivery: Delivery, journal: Journal) -> None:
         """Take on a series of another process, which has ended.

@@ -536,17 +536,21 @@ def test_a_series_ended_early_without_a_file_writers_state(foreign, eiger, ask):
 
 
 @long
-def test_an_id_that_comes_twice_is_told(foreign, eiger, RE, ask, assert_right):
-    """The files of both series would have one name."""
+def test_an_id_that_comes_twice_names_no_file_of_another_series(
+    foreign, eiger, RE, ask, assert_right, caplog
+):
+    """The files of both series would have one name; those of the second have another id here."""
     foreign.gap = answering("PUT detector command/arm", Reply.of({"sequence id": 1}))
     eiger.link.client.timeouts = HASTY
     with pytest.raises(FailedStatus) as caught:
         RE(bp.count([eiger], 2))
     assert isinstance(caught.value.__cause__, TransferError)
     assert re.search(
-        r"^eiger: eiger_\w+_1: arm answered the sequence id of a series before, .* set ntrigger",
+        r"^eiger: eiger_\w+_1_data_000001\.h5, eiger_\w+_1_master\.h5 did not come home",
         str(caught.value.__cause__),
     )
+    assert "arm answered an id that a series before had" in caplog.text
+    assert sum("_data_" in file.path.name for file in eiger.fetched) == 1
     check_as_if_nothing_had_been(RE, eiger, foreign, assert_right)
 
 

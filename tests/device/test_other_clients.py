@@ -16,7 +16,7 @@ from bluesky.utils import FailedStatus, RunEngineInterrupted
 from signals_at_the_input import signals
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts, open_series
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
@@ -195,6 +195,65 @@ def test_what_another_client_put_before_the_first_arm_is_told(
     eiger.trigger().wait(10)
     eiger.unstage().wait(20)
     assert [file.images for file in eiger.fetched] == [1, 0]
+
+
+@pytest.fixture
+def at_defaults(foreign, tmp_path):
+    """A device whose settings are those that `initialize` leaves."""
+    device = EigerDetector(
+        foreign.url,
+        name="eiger",
+        directory=tmp_path / "data",
+        timeouts=Timeouts(connect=5, get=20, files=10, trigger_margin=20),
+    )
+    yield device
+    device.destroy()
+
+
+def images_at_home(device):
+    """Return the images of each series, by what the names of its files begin with."""
+    masters = [file.path for file in device.fetched if file.path.name.endswith("_master.h5")]
+    return {path.name.removesuffix("_master.h5"): open_series(path)[:] for path in masters}
+
+
+class Held:
+    """A gap that holds back requests of one kind until they are released."""
+
+    def __init__(self, pattern):
+        self.pattern = pattern
+        self.came, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, request):
+        if request.asks(self.pattern):
+            self.came.set()
+            self.release.wait(60)
+        return request.forward()
+
+
+@pytest.mark.parametrize("held", ["GET data *", "DELETE *"])
+def test_ids_that_begin_again_between_two_points_mix_up_no_files(
+    dcu, foreign, at_defaults, caplog, held
+):
+    """Those of the first point are on their way home, or a deletion of them to the DCU."""
+    at_defaults.file_policy = FilePolicy(delete_on_dcu=held == "DELETE *")
+    foreign.gap = gap = Held(held)
+    at_defaults.stage().wait(20)
+    at_defaults.trigger().wait(20)
+    assert gap.came.wait(20)
+    put_command(dcu, "initialize")
+    at_defaults.trigger().wait(20)
+    gap.release.set()
+    assert "arm answered an id that a series before had" in caplog.text
+    at_defaults.unstage().wait(20)
+    assert at_defaults.owed == {}
+    images = images_at_home(at_defaults)
+    assert len({name.rpartition("_")[0] for name in images}) == 2
+    # The first arm of the second point was in vain.
+    found = {int(name.rpartition("_")[2]): stack for name, stack in images.items()}
+    assert found.keys() == {1, 2}
+    for series_id, stack in found.items():
+        assert np.array_equal(stack, [dcu.image(series_id, 1)])
+    assert at_defaults.filewriter.name_pattern.get() == "series_$id"
 
 
 def test_a_second_threshold_that_somebody_enabled_is_told(tmp_path):

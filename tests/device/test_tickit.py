@@ -207,8 +207,6 @@ def test_a_step_scan_until_its_files_are_due(tickit, eiger, RE, ntrigger, docume
         cause = caught.value.__cause__
         assert isinstance(cause, TransferError)
         assert re.search(NO_FILES, str(cause))
-        told = str(cause).count("arm answered the sequence id of a series before")
-        assert told == (1 if ntrigger == 1 else 0)
         assert names.count("event") == 2
         assert ("stream_datum" in names) == (documents == "stream")
         assert state_of(tickit) == "idle"
