@@ -18,7 +18,7 @@ with `nimages` 1 and `ntrigger` 1 it sends, in this order (the paths are shorten
     trigger  PUT command/trigger; GET status/state; PUT command/disarm
     trigger  PUT command/arm; GET what `arming.SHARED` lists; GET config/bit_depth_image;
              PUT command/trigger; GET status/state; PUT command/disarm
-    unstage  when every file is home: PUT filewriter name_pattern, GET it
+    unstage  when every file is home: GET filewriter name_pattern, PUT it, GET it
 
 With `ntrigger` 2, `trigger` would be PUT command/trigger alone the first time, and the second time
 the same with GET status/state and PUT command/disarm after it. The other modes are drawn in
@@ -54,7 +54,7 @@ from ophyd_eiger.errors import (
 from ophyd_eiger.exposing import Exposing
 from ophyd_eiger.flying import Flying
 from ophyd_eiger.live import Live
-from ophyd_eiger.points import Exposure, Point, Series, Staging, new_stem
+from ophyd_eiger.points import Exposure, Point, Series, Staging, new_stem, stem_of
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.progress import Countdown
 from ophyd_eiger.required import require_known
@@ -76,6 +76,8 @@ REFUSED_WHILE_STAGED = {
     ("filewriter", "command/initialize"),
     ("system", "command/restart"),
 }
+# What a file writer has before anybody puts another one (SIMPLON API Reference, name_pattern).
+FACTORY_NAME_PATTERN = "series_$id"
 # The first arm after a change takes up to so long (SIMPLON API Reference V1.3, section 2).
 LONGEST_ARM_S = 17.0
 
@@ -590,10 +592,27 @@ class Acquisition:
         ours, original = self._not_put_back.get(signal, (None, None))
         if ours is not None and before == ours:
             before = original
+        elif signal is self.filewriter.name_pattern and stem_of(before):
+            # Of another client, or of a process that was killed: nobody's to be put back.
+            before = FACTORY_NAME_PATTERN
         # Noted first: a put that fails may have been carried out.
         staging.changed.append((signal, before))
         self._not_put_back[signal] = (value, before)
         signal.put_now(value)
+
+    def _is_set_up_by_another(self, staging: Staging) -> bool:
+        """Return whether the name pattern is another client's; False if it cannot be asked.
+
+        The one that a staging found comes back where its own was not taken, or where another
+        client came and went, and the factory's with an `initialize` or a restart.
+        """
+        pattern = self.filewriter.name_pattern
+        _, original = self._not_put_back.get(pattern, (None, None))
+        try:
+            found = pattern.get()
+        except DcuError:
+            return False
+        return found not in (staging.name_pattern, original, FACTORY_NAME_PATTERN)
 
     def _put_back_after_failure(self, staging: Staging) -> None:
         self.live.unstage()
@@ -603,6 +622,16 @@ class Acquisition:
             logger.warning("%s: not put back: %s", self.name, error)
 
     def _put_back(self, staging: Staging) -> None:
+        if staging.changed and self._is_set_up_by_another(staging):
+            keys = {signal.key: None for signal, _ in staging.changed}
+            logger.warning(
+                "%s: not put back, because another client has set up the detector since: %s",
+                self.name,
+                ", ".join(keys),
+            )
+            for signal, _ in staging.changed:
+                self._not_put_back.pop(signal, None)
+            staging.changed.clear()
         errors: list[EigerError] = []
         while staging.changed:
             signal, before = staging.changed.pop()

@@ -7,6 +7,8 @@ again until its answer changes ends in a star.
 RELIED_ON = "GET what `ophyd_eiger.arming.RELIED_ON` lists"
 SHARED = "GET what `ophyd_eiger.arming.SHARED` lists"
 NAME = ["PUT filewriter config/name_pattern", "GET filewriter config/name_pattern"]
+# What another client has put since is left.
+NAME_BACK = [NAME[1], *NAME]
 NAMED_BY = ["GET filewriter config/mode", "GET filewriter config/name_pattern"]
 # Another client may have set the detector up at the same time.
 ARM = ["PUT detector command/arm", *NAMED_BY, "GET detector config/bit_depth_image"]
@@ -36,7 +38,7 @@ SEQUENCES = {
             ("stage", STAGE),
             ("trigger", [TRIGGER, STATE, DISARM]),
             ("trigger", [*ARM_AGAIN, TRIGGER, STATE, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "ints, armed once for two points": (
@@ -45,7 +47,7 @@ SEQUENCES = {
             ("stage", STAGE),
             ("trigger", [TRIGGER]),
             ("trigger", [TRIGGER, STATE, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "inte, armed once for two points": (
@@ -54,7 +56,7 @@ SEQUENCES = {
             ("stage", STAGE),
             ("trigger", [TRIGGER, POLL]),
             ("trigger", [TRIGGER, POLL, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "exts, a series a point": (
@@ -63,7 +65,7 @@ SEQUENCES = {
             ("stage", EXTERNAL_STAGE),
             ("trigger", [POLL, DISARM]),
             ("trigger", [*ARM_AGAIN, POLL, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "exts, armed once for two points, seen by their files": (
@@ -72,7 +74,7 @@ SEQUENCES = {
             ("stage", EXTERNAL_STAGE),
             ("trigger", [POLL]),
             ("trigger", [POLL, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "exte, a series a point": (
@@ -80,7 +82,7 @@ SEQUENCES = {
         [
             ("stage", EXTERNAL_STAGE),
             ("trigger", [POLL, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "fly, one series of four images": (
@@ -88,7 +90,7 @@ SEQUENCES = {
         [
             ("stage", STAGE),
             ("kickoff, complete", [TRIGGER, STATE, DISARM]),
-            ("unstage", NAME),
+            ("unstage", NAME_BACK),
         ],
     ),
     "fly exts, prepared for two points": (
@@ -97,7 +99,7 @@ SEQUENCES = {
             ("stage", STAGE),
             ("prepare", [DISARM, *put_and_back("trigger_mode", "ntrigger"), BUFFER, *ARM_AGAIN]),
             ("kickoff, complete", [POLL, DISARM]),
-            ("unstage", [*put_and_back("ntrigger", "trigger_mode"), *NAME]),
+            ("unstage", [NAME[1], *put_and_back("ntrigger", "trigger_mode"), *NAME]),
         ],
     ),
 }

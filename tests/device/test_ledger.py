@@ -58,6 +58,7 @@ def test_requests_belong_to_what_was_being_done(RE, eiger):
     assert listed(eiger, doing="point 2") == arm + point
     assert listed(eiger, doing="stage")[0] == "GET detector status/state"
     assert listed(eiger, doing="unstage") == [
+        "GET filewriter config/name_pattern",
         "PUT filewriter config/name_pattern",
         "GET filewriter config/name_pattern",
     ]

@@ -16,10 +16,16 @@ from bluesky.utils import FailedStatus, RunEngineInterrupted
 from signals_at_the_input import signals
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, TriggerInfo, open_series
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import NotStagedError, StateError, StoppedError, TransferError
+from ophyd_eiger.errors import (
+    NotServedError,
+    NotStagedError,
+    StateError,
+    StoppedError,
+    TransferError,
+)
 from ophyd_eiger.master import Master
 from ophyd_eiger.signals import LimitError
 
@@ -393,6 +399,80 @@ def test_a_name_pattern_not_put_back_is_not_taken_for_the_users(dcu, eiger, monk
     eiger.stage().wait(10)
     eiger.unstage().wait(10)
     assert eiger.filewriter.name_pattern.get() == "series_$id"
+
+
+@pytest.fixture
+def two_at_a_detector(tmp_path):
+    """A DCU whose file writer is off at first, and two devices at it."""
+    with sim_dcu.serve("eiger2-500k", time_scale=0, initialized=True) as dcu:
+        both = [
+            EigerDetector(
+                dcu.url, name=name, directory=tmp_path / name, timeouts=Timeouts(get=20, files=10)
+            )
+            for name in ("one", "two")
+        ]
+        yield dcu, *both
+        for device in both:
+            device.destroy()
+
+
+def test_what_another_client_put_since_is_not_put_back_over_it(two_at_a_detector, caplog):
+    """One's scan is over and waits for a late file; two takes points before and after that."""
+    dcu, one, two = two_at_a_detector
+    client = DcuClient(dcu.url)
+    client.put("filewriter", "config/name_pattern", "mine_$id")
+    client.close()
+    one.stage().wait(20)
+    one.prepare(TriggerInfo(number_of_events=2)).wait(20)
+    one.kickoff().wait(20)
+    one.complete().wait(20)
+    two.stage().wait(20)
+    two.trigger().wait(20)
+    theirs = two.filewriter.name_pattern.get()
+    one.unstage().wait(20)
+    assert "not put back, because another client has set up the detector since" in caplog.text
+    assert two.filewriter.name_pattern.get() == theirs
+    assert two.filewriter.mode.get() == "enabled"
+    assert two.detector.nimages.get() == 2
+    two.trigger().wait(20)
+    two.unstage().wait(20)
+    assert one.owed == two.owed == {}
+    assert len([file for file in two.fetched if file.images]) == 2
+    # What one had put is no user's.
+    assert two.filewriter.name_pattern.get() == "series_$id"
+
+
+def test_what_was_put_comes_back_where_the_name_pattern_cannot_be_asked(two_at_a_detector):
+    _, one, _ = two_at_a_detector
+    one.stage().wait(20)
+    one.trigger().wait(20)
+    ask = one.filewriter.name_pattern.get
+
+    def refuses():
+        raise NotServedError("not now", request="GET", status=404, text="")
+
+    one.filewriter.name_pattern.get = refuses
+    one.unstage().wait(20)
+    del one.filewriter.name_pattern.get
+    assert ask() == "series_$id"
+    assert one.filewriter.mode.get() == "disabled"
+
+
+@pytest.mark.parametrize(
+    ("found", "left"),
+    [
+        ("lyso_1a2b3c4d_$id", "series_$id"),
+        ("lyso_20261128_$id", "lyso_20261128_$id"),
+        ("lyso_1a2b3c4d_run_$id", "lyso_1a2b3c4d_run_$id"),
+    ],
+)
+def test_a_name_pattern_that_a_staging_left_is_no_users(dcu, eiger, found, left):
+    """As of a process that was killed."""
+    url = f"{dcu.url}/filewriter/api/1.6.0/config/name_pattern"
+    requests.put(url, json={"value": found}, timeout=20).raise_for_status()
+    eiger.stage().wait(20)
+    eiger.unstage().wait(20)
+    assert eiger.filewriter.name_pattern.get() == left
 
 
 def test_a_slow_file_is_waited_for_and_a_stuck_one_does_not_hold_up_the_next(
