@@ -23,8 +23,8 @@ logger = logging.getLogger(__name__)
 # that is being exposed; with nothing to keep, abort ends it at once. Beyond this frame time plain
 # disarm ends an EIGER1's exposure and keeps what is finished; on EIGER2 it ends no exposure.
 LONGEST_CANCEL_S = 5.0
-# So long after its last point, as between two in a prompt, a series may have given way to another
-# client's; after a pause at once.
+# So long after it was looked at last, as between two points in a prompt, or where this process
+# stood still, a series may have given way to another client's; after a pause at once.
 UNWATCHED_S = 1.0
 
 
@@ -46,8 +46,14 @@ class Ending:
         self._may_be_armed = False
 
     def end(self, series: Series) -> None:
-        """Disarm after the last trigger; the DCU has done so by itself, and accepts it again."""
-        self.send(self.detector.disarm)
+        """Disarm after the last trigger; the DCU has done so by itself, and accepts it again.
+
+        Not what another client armed since, if this process stood still meanwhile.
+        """
+        if self.gave_way_unwatched(series):
+            self._warn_gave_way(series)
+        else:
+            self.send(self.detector.disarm)
         series.ended = True
         self.transfer.end(series.delivery, cut_short=False)
 
@@ -66,12 +72,7 @@ class Ending:
         is_over = series.failed_to_end and (self.states.is_over() or self.gave_way(series))
         if not is_over and self.gave_way_unwatched(series):
             is_over = True
-            logger.warning(
-                "%s: somebody else has set up the detector since series %d was armed; nothing was "
-                "sent to end it",
-                self.states.name,
-                series.series_id,
-            )
+            self._warn_gave_way(series)
         if is_over:
             series.ended = True
             self._note_over(series)
@@ -102,6 +103,14 @@ class Ending:
             return self.gave_way(series)
         except DcuError:
             return False
+
+    def _warn_gave_way(self, series: Series) -> None:
+        logger.warning(
+            "%s: somebody else has set up the detector since series %d was armed; nothing was "
+            "sent to end it",
+            self.states.name,
+            series.series_id,
+        )
 
     def _note_over(self, series: Series) -> None:
         if not series.triggered:

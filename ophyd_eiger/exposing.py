@@ -130,6 +130,7 @@ class Exposing:
         if exposure.interrupted:
             return False
         call.wait(timeout=0)
+        series.watched_at = exposure.looked_at
         return True
 
     def _seconds(self, series: Series, given: float | None) -> float:
@@ -150,7 +151,7 @@ class Exposing:
             last, began = sent + number == series.scheme.ntrigger, time.monotonic()
             series.delivery.note_begun((sent + number) * series.scheme.nimages)
             try:
-                self._send_trigger(series, seconds, last=last)
+                exposure.looked_at = self._send_trigger(series, seconds, last=last)
             except Exception:
                 # Who asked for the point is told; another process does not wait for its images.
                 series.delivery.note_begun(series.delivery.recorded)
@@ -222,7 +223,8 @@ class Exposing:
             f"taken{because}; the next trigger arms a new one"
         )
 
-    def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> None:
+    def _send_trigger(self, series: Series, seconds: float, *, last: bool) -> float:
+        """Send one, and return when the DCU was asked last, by `time.monotonic`."""
         # A DCU replies, or is ready, when the exposures are over that begin after the delay.
         takes = self.detector.start_delay + seconds
         timeout = takes + self.states.link.client.timeouts.trigger_margin
@@ -240,6 +242,9 @@ class Exposing:
             self.states.wait_out(takes, timeout)
         elif last:
             self.states.wait_for_exposure_to_end(timeout)
+        else:
+            return time.monotonic()
+        return self.states.asked_at
 
     def _await_point(self, series: Series, exposure: Exposure) -> bool:
         wanted = series.images_taken + series.scheme.images
@@ -250,6 +255,7 @@ class Exposing:
             images, evidence = self.images_seen(series)
             count.count(images - series.images_taken, evidence)
             if images >= wanted:
+                series.watched_at = self.states.asked_at
                 if self._was_ended(series, exposure, evidence, wanted):
                     raise self._ended_early(series)
                 return not exposure.interrupted
@@ -309,6 +315,7 @@ class Exposing:
             if before == "acquire" and series.triggers_seen == series.scheme.ntrigger - 1:
                 series.saw_all_triggers = True
             series.over = True
+            series.watched_at = self.states.asked_at
             return series.scheme.total
         if before == "acquire" and series.state == "ready":
             series.triggers_seen += 1
@@ -356,6 +363,8 @@ class Exposing:
                 flight.too_early = time.monotonic() < flight.earliest
                 # Where it came too early, only files tell which images were taken.
                 all_taken = series.over and not flight.too_early
+                if all_taken:
+                    series.watched_at = flight.looked_at
                 images = series.scheme.total if all_taken else series.delivery.published
             elif flight.call is not None:
                 images, evidence = self._images_shown(series)

@@ -161,11 +161,14 @@ class Exposure:
     ----------
     call : EigerStatus or None
         Of the requests that trigger it; None with external triggers.
+    looked_at : float
+        When the DCU was asked last whether a trigger's images are taken, by `time.monotonic`.
     """
 
     def __init__(self, status: EigerStatus) -> None:
         self.status = status
         self.call: EigerStatus | None = None
+        self.looked_at = 0.0
         self.wake = threading.Event()
         self.interrupted = False
         self.stopped = False

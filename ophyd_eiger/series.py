@@ -432,7 +432,6 @@ class Acquisition:
         """Note that the next point of a series is taken, and return it."""
         point = Point(series, series.images_taken, time.time(), seconds)
         series.points += 1
-        series.watched_at = time.monotonic()
         series.delivery.recorded = series.images_taken
         if series.scheme.mode.is_external:
             series.delivery.note_begun(series.images_taken)

@@ -64,6 +64,9 @@ class States:
         self.link = link
         # What this DCU calls a detector that is initialized and disarmed; None if not known yet.
         self._idle_word: str | None = None
+        # When the state of an exposure was asked for last, by time.monotonic: before the answer,
+        # which may be read late.
+        self.asked_at = 0.0
 
     def note_idle(self) -> None:
         """Learn what this DCU calls a detector that was just initialized or disarmed.
@@ -197,6 +200,7 @@ class States:
         StateError
             If it is one in which no image is taken any more.
         """
+        self.asked_at = time.monotonic()
         state = self.detector.state.get()
         if state in ("error", "na"):
             raise StateError(

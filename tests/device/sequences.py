@@ -113,8 +113,8 @@ def as_markdown():
         "The requests of the device's verbs in order, without those of the files, which go home "
         "beside them (`GET filewriter files`, `GET /data/<name>`).",
         "A star marks a request that is sent again and again until its answer changes.",
-        "A series that waited for over a second is asked for its name pattern first, for somebody "
-        "may have taken the detector over.",
+        "A series that nobody looked at for over a second is asked for its name pattern before it "
+        "is triggered or ended, for somebody may have taken the detector over.",
         "This page is made of the list that the tests hold the requests against: "
         "`python tests/device/sequences.py > docs/sequences.md`.",
     ]

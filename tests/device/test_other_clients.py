@@ -19,6 +19,7 @@ import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, TriggerInfo, open_series
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
+from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
     NotServedError,
     NotStagedError,
@@ -102,6 +103,56 @@ def test_a_series_that_waited_long_is_looked_at_before_a_trigger(dcu, eiger, mon
     assert client.get("detector", "status/state")["value"] == "ready"
     client.command("detector", "disarm", timeout=20)
     client.close()
+    eiger.unstage().wait(20)
+
+
+@pytest.mark.parametrize("flies", [False, True])
+def test_what_another_client_armed_before_a_late_disarm_is_left_alone(
+    dcu, eiger, monkeypatch, flies
+):
+    """This process stood still after its last image, when the detector was free already."""
+    monkeypatch.setattr("ophyd_eiger.ending.UNWATCHED_S", 0.0)
+    end = Ending.end
+    client = DcuClient(dcu.url)
+
+    def end_late(self, series):
+        client.put("filewriter", "config/name_pattern", "theirs_$id")
+        client.command("detector", "arm", timeout=20)
+        end(self, series)
+
+    monkeypatch.setattr(Ending, "end", end_late)
+    eiger.stage().wait(20)
+    if flies:
+        eiger.kickoff().wait(20)
+        eiger.complete().wait(20)
+    else:
+        eiger.trigger().wait(20)
+    assert client.get("detector", "status/state")["value"] == "ready"
+    eiger.unstage().wait(20)
+    assert client.get("detector", "status/state")["value"] == "ready"
+    client.command("detector", "disarm", timeout=20)
+    client.close()
+    assert eiger.owed == {}
+    assert [file.images for file in eiger.fetched if "_data_" in file.path.name] == [1]
+
+
+def test_a_series_was_looked_at_when_its_state_was_asked(dcu, eiger, monkeypatch):
+    """However late the answer is read: the process may have stood still meanwhile."""
+    eiger.stage().wait(20)
+    ask, end, times = eiger.detector.state.get, Ending.end, {"staged": time.monotonic()}
+
+    def ask_then():
+        times.setdefault("asked", time.monotonic())
+        return ask()
+
+    def end_then(self, series):
+        times["watched"] = series.watched_at
+        end(self, series)
+
+    monkeypatch.setattr(eiger.detector.state, "get", ask_then)
+    monkeypatch.setattr(Ending, "end", end_then)
+    eiger.trigger().wait(20)
+    assert times["staged"] < times["watched"] <= times["asked"]
     eiger.unstage().wait(20)
 
 
