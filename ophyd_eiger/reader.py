@@ -179,6 +179,8 @@ class Series(Stack):
     def metadata(self) -> SeriesMetadata:
         """What the master file says beside its images, with units; read each time.
 
+        What cannot be used is None, and logged as a warning that says what is there.
+
         Raises
         ------
         MissingFileError, FileError

@@ -6,6 +6,8 @@ Source: real master files of firmware 1.6, and DECTRIS' description of the forma
 
 import dataclasses
 import datetime as dt
+import logging
+import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,18 +19,38 @@ import numpy as np
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.master import HDF5_ERRORS, object_of, only_value, open_hdf5
 
+logger = logging.getLogger(__name__)
+
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
 # h c / e in eV angstrom, exact since the SI of 2019.
 HC = 12398.41984332
 # What each unit that files have is in the unit used here.
 _FACTORS = {
-    "m": {"m": 1.0, "mm": 1e-3, "um": 1e-6, "nm": 1e-9},
+    "m": {"m": 1.0, "cm": 1e-2, "mm": 1e-3, "um": 1e-6, "nm": 1e-9},
     "s": {"s": 1.0, "ms": 1e-3, "us": 1e-6, "ns": 1e-9},
     "eV": {"eV": 1.0, "keV": 1e3},
-    "angstrom": {"angstrom": 1.0, "Angstrom": 1.0, "A": 1.0, "nm": 10.0, "m": 1e10},
-    "pixel": {"pixel": 1.0, "pixels": 1.0},
-    "degree": {"degree": 1.0, "degrees": 1.0, "deg": 1.0, "rad": 180.0 / np.pi},
+    "angstrom": {"A": 1.0, "nm": 10.0, "m": 1e10},
+    "pixel": {"px": 1.0},
+    "degree": {"deg": 1.0, "rad": 180.0 / np.pi},
+}
+# Symbols are as they are written, for m is not M; these words, of one or several, in any case.
+_SYMBOLS = {
+    **dict.fromkeys(("meter", "metre"), "m"),
+    **dict.fromkeys(("centimeter", "centimetre"), "cm"),
+    **dict.fromkeys(("millimeter", "millimetre"), "mm"),
+    **dict.fromkeys(("micrometer", "micrometre", "micron"), "um"),
+    **dict.fromkeys(("nanometer", "nanometre"), "nm"),
+    **dict.fromkeys(("second", "sec"), "s"),
+    **dict.fromkeys(("millisecond", "msec"), "ms"),
+    **dict.fromkeys(("microsecond", "usec"), "us"),
+    **dict.fromkeys(("nanosecond", "nsec"), "ns"),
+    **dict.fromkeys(("ev", "electronvolt"), "eV"),
+    **dict.fromkeys(("kev", "kiloelectronvolt"), "keV"),
+    **dict.fromkeys(("angstrom", "\u00e5ngstr\u00f6m", "\u00e5"), "A"),
+    **dict.fromkeys(("pixel", "px"), "px"),
+    **dict.fromkeys(("degree", "deg"), "deg"),
+    **dict.fromkeys(("radian", "rad"), "rad"),
 }
 
 
@@ -47,7 +69,7 @@ def _angle(axis: str) -> Any:
 
 @dataclass(frozen=True, eq=False)
 class SeriesMetadata:
-    """What a master file says; None where it says nothing.
+    """What a master file says; None where it says nothing, or nothing that can be used.
 
     Attributes
     ----------
@@ -150,13 +172,14 @@ def read_metadata(
         The threshold whose energy is meant, where a file has several.
     names : collection of str, optional
         The attributes that are needed: the others are not read and None, whatever the file has.
+        Without, all are read, and what cannot be used is None and a warning.
 
     Raises
     ------
     MissingFileError
         If there is no such file.
     FileError
-        If a value is none of its kind, or in a unit that it is not known in.
+        If a value that is needed is none of its kind, or in a unit that it is not known in.
     """
     found: dict[str, Any] = {}
     with open_hdf5(path) as file:
@@ -167,7 +190,12 @@ def read_metadata(
                 dataset = object_of(file, place.format(channel=channel))
                 # A dataset without a shape has no value, of text neither.
                 if isinstance(dataset, h5py.Dataset) and dataset.shape is not None:
-                    found[field.name] = _value(dataset, field, path)
+                    try:
+                        found[field.name] = _value(dataset, field, path)
+                    except FileError as error:
+                        if names is not None:
+                            raise
+                        logger.warning("%s; %s is taken for not said", error, field.name)
                     break
     return SeriesMetadata(**found)
 
@@ -182,27 +210,45 @@ def _value(dataset: h5py.Dataset, field: dataclasses.Field, path: Path) -> Any:
         factor = _factor(dataset, unit)
         if "ndarray" in kind:
             return np.atleast_1d(np.asarray(dataset[()], np.float64)) * factor
+        if not dataset.size:
+            raise ValueError("an array of no values")
         # What has several values is of several thresholds, the first of which is meant.
         value = np.ravel(dataset[()])[0]
         if "bool" in kind:
             return bool(value)
         return int(value) if "int" in kind else float(value) * factor
-    except HDF5_ERRORS as error:
+    except (*HDF5_ERRORS, OverflowError) as error:
         raise FileError(f"{path}: {dataset.name} is not what it should be: {error}") from error
 
 
 def _text(dataset: h5py.Dataset) -> str:
-    value = only_value(dataset[()])
-    return value.decode() if isinstance(value, bytes) else str(value)
+    return _decoded(only_value(dataset[()]))
+
+
+def _decoded(value: Any) -> str:
+    """Return text, with replacements for what is none: some programs write other encodings."""
+    if isinstance(value, str):  # in which h5py keeps such bytes as surrogates
+        value = value.encode(errors="surrogateescape")
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
 
 
 def _factor(dataset: h5py.Dataset, unit: str) -> float:
-    """Return what a value is to be multiplied by, so that it is in `unit`."""
-    # Some writers make an array of one text of it.
-    stated = np.ravel(dataset.attrs.get("units", unit))[0]
-    stated = stated.decode() if isinstance(stated, bytes) else str(stated)
-    if not unit or stated == unit:
+    """Return what a value is to be multiplied by, so that it is in `unit`.
+
+    A value without a unit is in the one that EIGER files have it in, which is `unit`.
+    """
+    stated = dataset.attrs.get("units") if unit else None
+    if stated is None or isinstance(stated, h5py.Empty):
         return 1.0
-    if stated not in _FACTORS[unit]:
-        raise ValueError(f"a unit of {stated!r}, {unit} expected")
-    return _FACTORS[unit][stated]
+    # Some writers make an array of one text of it.
+    text = "".join(_decoded(one) for one in np.ravel(stated)[:1])
+    # There are two signs each for micro and for angstrom.
+    name = unicodedata.normalize("NFKC", text).strip().replace("\u03bc", "u")
+    if not name:
+        return 1.0
+    word = name.lower().removesuffix("(s)").removesuffix("s")
+    factors = _FACTORS[unit]
+    factor = factors.get(name, factors.get(_SYMBOLS.get(word, "")))
+    if factor is None:
+        raise ValueError(f"a unit of {text!r}, {unit} expected")
+    return factor

@@ -1,6 +1,7 @@
 """What many images become, against plain numpy on the whole stack; and what the master says."""
 
 import datetime as dt
+import re
 
 import h5py
 import numpy as np
@@ -10,6 +11,7 @@ from written import armed, write_series
 
 from ophyd_eiger.errors import FileError, MissingFileError, RegionError
 from ophyd_eiger.reader import open_series
+from ophyd_eiger.series_metadata import read_metadata
 
 MASTER_9M = "eiger1_9M_master/dectris_eiger_master.h5"
 SHAPE = (40, 60)
@@ -239,16 +241,80 @@ def test_other_units_and_nothing_at_all(made):
     ("fact", "value", "unit", "said"),
     [
         ("detector_distance", 1.0, "furlong", "a unit of 'furlong', m expected"),
-        ("beam_center_x", "left", "pixel", "beam_center_x is not what it should be"),
-        ("count_time", np.empty(0), "s", "count_time is not what it should be"),
-        ("entry__start_time", "yesterday", "", "start_time is not what it should be"),
+        ("detector_distance", 1.0, "M", "a unit of 'M', m expected"),
+        ("detector_distance", 1.0, b"\xff", "a unit of '\ufffd', m expected"),
+        ("beam_center_x", 3.0, "mm", "a unit of 'mm', pixel expected"),
+        ("beam_center_x", "left", "pixel", "beam_center_x is not what it should be: .*left"),
+        ("count_time", np.empty(0), "s", "count_time is not what it should be: .*no values"),
+        ("bit_depth_image", np.inf, "", "bit_depth_image is not what it should be: .*infinity"),
+        ("entry__start_time", "yesterday", "", "start_time is not what it should be: .*yesterday"),
+        ("description", np.array([b"a", b"b"]), "", "description is not what it should be"),
     ],
 )
-def test_what_a_master_cannot_say(made, fact, value, unit, said):
+def test_what_a_master_cannot_say(made, caplog, fact, value, unit, said):
     series, _ = made
-    with_facts(series.path, **{fact: (value, unit)})
+    name = "date" if fact == "entry__start_time" else fact
+    with_facts(series.path, frame_time=(0.5, "s"), **{fact: (value, unit)})
+    found = series.metadata
+    assert getattr(found, name) is None
+    assert found.frame_time == 0.5
+    (warning,) = caplog.messages
+    assert re.search(rf"r_master\.h5: .*{said}.*; {name} is taken for not said", warning)
     with pytest.raises(FileError, match=rf"r_master\.h5: .*{said}"):
-        _ = series.metadata
+        read_metadata(series.path, names=[name])
+    assert read_metadata(series.path, names=["frame_time"]).frame_time == 0.5
+    assert len(caplog.messages) == 1
+
+
+@pytest.mark.parametrize(
+    ("fact", "factor", "units"),
+    [
+        ("detector_distance", 1, ["", " ", "m", "meter", "metre", "meters", "Metres", "meter(s)"]),
+        ("detector_distance", 1, [h5py.Empty("S1"), np.empty(0, "S1"), b"m", [b"meter"]]),
+        ("detector_distance", 1e-2, ["cm", "centimeter"]),
+        ("detector_distance", 1e-3, ["mm ", "millimeter", "Millimetres", np.bytes_("mm")]),
+        ("x_pixel_size", 1e-6, ["um", "\u00b5m", "\u03bcm", "micron", "Microns", "micrometer"]),
+        ("wavelength", 1, ["", "\u00c5", "\u212b", "angstroms", "ANGSTROM", "A"]),
+        ("wavelength", 10, ["nm", "nanometer"]),
+        ("beam_center_x", 1, ["", "px", "Pixel", "pixels", "pixel(s)"]),
+        ("count_time", 1, ["sec", "second", "seconds", "Seconds", "s"]),
+        ("count_time", 1e-3, ["ms", "millisecond"]),
+        ("photon_energy", 1e3, ["keV", "KeV", "kiloelectronvolt"]),
+        ("photon_energy", 1, ["eV", "ev"]),
+    ],
+)
+def test_units_by_other_names(made, caplog, fact, factor, units):
+    series, _ = made
+    places = {
+        "wavelength": "entry/instrument/beam/incident_wavelength",
+        "photon_energy": "entry/instrument/detector/detectorSpecific/photon_energy",
+    }
+    place = places.get(fact, f"entry/instrument/detector/{fact}")
+    with h5py.File(series.path, "a") as file:
+        file[place] = 3.0
+    for unit in units:
+        with h5py.File(series.path, "a") as file:
+            file[place].attrs["units"] = unit
+        assert getattr(series.metadata, fact) == pytest.approx(3 * factor), unit
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("stored", [np.bytes_(b"Eig\xe9r"), b"Eig\xe9r"], ids=["fixed", "variable"])
+def test_text_of_another_encoding(made, caplog, stored):
+    series, _ = made
+    kind = None if isinstance(stored, np.bytes_) else h5py.string_dtype()
+    with h5py.File(series.path, "a") as file:
+        file.create_dataset("entry/instrument/detector/description", data=stored, dtype=kind)
+    assert series.metadata.description == "Eig\ufffdr"
+    assert not caplog.messages
+
+
+@pytest.mark.parametrize("unit", ["radius", "2theta", "q"])
+def test_a_profile_needs_lengths_that_can_be_used(made, unit):
+    series, _ = made
+    with_facts(series.path, **{**GEOMETRY, "beam_center_x": (20.0, "furlong")})
+    with pytest.raises(FileError, match=r"r_master\.h5: .*a unit of 'furlong', pixel expected"):
+        series.radial_profile(bins=5, unit=unit)
 
 
 GEOMETRY = {
@@ -366,7 +432,7 @@ def test_a_profile_needs_no_date(made, unit):
     expected = series.radial_profile(bins=5, unit=unit)
     with_facts(series.path, entry__start_time=("unknown", ""), count_time=(1.0, "furlong"))
     with pytest.raises(FileError, match="is not what it should be"):
-        _ = series.metadata
+        read_metadata(series.path, names=["date"])
     found = series.radial_profile(bins=5, unit=unit)
     assert np.array_equal(found.positions, expected.positions)
     assert np.array_equal(found.intensity, expected.intensity, equal_nan=True)

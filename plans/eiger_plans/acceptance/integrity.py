@@ -18,6 +18,7 @@ import numpy as np
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.findings import Check, Section
 from ophyd_eiger import EigerError, Series, open_series
+from ophyd_eiger.series_metadata import read_metadata
 
 # What `format` of an EIGER2 ends in where its masters are as those of an EIGER.
 LEGACY = "legacy nxmx"
@@ -221,8 +222,9 @@ def _images(taken: Taken, series: Series, section: Section) -> Iterator[Check]:
 
 def _stated(taken: Taken, series: Series, section: Section) -> Iterator[Check]:
     wrong, said = [], 0
+    metadata = read_metadata(series.master_path, series.source.channel, STATED)
     for key in STATED:
-        there = getattr(series.metadata, key)
+        there = getattr(metadata, key)
         here = taken.settings.get(key)
         if there is None or here is None:
             continue
