@@ -12,7 +12,7 @@ import hdf5plugin  # noqa: F401 - registers the filters with HDF5
 
 from ophyd_eiger.chunks import BITSHUFFLE_FILTER
 from ophyd_eiger.errors import FileError, StorageError
-from ophyd_eiger.master import IMAGES, object_of, only_value
+from ophyd_eiger.master import IMAGES, object_of, only_integer
 
 # Settings of the bitshuffle filter: where the size of an element stands, and where the codec.
 _BITSHUFFLE_ELEMENT, _BITSHUFFLE_CODEC = 2, 4
@@ -65,9 +65,8 @@ def _with_counts(images: h5py.Dataset, path: Path) -> h5py.Dataset:
 
 
 def number_of(images: h5py.Dataset, end: str) -> int | None:
-    """Return `image_nr_low` or `image_nr_high` of a file; None if it does not say."""
-    number = images.attrs.get(f"image_nr_{end}")
-    return None if number is None else int(only_value(number))
+    """Return `image_nr_low` or `image_nr_high` of a file; None if it says no integer."""
+    return only_integer(images.attrs.get(f"image_nr_{end}"))
 
 
 def filters_of(images: h5py.Dataset) -> Callable[[int], list[int]]:

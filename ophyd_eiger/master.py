@@ -178,6 +178,16 @@ def only_value(stored: Any) -> Any:
     return stored.item() if isinstance(stored, np.ndarray) else stored
 
 
+def only_integer(stored: Any) -> int | None:
+    """Return the one integer of what HDF5 has, as a number or as text; None if it is none."""
+    try:
+        value = only_value(stored)
+        number = int(value)
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return number if isinstance(value, (str, bytes)) or number == value else None
+
+
 def read_master(path: Path) -> Master:
     """Read which files and how many images belong to a series.
 
@@ -249,9 +259,10 @@ def _promised(file: h5py.File) -> int | None:
     counts = []
     for name in ("nimages", "ntrigger"):
         value = object_of(file, f"{_SPECIFIC}/{name}")
-        if not isinstance(value, h5py.Dataset):
+        count = only_integer(value[()]) if isinstance(value, h5py.Dataset) else None
+        if count is None:
             return None
-        counts.append(int(only_value(value[()])))
+        counts.append(count)
     return counts[0] * counts[1]
 
 
