@@ -20,6 +20,8 @@ from ophyd_eiger.errors import EigerError, FileError, MissingFileError
 MASTER_ENDING = "_master.h5"
 # What h5py makes of HDF5's errors: for one broken file, any of them, depending on the broken byte.
 HDF5_ERRORS = (OSError, LookupError, RuntimeError, TypeError, ValueError)
+# HDF5's words for a file that says itself that somebody writes it, whether it is locked or not.
+_OPEN_FOR_WRITING = "already open for"
 
 # What images depend on, with its unit; a master has it as it was when the series was armed.
 SETTINGS = {"count_time": "s", "frame_time": "s", "photon_energy": "eV", "threshold_energy": "eV"}
@@ -145,6 +147,11 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             "has closed it"
         ) from error
     except HDF5_ERRORS as error:
+        if _OPEN_FOR_WRITING in str(error):
+            raise FileError(
+                f"{path}: locked by a program that has it open for writing; it can be read once "
+                "that has closed it, or, if it ended without, after `h5clear -s`"
+            ) from error
         raise FileError(f"{path}: not a whole HDF5 file ({error})") from error
     with file:
         try:

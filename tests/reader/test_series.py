@@ -776,6 +776,22 @@ def test_a_file_that_another_process_writes(series, monkeypatch):
     assert np.array_equal(open_series(master)[:], images)
 
 
+@pytest.mark.parametrize("swmr", [False, True], ids=["writer", "swmr"])
+def test_a_file_that_says_that_it_is_written(tmp_path, swmr):
+    path, copy = tmp_path / "w_data_000001.h5", tmp_path / "c_data_000001.h5"
+    with h5py.File(path, "w", libver="latest") as file:
+        images = np.ones((2, 4, 5), np.uint16)
+        file.create_dataset("entry/data/data", data=images, chunks=(1, 4, 5))
+        if swmr:
+            file.swmr_mode = True
+        file.flush()
+        # Without the lock, which HDF5 may have been told not to take.
+        copy.write_bytes(path.read_bytes())
+    assert np.array_equal(open_series(path)[:], images)
+    with pytest.raises(FileError, match=r"c_data_000001.h5: locked by a program .* h5clear"):
+        open_series(copy)
+
+
 def test_an_hdf5_file_that_is_no_master(tmp_path):
     path = tmp_path / "other.h5"
     with h5py.File(path, "w") as file:
