@@ -214,13 +214,14 @@ def roi_sums_of(
     right = max(box[0] + box[2] for box in boxes.values())
     bottom = max(box[1] + box[3] for box in boxes.values())
     sums = {key: np.zeros(len(numbers), np.uint64) for key in boxes}
-    none = np.iinfo(images.geometry.dtype).max
+    none = int(np.iinfo(images.geometry.dtype).max)
 
     def use(place: int, image: np.ndarray) -> None:
         for key, (x, y, width, height) in boxes.items():
             part = image[y - top : y - top + height, x - left : x - left + width]
-            lost = np.count_nonzero(part == none)
-            sums[key][place] = part.sum(dtype=np.uint64) - np.uint64(lost) * np.uint64(none)
+            lost = int(np.count_nonzero(part == none))
+            # Lost pixels of 64 bits go beyond them: what is left is right modulo 2^64.
+            sums[key][place] = (int(part.sum(dtype=np.uint64)) - lost * none) % 2**64
 
     images.for_each(numbers, use, Box(range(top, bottom), range(left, right)))
     return sums
