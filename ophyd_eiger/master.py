@@ -27,6 +27,8 @@ _OPEN_FOR_WRITING = "already open for"
 SETTINGS = {"count_time": "s", "frame_time": "s", "photon_energy": "eV", "threshold_energy": "eV"}
 # In bytes, of a mask or a flat field: several times those of the largest detector.
 _LARGEST_ARRAY = 2**29
+# What a mask has for a value that uint32 has not: the highest bit, which EIGERs give no meaning.
+_MASKED_OTHERWISE = 2**31
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
 _DATA_LINK = re.compile(r"data_(\d+)")
@@ -64,7 +66,7 @@ class Master:
     @property
     def mask(self) -> np.ndarray:
         """The pixel mask, uint32 of shape (y, x); 0 is a good pixel."""
-        return self.array("pixel_mask").astype(np.uint32, copy=False)
+        return self.array("pixel_mask")
 
     @property
     def flatfield(self) -> np.ndarray:
@@ -106,12 +108,22 @@ class Master:
                         raise FileError(
                             f"{self.path}: {name} of shape {dataset.shape} is none of a detector"
                         )
-                    return dataset[()]
+                    return self._mask(dataset) if name == "pixel_mask" else dataset[()]
                 unusable = unusable or _unusable(file, at, dataset)
         if unusable:
             # As if there were none, masked pixels would be taken for good ones.
             raise FileError(f"{self.path}: {unusable}")
         return None
+
+    def _mask(self, dataset: h5py.Dataset) -> np.ndarray:
+        """Return a mask as uint32, in which each pixel that is not 0 stays so."""
+        if dataset.dtype.kind not in "biuf":
+            raise FileError(f"{self.path}: {dataset.name} of type {dataset.dtype} is no mask")
+        stored = dataset[()]
+        with np.errstate(invalid="ignore"):
+            mask = stored.astype(np.uint32)
+        mask[mask != stored] = _MASKED_OTHERWISE
+        return mask
 
 
 def _unusable(file: h5py.File, place: str, found: h5py.Group | h5py.Dataset | None) -> str:

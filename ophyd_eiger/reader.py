@@ -157,12 +157,13 @@ class Series(Stack):
     def mask(self) -> np.ndarray:
         """The pixel mask of the master file, uint32 of shape (y, x); 0 is a good pixel.
 
+        What is no such number, as one above 32 bits, a negative one or NaN, is bit 31.
+
         Raises
         ------
         MissingFileError, FileError
         """
-        found = self.master.array("pixel_mask", self.source.channel)
-        return found.astype(np.uint32, copy=False)
+        return self.master.array("pixel_mask", self.source.channel)
 
     @property
     def flatfield(self) -> np.ndarray:

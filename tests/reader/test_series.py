@@ -279,6 +279,42 @@ def test_a_mask_that_cannot_be_used_is_not_left_out(
     assert ((found.mask if name == "pixel_mask" else found.flatfield) == 7).all()
 
 
+MASKS = {
+    "of 64 bits": (np.uint64, 2**40, 2**31),
+    "of 64 bits and few": (np.uint64, 8, 8),
+    "signed": (np.int64, -(2**32), 2**31),
+    "negative": (np.int32, -1, 2**31),
+    "nan": (np.float64, np.nan, 2**31),
+    "infinite": (np.float32, np.inf, 2**31),
+    "half": (np.float32, 0.5, 2**31),
+    "whole": (np.float32, 8, 8),
+    "bool": (np.bool_, True, 1),
+    "big-endian": (">u4", 2**31 + 1, 2**31 + 1),
+}
+
+
+@pytest.mark.parametrize(("kind", "value", "found"), MASKS.values(), ids=MASKS)
+def test_a_masked_pixel_stays_masked(tmp_path, write_data, write_master, kind, value, found):
+    write_data(tmp_path / "m_data_000001.h5", np.ones((2, 4, 5), np.uint16))
+    mask = np.zeros((4, 5), kind)
+    mask[1, 2] = value
+    master = write_master(tmp_path / "m_master.h5", ["m_data_000001.h5"], nimages=2, mask=mask)
+    series = open_series(master)
+    expected = np.zeros((4, 5), np.uint32)
+    expected[1, 2] = found
+    for read in (series.mask, series.master.mask):
+        assert read.dtype == np.uint32
+        assert np.array_equal(read, expected)
+
+
+def test_a_mask_of_text_is_refused(tmp_path, write_data, write_master):
+    write_data(tmp_path / "m_data_000001.h5", np.ones((2, 4, 5), np.uint16))
+    mask = np.full((4, 5), b"1")
+    master = write_master(tmp_path / "m_master.h5", ["m_data_000001.h5"], nimages=2, mask=mask)
+    with pytest.raises(FileError, match=r"m_master.h5: /entry/.*/pixel_mask of type .* no mask"):
+        _ = open_series(master).mask
+
+
 def test_a_stale_file_in_the_working_directory_is_never_used(series, tmp_path, monkeypatch):
     master, images = series
     elsewhere = tmp_path / "cwd"
