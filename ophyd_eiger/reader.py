@@ -257,7 +257,13 @@ class Series(Stack):
             If an image's bytes are broken.
         ValueError
             If `out` is of another shape or type.
+        TypeError
+            If it is no numpy array.
         """
+        if out is not None and not isinstance(out, np.ndarray):
+            raise TypeError(
+                f"{self.path.name}: images go into a numpy array, not into a {type(out).__name__}"
+            )
         if start > stop:
             raise IndexError(f"{self.path.name}: images {start} to {stop - 1} asked for")
         return self.pick(range(start, stop), out=out)

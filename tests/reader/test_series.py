@@ -145,6 +145,12 @@ def test_read_returns_a_stretch_across_files(series) -> None:
     assert open_series(master).read(7, 7).shape == (0, 37, 53)
 
 
+def test_images_are_read_into_arrays_alone(series) -> None:
+    master, _ = series
+    with pytest.raises(TypeError, match=r"x_7_master.h5: .* a numpy array, not into a list"):
+        open_series(master).read(2, 5, out=[1])
+
+
 def test_repr_says_what_it_is(series) -> None:
     master, _ = series
     (master.parent / "x_7_data_000003.h5").unlink()
