@@ -292,6 +292,25 @@ class ImageFile:
         # file, in which nothing is mere room.
         return min((int(self._numbers[-1]) + 1) * self._stacked // self.channels, self.images)
 
+    @property
+    def spans_its_numbers(self) -> bool:
+        """Whether it has as many images as there are numbers from its first to its last one."""
+        if self.low is None or self.high is None:
+            return True
+        return self.high - self.low + 1 == self.images
+
+    def starts(self, first: int) -> set[int]:
+        """Return the numbers that the series' first image has as this file's own numbers tell it.
+
+        Parameters
+        ----------
+        first : int
+            The place in the series of this file's first image, counted from 0.
+        """
+        low = set() if self.low is None else {self.low - first}
+        last = first + self.written - 1
+        return low if self.high is None else low | {self.high - last}
+
     def spans(self) -> np.ndarray | None:
         """Return where each image's bytes begin and end in the file, as int64 (images, 2).
 

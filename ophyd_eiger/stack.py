@@ -4,6 +4,7 @@ What `reader.Series` makes an array of. Files are opened when they are needed an
 """
 
 import contextlib
+import logging
 import os
 import threading
 from collections.abc import Callable, Sequence
@@ -20,8 +21,10 @@ from ophyd_eiger.image_file import Box, Geometry, ImageFile, Room, look_into
 from ophyd_eiger.packed import Packed
 from ophyd_eiger.parallel import do_all, processors
 from ophyd_eiger.source import Source, read_source
-from ophyd_eiger.survey import Survey
+from ophyd_eiger.survey import Survey, wrong_number
 from ophyd_eiger.view import Part
+
+logger = logging.getLogger(__name__)
 
 # Bytes of the images that one task of a thread reads, at most: enough that handing it out costs
 # nothing beside it. And how many tasks there are for each thread, at least, so that all end at
@@ -68,6 +71,7 @@ class Stack:
         self._codec = codec_named(codec)
         self.threads = processors() if threads is None else max(1, int(threads))
         self._looked: dict[tuple[Path, str], ImageFile] = {}
+        self._told: set[str] = set()
         self.source: Source
         self.refresh()
 
@@ -84,9 +88,15 @@ class Stack:
         MissingFileError, FileError
         """
         source = read_source(self.path, self._wanted_channel)
+        self._tell(source.survey.remark)
         self._looked.update(source.survey.looked)
         self.source = replace(source, survey=replace(source.survey, looked={}))
         return self
+
+    def _tell(self, remark: str) -> None:
+        if remark and remark not in self._told:
+            self._told.add(remark)
+            logger.warning("%s", remark)
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_looked": {}, "_codec": None}
@@ -431,11 +441,14 @@ class Stack:
         if part.channel >= found.channels:
             raise FileError(f"{part.path}: {found.channels} channels, {part.channel + 1} needed")
         start = self.survey.start
-        if start is not None and found.low not in (None, start + part.first):
-            raise FileError(
-                f"{part.path}: its images are numbered from {found.low}, {start + part.first} "
-                f"expected in {self.path.name}"
-            )
+        number = None if start is None else start + part.first
+        if number is not None and found.low not in (None, number):
+            if start not in found.starts(part.first):
+                raise FileError(
+                    f"{part.path}: its images are numbered from {found.low}, {number} expected in "
+                    f"{self.path.name}"
+                )
+            self._tell(wrong_number(self.path, found, number))
         return found
 
     def _check_written(self, part: Part, number: int) -> None:

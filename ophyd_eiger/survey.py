@@ -4,9 +4,14 @@ The data files of a series have the same number of images, all but the last. Whe
 files, the first and the last one that are there are looked into; if their numbers of images fit,
 those between are taken to be like the first, and looked into when they are read. A file that is
 missing in the middle leaves the images behind it their places.
+
+Files have the number of their first image, and of their last one. A file that contradicts the
+others is of another series, which is refused, unless one of its two numbers and the counts of all
+files say alike where it belongs: then the other number is wrong.
 """
 
 import bisect
+import itertools
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -43,6 +48,8 @@ class Survey:
     start : int or None
         The number that the first image has in its file, where files that were not looked into have
         been placed by it; a file's own number tells whether rightly.
+    remark : str
+        What is odd about its files and does not keep their images from being read.
     """
 
     geometry: Geometry
@@ -53,6 +60,7 @@ class Survey:
     missing: tuple[Path, ...]
     looked: Mapping[tuple[Path, str], ImageFile] = field(default_factory=dict, repr=False)
     start: int | None = None
+    remark: str = ""
     _firsts: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
@@ -166,6 +174,11 @@ def survey_files(
     if guessed is None:
         looked = {place: looked.get(place) or look_into(there[place], images_at) for place in order}
     geometry = _common(looked)
+    remark = ""
+    if guessed is None and not missing:
+        # Its links may be in another order than its images.
+        looked = _in_order_of_numbers(looked, promised)
+        there = {place: found.path for place, found in looked.items()}
     if guessed is not None:
         firsts = {place: place * guessed for place in order}
         counts = dict.fromkeys(order, guessed) | {order[-1]: looked[order[-1]].written}
@@ -173,6 +186,7 @@ def survey_files(
         counts = {place: found.written for place, found in looked.items()}
         last = max(files) - base
         firsts, per_file = _firsts(path, looked, last, promised, missing, linked=linked)
+        remark = _remark(path, looked, firsts)
     parts = [Part(there[k], firsts[k], counts[k], place=images_at, channel=channel) for k in order]
     images = parts[-1].stop
     lost = {number - base: file for number, file in files.items() if number - base not in there}
@@ -180,7 +194,7 @@ def survey_files(
     known = {(found.path, found.place): found for found in looked.values()}
     start = None if guessed is None else (looked[order[0]].low or 0) - firsts[order[0]]
     named = tuple(files.values())
-    return Survey(geometry, images, promised, tuple(parts), named, missing, known, start)
+    return Survey(geometry, images, promised, tuple(parts), named, missing, known, start, remark)
 
 
 def _nothing(path: Path, missing: Sequence[Path]) -> MissingFileError:
@@ -225,11 +239,18 @@ def _firsts(
 ) -> tuple[dict[int, int], int | None]:
     """Return the place of each file's first image, and how many images a file has if known.
 
-    By the numbers that the files have, if these follow one another; else by their counts.
+    By the counts of the files, if their numbers agree with these; by the numbers, if these follow
+    one another; else by the counts, if the numbers tell nothing.
     """
     order = list(looked)
+    by_counts, total = {}, 0
+    for place, found in looked.items():
+        by_counts[place], total = total, total + found.images
+    complete = order == list(range(len(order)))
     full = [found.images for place, found in looked.items() if place != last]
     per_file = max(full) if full else _per_file(looked[order[-1]], last, promised)
+    if complete and _agreed_start(looked, by_counts) is not None:
+        return by_counts, per_file
     if len(looked) == 1 and per_file is not None and per_file * (last + 1) < (promised or 0):
         # So few that there must be more in the others: the last one of a series that ended early.
         per_file = _per_file_by_number(order[0], looked[order[0]])
@@ -242,6 +263,7 @@ def _firsts(
                 break
             end, before = firsts[place] + found.images, found
         else:
+            _check_promise(path, looked, firsts, promised, start)
             return firsts, per_file
         # If they are all the same, each file counts from its own beginning.
         if before is not None and len({each.low for each in looked.values()}) > 1:
@@ -250,11 +272,8 @@ def _firsts(
                 f"{before.path.name} {before.images} from {before.low} on: one of them is of "
                 "another series"
             )
-    if order == list(range(len(order))):
-        firsts, end = {}, 0
-        for place, found in looked.items():
-            firsts[place], end = end, end + found.images
-        return firsts, per_file
+    if complete:
+        return by_counts, per_file
     if (
         per_file is not None
         and {*full, per_file} == {per_file}
@@ -265,6 +284,77 @@ def _firsts(
         f"{path}: {missing[0].name} is missing, and the numbers of images in the other files do "
         "not tell which images they have"
     )
+
+
+def _in_order_of_numbers(
+    looked: Mapping[int, ImageFile], promised: int | None
+) -> dict[int, ImageFile]:
+    """Return the files of a whole series in the order that their numbers say, if these fit it."""
+    found = [each for each in looked.values() if each.low is not None and each.spans_its_numbers]
+    if len(found) == len(looked) and sum(each.images for each in found) == promised:
+        found.sort(key=lambda each: (each.low or 0, each.images))
+        pairs = itertools.pairwise(found)
+        if all(after.low == (before.low or 0) + before.images for before, after in pairs):
+            return dict(zip(looked, found, strict=True))
+    return dict(looked)
+
+
+def _agreed_start(looked: Mapping[int, ImageFile], firsts: Mapping[int, int]) -> int | None:
+    """Return the number of the series' first image that one number of each file tells at least.
+
+    None if there is none, or if a file has no number. A file of another series has two numbers
+    that agree with each other and with nothing else.
+    """
+    if any(found.low is None for found in looked.values()):
+        return None
+    told = [found.starts(firsts[place]) for place, found in looked.items()]
+    agreed = set.intersection(*told)
+    lows = [(found.low or 0) - firsts[place] for place, found in looked.items()]
+    return max(agreed, key=lows.count, default=None)
+
+
+def _remark(path: Path, looked: Mapping[int, ImageFile], firsts: Mapping[int, int]) -> str:
+    """Return what is said of files whose first number is wrong; "" if there are none."""
+    start = _agreed_start(looked, firsts)
+    if start is None:
+        return ""
+    odd = [
+        wrong_number(path, found, start + firsts[place])
+        for place, found in looked.items()
+        if found.low != start + firsts[place]
+    ]
+    return f"{odd[0]}{f'; and {len(odd) - 1} more' if len(odd) > 1 else ''}" if odd else ""
+
+
+def wrong_number(path: Path, found: ImageFile, number: int) -> str:
+    """Return what is said of a file whose first number is wrong."""
+    return (
+        f"{path}: {found.path.name} says that its first image is number {found.low}; it is taken "
+        f"for number {number}, by the number of its last image and the files before"
+    )
+
+
+def _check_promise(
+    path: Path,
+    looked: Mapping[int, ImageFile],
+    firsts: Mapping[int, int],
+    promised: int | None,
+    start: int,
+) -> None:
+    """Check that numbers leave the images within what was promised, if so few are there.
+
+    Raises
+    ------
+    FileError
+    """
+    place, last = list(looked.items())[-1]
+    images = sum(found.written for found in looked.values())
+    if promised is not None and images <= promised < firsts[place] + last.written:
+        raise FileError(
+            f"{path}: {last.path.name} says to have images from {last.low} on, which cannot be in "
+            f"a series of {promised} images from {start} on: it or a file before is of another "
+            "series"
+        )
 
 
 def _start(looked: Mapping[int, ImageFile], per_file: int | None, *, linked: bool) -> int | None:

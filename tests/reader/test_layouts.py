@@ -53,6 +53,15 @@ def data(master, number):
     return master.with_name(f"s_data_{number:06d}.h5")
 
 
+def renumber(path, **numbers):
+    """Write other numbers of its first (`low`) and last (`high`) image; None leaves it out."""
+    with h5py.File(path, "a") as file:
+        for end, number in numbers.items():
+            del file["entry/data/data"].attrs[f"image_nr_{end}"]
+            if number is not None:
+                file["entry/data/data"].attrs[f"image_nr_{end}"] = number
+
+
 def counts_of(total, per_file):
     return [min(per_file, total - first) for first in range(0, total, per_file)]
 
@@ -183,6 +192,70 @@ def test_files_that_each_count_from_one(make, write_data):
     for number, first in ((2, 3), (3, 6)):
         write_data(data(master, number), IMAGES[first : first + 3][: 8 - first])
     assert np.array_equal(open_series(master)[:], IMAGES[:8])
+
+
+@pytest.mark.parametrize(
+    ("number", "low"),
+    [(1, 0), (1, -1), (1, 2**63), (2, 4), (2, 6), (3, 100), (3, 10**9)],
+)
+@pytest.mark.parametrize("promised", [10, 40, None])
+def test_a_file_whose_first_number_is_wrong(make, caplog, number, low, promised):
+    """Its last one and the numbers of images in all files say where its images belong."""
+    master = make([4, 4, 2], promised=promised)
+    renumber(data(master, number), low=low)
+    series = open_series(master)
+    assert (series.shape, series.gap) == ((10, 5, 8), 0)
+    assert np.array_equal(series[:], IMAGES[:10])
+    series.refresh()
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert f"{data(master, number).name} says that its first image is number {low};" in said[0]
+
+
+def test_a_first_number_that_is_wrong_among_many(make, caplog):
+    master = make([2] * 30)
+    renumber(data(master, 9), low=400)
+    assert np.array_equal(open_series(master)[:], IMAGES[:60])
+    said = [record.getMessage() for record in caplog.records]
+    assert len(said) == 1
+    assert "s_data_000009.h5 says that its first image is number 400; it is taken for" in said[0]
+
+
+@pytest.mark.parametrize(
+    ("number", "low", "high"),
+    [(3, 100, 101), (3, 10**9, 10**9 + 1), (1, -5, -2), (2, 4, 7), (2, 6, 9), (3, 100, None)],
+)
+def test_a_file_that_may_be_of_another_series(make, number, low, high):
+    """Its two numbers contradict the other files alike: it is not told where it belongs."""
+    master = make([4, 4, 2])
+    renumber(data(master, number), low=low, high=high)
+    with pytest.raises(FileError, match=r"s_data_00000[123].h5 says .* is of another series"):
+        open_series(master)
+
+
+def test_a_number_beyond_all_images_where_a_file_is_missing(make):
+    master = make([4, 4, 2])
+    data(master, 2).unlink()
+    renumber(data(master, 3), low=10**9, high=10**9 + 1)
+    with pytest.raises(FileError, match=r"000003.h5 says to have images from 1000000000 on, which"):
+        open_series(master)
+
+
+@pytest.mark.parametrize("start", [1, 11])
+def test_links_in_another_order_than_the_images(make, start):
+    master = make([4, 4, 2], start=start)
+    with h5py.File(master, "a") as file:
+        links = file["entry/data"]
+        for number, target in ((1, 2), (2, 3), (3, 1)):
+            del links[f"data_{number:06d}"]
+            name = data(master, target).name
+            links[f"data_{number:06d}"] = h5py.ExternalLink(name, "entry/data/data")
+    series = open_series(master)
+    assert np.array_equal(series[:], IMAGES[:10])
+    assert series.files == tuple(data(master, number) for number in (1, 2, 3))
+    data(master, 2).unlink()
+    with pytest.raises(FileError, match="one of them is of another series"):
+        open_series(master)
 
 
 @pytest.mark.parametrize("only", [2, 3])
