@@ -64,8 +64,17 @@ class Source:
     survey: Survey
 
 
-def read_source(path: Path, channel: str | None) -> Source:
+def read_source(path: Path, channel: str | None, *, thorough: bool = False) -> Source:
     """Look at what is at a path now.
+
+    Parameters
+    ----------
+    path : Path
+        What is opened.
+    channel : str or None
+        The name of the threshold that is read; the first if None.
+    thorough : bool
+        Whether each data file of a series is looked into, however many there are.
 
     Raises
     ------
@@ -77,7 +86,7 @@ def read_source(path: Path, channel: str | None) -> Source:
     if path.is_dir():
         found = _only_series(path)
         if isinstance(found, dict):
-            return _of_data_files(path, found, channel)
+            return _of_data_files(path, found, channel, thorough=thorough)
         path = found
     check_sum(path)
     with open_hdf5(path) as file:
@@ -97,7 +106,12 @@ def read_source(path: Path, channel: str | None) -> Source:
     else:
         files = dict(zip(master.numbers, master.data_files, strict=True)) or {1: path}
         survey = survey_files(
-            path, files, master.images_promised, number, images_at=master.images_at
+            path,
+            files,
+            master.images_promised,
+            number,
+            images_at=master.images_at,
+            thorough=thorough,
         )
     return Source(
         path,
@@ -122,7 +136,9 @@ def _channels(file: h5py.File, path: Path) -> tuple[str, ...]:
         return read_channels(beside, images.shape[1])
 
 
-def _of_data_files(folder: Path, files: dict[int, Path], channel: str | None) -> Source:
+def _of_data_files(
+    folder: Path, files: dict[int, Path], channel: str | None, *, thorough: bool
+) -> Source:
     stem = _stem(next(iter(files.values())))
     master = folder / f"{stem}{MASTER_ENDING}"
     there = next((path for path in files.values() if path.exists()), None)
@@ -131,7 +147,7 @@ def _of_data_files(folder: Path, files: dict[int, Path], channel: str | None) ->
         with open_hdf5(there) as file:
             names = _channels(file, there)
     number = channel_number(folder, names, channel)
-    survey = survey_files(folder, files, None, number, linked=False)
+    survey = survey_files(folder, files, None, number, linked=False, thorough=thorough)
     return Source(folder, master, None, False, names, names[number] if names else "", survey)
 
 

@@ -4,6 +4,7 @@ What `reader.Series` makes an array of. Files are opened when they are needed an
 """
 
 import contextlib
+import itertools
 import logging
 import os
 import threading
@@ -16,7 +17,7 @@ import numpy as np
 
 from ophyd_eiger.bands import BAND_BYTES, TOGETHER, Bands, Use
 from ophyd_eiger.codecs import codec as codec_named
-from ophyd_eiger.errors import ChangedFileError, FileError, MissingFileError
+from ophyd_eiger.errors import ChangedFileError, EigerError, FileError, MissingFileError
 from ophyd_eiger.image_file import Box, Geometry, ImageFile, Room, look_into
 from ophyd_eiger.packed import Packed
 from ophyd_eiger.parallel import do_all, processors
@@ -72,6 +73,7 @@ class Stack:
         self.threads = processors() if threads is None else max(1, int(threads))
         self._looked: dict[tuple[Path, str], ImageFile] = {}
         self._told: set[str] = set()
+        self._thorough = False
         self.source: Source
         self.refresh()
 
@@ -87,11 +89,27 @@ class Stack:
         ------
         MissingFileError, FileError
         """
-        source = read_source(self.path, self._wanted_channel)
+        source = read_source(self.path, self._wanted_channel, thorough=self._thorough)
         self._tell(source.survey.remark)
         self._looked.update(source.survey.looked)
         self.source = replace(source, survey=replace(source.survey, looked={}))
         return self
+
+    def _look_into_all(self) -> Survey:
+        """Look into every file, now and at each refresh, where some were taken to be like others.
+
+        Raises
+        ------
+        MissingFileError, FileError
+        """
+        if self.survey.guessed:
+            before, self._thorough = self._thorough, True
+            try:
+                self.refresh()
+            except EigerError:
+                self._thorough = before
+                raise
+        return self.survey
 
     def _tell(self, remark: str) -> None:
         if remark and remark not in self._told:
@@ -164,13 +182,19 @@ class Stack:
 
     @property
     def gap(self) -> int:
-        """How many of its images are not there, as they never came or as their file is missing."""
-        return self.survey.images - sum(map(len, self.survey.there()))
+        """How many of its images are not there, as they never came or as their file is missing.
+
+        Looks into every file once, as `there` does: a millisecond each. One that cannot be looked
+        into counts as it did: what a series is can be told all the same.
+        """
+        with contextlib.suppress(EigerError):
+            self._look_into_all()
+        return self.survey.gap
 
     @property
     def there(self) -> np.ndarray:
-        """The numbers of the images whose files are there, int64, rising."""
-        found = self.survey.there()
+        """The numbers of the images that files have which are there, int64, rising."""
+        found = self._look_into_all().there()
         return np.concatenate([np.empty(0, np.int64), *(np.arange(n.start, n.stop) for n in found)])
 
     def pick(
@@ -220,7 +244,7 @@ class Stack:
                 for place, number, part in task:
                     reading.read(part, number, images[place], box)
 
-        do_all(read, tasks, self.threads)
+        self._do_all(read, tasks)
         return images
 
     def pick_pixels(
@@ -295,7 +319,7 @@ class Stack:
                     reading.read(part, number, kept.image, box)
                     use(place, kept.image)
 
-        do_all(read, tasks, self.threads)
+        self._do_all(read, tasks)
 
     def in_bands(self, numbers: Sequence[int], use: Use) -> None:
         """Call `use` with a band of pixels of some of the images, until it had every pixel of all.
@@ -325,7 +349,30 @@ class Stack:
                 kept.bands.go_through((reading.packed(part, n) for _, n, part in task), use)
 
         together = max(1, min(TOGETHER, len(numbers) // self.threads))
-        do_all(read, self._tasks(numbers, geometry.box, together), self.threads)
+        self._do_all(read, self._tasks(numbers, geometry.box, together))
+
+    def _do_all(
+        self,
+        work: Callable[[list[tuple[int, int, Part]]], None],
+        tasks: list[list[tuple[int, int, Part]]],
+    ) -> None:
+        """Do what `_tasks` returned.
+
+        Raises
+        ------
+        MissingFileError, FileError, ChunkError
+        """
+        try:
+            do_all(work, tasks, self.threads)
+        except _ShortFileError as error:
+            short = error
+        else:
+            return
+        # What is raised here is not chained to that: it would name two images for one error.
+        survey = self._look_into_all()
+        for _, number, _ in itertools.chain.from_iterable(tasks):
+            self.part_of(survey, number)
+        raise FileError(f"{short}")
 
     def _tasks(
         self, numbers: Sequence[int], box: Box, together: int = 1
@@ -345,15 +392,19 @@ class Stack:
         ends = sorted({numbers[0], numbers[-1]} if isinstance(numbers, range) else numbers)
         ends = ends[0], ends[-1]
         self.check_there(ends[0], ends[1] + 1)
-        survey, found = self.survey, None
-        # What is raised below is not chained to this: it would name two images for one error.
-        with contextlib.suppress(MissingFileError):
+        survey = self.survey
+        lacking: Exception | None = None
+        try:
             for number in ends:
                 part = self.part_of(survey, number)
                 self._check_written(part, number)
             found = [(place, n, self.part_of(survey, n)) for place, n in enumerate(numbers)]
-        if found is None:
-            survey = self.refresh().survey
+        except (MissingFileError, _ShortFileError) as error:
+            found, lacking = [], error
+        # What is raised here is not chained to that: it would name two images for one error.
+        if lacking is not None:
+            short = isinstance(lacking, _ShortFileError)
+            survey = self._look_into_all() if short else self.refresh().survey
             found = [(place, n, self.part_of(survey, n)) for place, n in enumerate(numbers)]
         if 0 in box.shape:
             return []
@@ -457,10 +508,18 @@ class Stack:
             raise self._too_few(part, known, inside + 1)
         known.check_written(inside, part.channel)
 
-    def _too_few(self, part: Part, found: ImageFile, wanted: int) -> FileError:
-        return FileError(
+    def _too_few(self, part: Part, found: ImageFile, wanted: int) -> Exception:
+        kind = _ShortFileError if self.survey.guessed else FileError
+        return kind(
             f"{part.path}: {found.images} images found, image {wanted} is one of {self.path.name}"
         )
+
+
+class _ShortFileError(Exception):
+    """A file that was taken to be like the first one has fewer images.
+
+    Goes no further than `_tasks` and `_do_all`.
+    """
 
 
 class _Memory(threading.local):

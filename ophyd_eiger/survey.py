@@ -2,7 +2,8 @@
 
 The data files of a series have the same number of images, all but the last. Where there are many
 files, the first and the last one that are there are looked into; if their numbers of images fit,
-those between are taken to be like the first, and looked into when they are read. A file that is
+those between are taken to be like the first, and looked into when they are read, or once one of
+them turns out to be short, or when it is asked which images are there. A file that is
 missing in the middle leaves the images behind it their places.
 
 Files have the number of their first image, and of their last one. A file that contradicts the
@@ -76,6 +77,16 @@ class Survey:
         """Return whether the file was there."""
         return part.path not in self.missing
 
+    @property
+    def guessed(self) -> bool:
+        """Whether files were placed that were not looked into."""
+        return self.start is not None
+
+    @property
+    def gap(self) -> int:
+        """How many of its places have no image, as far as files were looked into."""
+        return self.images - sum(map(len, self.there()))
+
     def there(self) -> list[range]:
         """Return the numbers of the images whose files are there."""
         found: list[range] = []
@@ -136,6 +147,7 @@ def survey_files(
     *,
     linked: bool = True,
     images_at: str = IMAGES,
+    thorough: bool = False,
 ) -> Survey:
     """Return where the images of a series' data files are.
 
@@ -153,6 +165,8 @@ def survey_files(
         Whether a master names them all, so that those before one are known to have images.
     images_at : str
         Where the images are in each.
+    thorough : bool
+        Whether each file is looked into, however many there are.
 
     Raises
     ------
@@ -170,7 +184,8 @@ def survey_files(
     looked = {
         place: look_into(there[place], images_at) for place in dict.fromkeys((order[0], order[-1]))
     }
-    per_file = guessed = _regular(looked) if len(order) > _FEW else None
+    many = len(order) > _FEW and not thorough
+    per_file = guessed = _regular(looked) if many else None
     if guessed is None:
         looked = {place: looked.get(place) or look_into(there[place], images_at) for place in order}
     geometry = _common(looked)

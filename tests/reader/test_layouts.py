@@ -170,6 +170,54 @@ def test_a_short_file_in_the_middle(make, write_data, files):
         series[5]
 
 
+@pytest.mark.parametrize("short", [{6}, {2, 9, 10}])
+@pytest.mark.parametrize("files", [14, 20, 40])
+def test_short_files_in_the_middle_of_few_or_many(make, write_data, files, short):
+    """However many files there are, the same is said of them."""
+    master = make([3] * files)
+    lacking = [3 * number - 1 for number in sorted(short)]
+    for number, lacks in zip(sorted(short), lacking, strict=True):
+        write_data(data(master, number), IMAGES[lacks - 2 : lacks], first=lacks - 1)
+    there = [n for n in range(3 * files) if n not in lacking]
+    asked = {
+        "an image": lambda series: series[lacking[-1]],
+        "all": lambda series: series[:],
+        "a sum": lambda series: series.sum(),
+        "the largest": lambda series: series.max(),
+        "pixels": lambda series: series[:, [1, 2], [3, 4]],
+        "regions": lambda series: series.roi_sums({"r": (1, 1, 2, 2)}),
+    }
+    for what, ask in asked.items():
+        series = open_series(master)
+        with pytest.raises(MissingFileError, match=r"image \d+ of \d+ did not come$") as caught:
+            ask(series)
+        assert caught.value.__context__ is None, what
+        # From here on it is known.
+        for _ in range(2):
+            assert (len(series), series.gap) == (3 * files, len(lacking))
+            assert series.there.tolist() == there
+            assert repr(series).endswith(f", {len(lacking)} images not there>")
+            series.refresh()
+    series = open_series(master)
+    assert np.array_equal(series.sum(series.there), summed(IMAGES[there]))
+    assert np.array_equal(series[series.there], IMAGES[there])
+    assert open_series(master).gap == len(lacking)
+
+
+def test_many_files_are_not_looked_into_before_they_are_needed(make):
+    master = make([1] * 40)
+    with data(master, 20).open("r+b") as file:
+        file.write(b"no HDF5 file")
+    series = open_series(master)
+    assert len(series) == 40
+    assert series.gap == 0
+    assert np.array_equal(series[30], IMAGES[30])
+    for _ in range(2):
+        with pytest.raises(FileError, match=r"s_data_000020.h5: not a whole HDF5 file"):
+            _ = series.there
+        assert np.array_equal(series.refresh()[:19], IMAGES[:19])
+
+
 def test_a_file_of_another_series_among_many(make, write_data):
     master = make([2] * 30)
     write_data(data(master, 9), IMAGES[:2], first=201)
