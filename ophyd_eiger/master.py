@@ -1,7 +1,8 @@
 """What a master file says: which data files belong to the series, how many images it promises.
 
-Opens nothing but the master. Links are resolved in the master's own folder, and if there is no file
-of this name, where they lead from there: HDF5 itself would also look in the working directory, and
+Opens nothing but the master. Links are resolved in the master's own folder (of a symbolic link to
+one: in that of the master, then in that of the link), and if there is no file of this name, where
+they lead from there: HDF5 itself would also look in the working directory, and
 take a stale file of the same name for the right one.
 """
 
@@ -263,8 +264,11 @@ def _place_of(link: h5py.ExternalLink) -> str:
 
 
 def folders_of(path: Path) -> list[Path]:
-    """Return where files beside a file are: of a symbolic link, also beside what it leads to."""
-    return [path.parent, path.resolve().parent] if path.is_symlink() else [path.parent]
+    """Return where files beside a file are: of a symbolic link, first beside what it leads to.
+
+    They were written there; beside the link may be those of another series of this name.
+    """
+    return [path.resolve().parent, path.parent] if path.is_symlink() else [path.parent]
 
 
 def file_in(folders: Sequence[Path], name: str) -> Path:

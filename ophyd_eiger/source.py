@@ -153,7 +153,9 @@ def _of_data_files(
 
 def _master_of(path: Path) -> Path:
     """Return the master beside a data file if there is one; else the file itself."""
-    beside = file_in(folders_of(path), f"{_stem(path)}{MASTER_ENDING}")
+    # Beside a symbolic link first: whoever puts a master there means that one.
+    folders = folders_of(path)[::-1]
+    beside = file_in(folders, f"{_stem(path)}{MASTER_ENDING}")
     return beside if beside.is_file() else path
 
 

@@ -373,6 +373,39 @@ def test_a_symbolic_link_leads_to_its_files(series, tmp_path, virtual):
     assert np.array_equal(alone[:], images[:3])
 
 
+@pytest.mark.parametrize("virtual", [False, True], ids=["links", "virtual"])
+def test_files_beside_a_symbolic_link_are_not_mixed_with_those_of_the_master(
+    series, tmp_path, write_data, virtual
+):
+    """The folder of the link may have a file that is left of a series before."""
+    master, images = series
+    if virtual:
+        images = images.astype(np.uint32)
+        master = write_nexus(tmp_path / "raw", images[:, np.newaxis], 3, together=False)
+    linked = tmp_path / "analysis/o_master.h5"
+    linked.parent.mkdir()
+    linked.symlink_to(master)
+    kept = sorted(master.parent.glob("*_data_*.h5"))
+    for path in kept:
+        write_data(linked.with_name(path.name), images[3:6] + 1, first=4)
+    found = open_series(linked)
+    assert found.files == tuple(kept)
+    assert np.array_equal(found[:], images)
+    assert found.master_path == linked
+
+
+def test_what_lacks_beside_a_master_may_be_beside_a_symbolic_link_to_it(series, tmp_path):
+    master, images = series
+    linked = tmp_path / "analysis" / master.name
+    linked.parent.mkdir()
+    linked.symlink_to(master)
+    lost = master.with_name("x_7_data_000002.h5")
+    aside = lost.rename(linked.with_name(lost.name))
+    assert np.array_equal(open_series(linked)[:], images)
+    aside.unlink()
+    assert open_series(linked).missing == (lost,)
+
+
 def test_images_behind_a_link_in_a_data_file_do_not_count(tmp_path, write_data, write_master):
     write_data(tmp_path / "other.h5", np.zeros((2, 4, 4), np.uint16))
     with h5py.File(tmp_path / "l_data_000001.h5", "w") as file:
