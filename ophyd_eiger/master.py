@@ -8,8 +8,8 @@ take a stale file of the same name for the right one.
 
 import contextlib
 import re
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
 
@@ -55,6 +55,9 @@ class Master:
         What `SETTINGS` lists, as far as the file says it.
     images_at : str
         Where its links say that the images are in the data files.
+    within : mapping of int to str
+        Where it has images itself under the names of links, by their numbers: a program that
+        copied it may have put there what they led to.
     """
 
     path: Path
@@ -63,6 +66,7 @@ class Master:
     images_promised: int | None
     settings: dict[str, float]
     images_at: str = IMAGES
+    within: Mapping[int, str] = field(default_factory=dict)
 
     @property
     def mask(self) -> np.ndarray:
@@ -223,31 +227,52 @@ def read_master(path: Path) -> Master:
         group = object_of(file, "entry/data")
         links = group if isinstance(group, h5py.Group) else entry
         found = _data_links(links)
+        within: dict[int, str] = {}
+        if not isinstance(object_of(file, IMAGES), h5py.Dataset):
+            within = _data_within(links)
+        if not found and not within and links is group:
+            only = links.get(PurePosixPath(IMAGES).name, getlink=True)
+            found = {1: only} if isinstance(only, h5py.ExternalLink) else {}
         folders = folders_of(path)
         files = tuple(_linked(folders, link.filename) for link in found.values())
         places = {_place_of(link) for link in found.values()} or {IMAGES}
         if len(places) > 1:
             raise FileError(f"{path}: its links lead to {' and to '.join(sorted(places))}")
         settings = _settings(file)
-        return Master(path, files, tuple(found), _promised(file), settings, places.pop())
+        promised = _promised(file)
+        return Master(path, files, tuple(found), promised, settings, places.pop(), within)
 
 
 def _data_links(group: h5py.Group) -> dict[int, h5py.ExternalLink]:
     """Return the links to data files by their numbers, in rising order."""
-    found = {}
-    for name in group:
-        matched = _DATA_LINK.fullmatch(str(name))
-        link = group.get(name, getlink=True)
-        if matched and isinstance(link, h5py.ExternalLink):
-            found[int(matched[1])] = link
-    return dict(sorted(found.items()))
+    links = {number: group.get(name, getlink=True) for number, name in _numbered(group)}
+    return {n: link for n, link in links.items() if isinstance(link, h5py.ExternalLink)}
+
+
+def _data_within(group: h5py.Group) -> dict[int, str]:
+    """Return where this very file has images under the names of links, by their numbers."""
+    folder = str(group.name).strip("/")
+    return {
+        number: f"{folder}/{name}"
+        for number, name in _numbered(group)
+        # What a link leads to is not even opened.
+        if not isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+        and isinstance(object_of(group.file, f"{folder}/{name}"), h5py.Dataset)
+    }
+
+
+def _numbered(group: h5py.Group) -> list[tuple[int, str]]:
+    """Return number and name of what is called as links to data files are, in rising order."""
+    matched = [_DATA_LINK.fullmatch(str(name)) for name in group]
+    return sorted((int(each[1]), each[0]) for each in matched if each)
 
 
 def _linked(folders: Sequence[Path], name: str) -> Path:
     """Return the file that a link names; where there is none, as it would be beside the master.
 
     One of this name beside the master comes first: files are fetched into one folder, and what the
-    link led to may be of another series by now.
+    link led to may be of another series by now. A master of a Windows machine has names with
+    backslashes, which elsewhere are characters like any other.
     """
     beside = file_in(folders, PurePosixPath(name).name)
     if not beside.exists():
@@ -255,6 +280,7 @@ def _linked(folders: Sequence[Path], name: str) -> Path:
             with contextlib.suppress(OSError):  # of a folder that may not be looked into
                 if (folder / name).is_file():
                     return folder / name
+        return file_in(folders, PurePosixPath(name.replace("\\", "/")).name)
     return beside
 
 

@@ -104,13 +104,15 @@ def read_source(path: Path, channel: str | None, *, thorough: bool = False) -> S
         geometry = Geometry(virtual.shape[1:], virtual.dtype)
         survey = survey_parts(virtual.parts, geometry, virtual.shape[0], fixed=False, path=path)
     else:
-        files = dict(zip(master.numbers, master.data_files, strict=True)) or {1: path}
+        files = dict(zip(master.numbers, master.data_files, strict=True))
+        places = dict.fromkeys(files, master.images_at) | dict(master.within)
+        files |= dict.fromkeys(master.within, path)
         survey = survey_files(
             path,
-            files,
+            dict(sorted(files.items())) or {1: path},
             master.images_promised,
             number,
-            images_at=master.images_at,
+            places=places,
             thorough=thorough,
         )
     return Source(

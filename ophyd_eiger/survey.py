@@ -146,7 +146,7 @@ def survey_files(
     channel: int = 0,
     *,
     linked: bool = True,
-    images_at: str = IMAGES,
+    places: Mapping[int, str] | None = None,
     thorough: bool = False,
 ) -> Survey:
     """Return where the images of a series' data files are.
@@ -163,8 +163,8 @@ def survey_files(
         Which threshold of them.
     linked : bool
         Whether a master names them all, so that those before one are known to have images.
-    images_at : str
-        Where the images are in each.
+    places : mapping, optional
+        Where the images are in the files, by their numbers; elsewhere they are at `IMAGES`.
     thorough : bool
         Whether each file is looked into, however many there are.
 
@@ -181,19 +181,20 @@ def survey_files(
     if not there:
         raise _nothing(path, missing)
     order = list(there)
-    looked = {
-        place: look_into(there[place], images_at) for place in dict.fromkeys((order[0], order[-1]))
-    }
+    at = {number - base: (places or {}).get(number, IMAGES) for number in files}
+    ends = dict.fromkeys((order[0], order[-1]))
+    looked = {place: look_into(there[place], at[place]) for place in ends}
     many = len(order) > _FEW and not thorough
     per_file = guessed = _regular(looked) if many else None
     if guessed is None:
-        looked = {place: looked.get(place) or look_into(there[place], images_at) for place in order}
+        looked = {place: looked.get(place) or look_into(there[place], at[place]) for place in order}
     geometry = _common(looked)
     remark = ""
     if guessed is None and not missing:
         # Its links may be in another order than its images.
         looked = _in_order_of_numbers(looked, promised)
         there = {place: found.path for place, found in looked.items()}
+        at = {place: found.place for place, found in looked.items()}
     if guessed is not None:
         firsts = {place: place * guessed for place in order}
         counts = dict.fromkeys(order, guessed) | {order[-1]: looked[order[-1]].written}
@@ -202,13 +203,17 @@ def survey_files(
         last = max(files) - base
         firsts, per_file = _firsts(path, looked, last, promised, missing, linked=linked)
         remark = _remark(path, looked, firsts)
-    parts = [Part(there[k], firsts[k], counts[k], place=images_at, channel=channel) for k in order]
+    parts = [Part(there[k], firsts[k], counts[k], place=at[k], channel=channel) for k in order]
     images = parts[-1].stop
-    lost = {number - base: file for number, file in files.items() if number - base not in there}
+    lost = {
+        number - base: Part(file, 0, 0, place=at[number - base], channel=channel)
+        for number, file in files.items()
+        if number - base not in there
+    }
     parts = _with_lost(parts, order, lost, per_file, promised)
     known = {(found.path, found.place): found for found in looked.values()}
     start = None if guessed is None else (looked[order[0]].low or 0) - firsts[order[0]]
-    named = tuple(files.values())
+    named = tuple(dict.fromkeys(files.values()))
     return Survey(geometry, images, promised, tuple(parts), named, missing, known, start, remark)
 
 
@@ -412,7 +417,7 @@ def _per_file_by_number(place: int, only: ImageFile) -> int | None:
 def _with_lost(
     parts: Sequence[Part],
     order: Sequence[int],
-    lost: Mapping[int, Path],
+    lost: Mapping[int, Part],
     per_file: int | None,
     promised: int | None,
 ) -> list[Part]:
@@ -431,6 +436,6 @@ def _with_lost(
         images = each if each is not None else 1
         images = images if stop is None else min(images, stop - end)
         if images > 0:
-            merged.append(replace(parts[0], path=lost[place], first=end, images=images))
+            merged.append(replace(lost[place], first=end, images=images))
             end += images
     return merged

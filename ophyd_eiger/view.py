@@ -301,6 +301,10 @@ def read_view(file: h5py.File, path: Path) -> View | None:
     """
     dataset = object_of(file, IMAGES)
     if not isinstance(dataset, h5py.Dataset) or not dataset.is_virtual:
+        link = file.get(IMAGES, getlink=True)
+        if path.name.endswith(VIEW_ENDING) and isinstance(link, h5py.ExternalLink):
+            # That would be a master's; a view says itself which images it shows.
+            raise FileError(f"{path}: no images of shape (images, y, x) in /{IMAGES}, but a link")
         return None
     master = file["entry/data"].attrs.get("master")
     if master is None and not path.name.endswith(VIEW_ENDING):

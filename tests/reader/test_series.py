@@ -485,6 +485,77 @@ def test_a_link_to_other_images_of_a_data_file(tmp_path, write_data, write_maste
         open_series(master)
 
 
+def test_images_in_the_master_under_the_names_of_links(series, tmp_path):
+    """As of a master that was repacked with what its links led to."""
+    master, images = series
+    with h5py.File(master, "a") as file:
+        links = file["entry/data"]
+        for number, first in ((1, 0), (3, 6)):
+            del links[f"data_{number:06d}"]
+            kept = images[first : first + 3]
+            links.create_dataset(f"data_{number:06d}", data=kept, chunks=(1, 37, 53))
+            links[f"data_{number:06d}"].attrs["image_nr_low"] = first + 1
+    found = open_series(master)
+    assert np.array_equal(found[:], images)
+    assert np.array_equal(found.sum([0, 4, 6]), images[[0, 4, 6]].sum(axis=0, dtype=np.uint64))
+    lost = tmp_path / "x_7_data_000002.h5"
+    assert found.files == (master, lost)
+    lost.unlink()
+    found = open_series(master)
+    assert (found.missing, found.there.tolist()) == ((lost,), [0, 1, 2, 6])
+    assert np.array_equal(found[6], images[6])
+    with h5py.File(master, "a") as file:
+        file["entry/data"].move("data_000002", "link")
+        file["entry/raw"] = images[3:6]
+        file["entry/data/data_000002"] = h5py.SoftLink("/entry/raw")
+    found = open_series(master)
+    assert (found.files, found.missing) == ((master,), ())
+    assert np.array_equal(found[:], images)
+    with h5py.File(master, "a") as file:
+        file["entry/data/data"] = images + 1
+    assert np.array_equal(open_series(master)[:], images + 1), "all of them in one come first"
+
+
+def test_one_link_to_all_images(tmp_path, write_data, write_master, monkeypatch):
+    images = np.arange(5 * 4 * 4, dtype=np.uint16).reshape(5, 4, 4)
+    (tmp_path / "raw").mkdir()
+    path = write_data(tmp_path / "raw/o_data_000001.h5", images)
+    master = write_master(tmp_path / "o_master.h5", [], nimages=5)
+    with h5py.File(master, "a") as file:
+        file["entry/data/data"] = h5py.ExternalLink("raw/o_data_000001.h5", "entry/data/data")
+    series = open_series(master)
+    assert series.files == (path,)
+    assert np.array_equal(series[:], images)
+    beside = path.rename(tmp_path / path.name)
+    assert np.array_equal(open_series(master)[:], images)
+    (tmp_path / "cwd/raw").mkdir(parents=True)
+    beside.rename(tmp_path / "cwd/raw" / path.name)
+    monkeypatch.chdir(tmp_path / "cwd")
+    with pytest.raises(MissingFileError, match=r"o_master.h5: no image found; o_data_000001.h5 "):
+        open_series(master)
+
+
+@pytest.mark.parametrize("folder", ["C:\\data\\", ".\\", "\\\\host\\share/raw\\", "/data\\"])
+def test_names_of_links_with_backslashes(tmp_path, write_data, write_master, folder):
+    images = np.arange(5 * 4 * 4, dtype=np.uint16).reshape(5, 4, 4)
+    names = [f"{folder}o_data_00000{number}.h5" for number in (1, 2)]
+    master = write_master(tmp_path / "o_master.h5", names, nimages=5)
+    with pytest.raises(MissingFileError, match=r"no image found; o_data_000001.h5, o_data_00000"):
+        open_series(master)
+    write_data(tmp_path / "o_data_000001.h5", images[:3])
+    write_data(tmp_path / "o_data_000002.h5", images[3:], first=4)
+    assert np.array_equal(open_series(master)[:], images)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="no file has such a name there")
+def test_a_file_with_a_backslash_in_its_own_name(tmp_path, write_data, write_master):
+    images = np.arange(5 * 4 * 4, dtype=np.uint16).reshape(5, 4, 4)
+    write_data(tmp_path / "a\\b.h5", images)
+    write_data(tmp_path / "b.h5", images + 1)
+    master = write_master(tmp_path / "o_master.h5", ["a\\b.h5"], nimages=5)
+    assert np.array_equal(open_series(master)[:], images)
+
+
 # ---- what is missing
 
 
