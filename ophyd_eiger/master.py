@@ -212,8 +212,28 @@ def only_integer(stored: Any) -> int | None:
     return number if isinstance(value, (str, bytes)) or number == value else None
 
 
-def read_master(path: Path) -> Master:
+def linked_channels(file: h5py.File) -> tuple[str, ...]:
+    """Return the names of the thresholds of a master that has a group of links for each."""
+    group = object_of(file, "entry/data")
+    if not isinstance(group, h5py.Group) or _data_links(group):
+        return ()
+    if isinstance(object_of(file, IMAGES), h5py.Dataset):
+        return ()
+    # What a link leads to is not even opened.
+    inside = [n for n in group if isinstance(group.get(n, getlink=True), h5py.HardLink)]
+    groups = {str(name): group[name] for name in inside}
+    return tuple(n for n, g in groups.items() if isinstance(g, h5py.Group) and _data_links(g))
+
+
+def read_master(path: Path, channel: str = "") -> Master:
     """Read which files and how many images belong to a series.
+
+    Parameters
+    ----------
+    path : Path
+        The master file.
+    channel : str
+        The one of its `linked_channels` that is meant, if it has such.
 
     Raises
     ------
@@ -224,7 +244,7 @@ def read_master(path: Path) -> Master:
         if not isinstance(entry, h5py.Group):
             raise FileError(f"{path}: no group /entry; this is no master file of an EIGER")
         # Firmware before 1.3 has the links directly below /entry.
-        group = object_of(file, "entry/data")
+        group = object_of(file, f"entry/data/{channel}".rstrip("/"))
         links = group if isinstance(group, h5py.Group) else entry
         found = _data_links(links)
         within: dict[int, str] = {}

@@ -18,6 +18,7 @@ from ophyd_eiger.master import (
     Master,
     file_in,
     folders_of,
+    linked_channels,
     object_of,
     open_hdf5,
     read_master,
@@ -96,10 +97,12 @@ def read_source(path: Path, channel: str | None, *, thorough: bool = False) -> S
             geometry = Geometry(view.shape[1:], view.dtype)
             survey = survey_parts(view.parts, geometry, view.shape[0], fixed=True, path=path)
             return Source(path, view.master, None, True, (), "", survey)
-        names = _channels(file, path)
+        linked = linked_channels(file)
+        names = _channels(file, path) or linked
         number = channel_number(path, names, channel)
         virtual = read_virtual(file, path, number)
-    master = read_master(path)
+    apart = names is linked and bool(linked)
+    master = read_master(path, names[number] if apart else "")
     if virtual is not None:
         geometry = Geometry(virtual.shape[1:], virtual.dtype)
         survey = survey_parts(virtual.parts, geometry, virtual.shape[0], fixed=False, path=path)
@@ -111,7 +114,8 @@ def read_source(path: Path, channel: str | None, *, thorough: bool = False) -> S
             path,
             dict(sorted(files.items())) or {1: path},
             master.images_promised,
-            number,
+            # Each has files of its own, or a place of its own in them.
+            0 if apart else number,
             places=places,
             thorough=thorough,
         )

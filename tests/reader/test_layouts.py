@@ -467,6 +467,34 @@ def test_the_layout_with_channels(tmp_path, together):
         series[3]
 
 
+def test_a_group_of_links_for_each_channel(make, tmp_path):
+    master = make([3, 2])
+    for number, first in ((1, 0), (2, 3)):
+        with h5py.File(data(master, number), "a") as file:
+            for channel, lies in ((1, 0), (2, 100)):
+                stack = IMAGES[lies + first : lies + [3, 5][number - 1]]
+                place = f"entry/data/threshold_{channel}/data"
+                file.create_dataset(place, data=stack, chunks=(1, 5, 8))
+                file[place].attrs["image_nr_low"] = first + 1
+            del file["entry/data/data"]
+    with h5py.File(master, "a") as file:
+        links = file["entry/data"]
+        for number in (1, 2):
+            del links[f"data_{number:06d}"]
+            for channel in ("threshold_1", "threshold_2"):
+                link = h5py.ExternalLink(data(master, number).name, f"entry/data/{channel}/data")
+                links[f"{channel}/data_{number:06d}"] = link
+    assert open_series(master).channels == ("threshold_1", "threshold_2")
+    assert np.array_equal(open_series(master)[:], IMAGES[:5])
+    series = open_series(master, channel="threshold_2")
+    assert np.array_equal(series[:], IMAGES[100:105])
+    assert series.files == (data(master, 1), data(master, 2))
+    data(master, 1).unlink()
+    assert series.refresh().there.tolist() == [3, 4]
+    with pytest.raises(FileError, match="no channel 'difference'; it has threshold_1, threshold_2"):
+        open_series(master, channel="difference")
+
+
 def test_a_last_file_that_has_fewer_images_than_it_is_mapped_for(tmp_path):
     stack = np.random.default_rng(6).integers(0, 999, (8, 2, 33, 61), np.uint32)
     master = write_nexus(tmp_path, stack, 4, together=False)
