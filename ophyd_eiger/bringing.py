@@ -77,6 +77,7 @@ class Bringer:
         EigerError, OSError
             It can be tried again, and goes on where it broke off.
         """
+        require_folder(delivery)
         mount = delivery.policy.mount
         if mount is not None:
             return self._link(delivery, name, mount / name)
@@ -85,7 +86,7 @@ class Bringer:
         )
         handling = Handling(
             lambda path: _check_copy(delivery, name, path),
-            delivery.policy.apply,
+            lambda path: _finish(delivery, path),
             proceed,
             settling,
         )
@@ -153,6 +154,7 @@ class Bringer:
             for view in delivery.views:
                 if not view.firsts or view.is_whole:
                     continue
+                require_folder(delivery)
                 path = delivery.directory / view.file
                 missing = write_view(
                     path,
@@ -235,6 +237,13 @@ def _check_copy(delivery: Delivery, name: str, path: Path) -> int:
     return images
 
 
+def _finish(delivery: Delivery, path: Path) -> None:
+    """Make a file what it is to be, before it gets its name."""
+    # Between its first byte and this the folder may have been renamed, and another one made.
+    require_folder(delivery)
+    delivery.policy.apply(path)
+
+
 def _images_shown(view: Path) -> int:
     try:
         with open_hdf5(view) as file:
@@ -268,6 +277,46 @@ def disk_of(folder: Path) -> int | None:
         return None
 
 
+def note_folder(delivery: Delivery) -> None:
+    """Remember which folder it is that the files of a series go to, whatever it is called later."""
+    delivery.disk = disk_of(delivery.directory)
+    try:
+        delivery.inode = delivery.directory.stat().st_ino
+    except OSError:
+        delivery.inode = None
+
+
+def require_folder(delivery: Delivery) -> None:
+    """See that the folder of a series is still the one that was noted.
+
+    Raises
+    ------
+    TransferError
+        If it is gone, or surely another one. The number of its disk alone says nothing: that of a
+        network file system may be another one after each mount. Nor does its own number where the
+        series' journal is in it: some file systems count anew what was not used for a while. The
+        journal is renamed with its folder, so that who finds it there has the right one, too.
+    """
+    directory = delivery.directory
+    back = (
+        f"rename or mount it back to {directory} and fetch again; or, once this program has ended, "
+        "`ophyd-eiger fetch --directory` with the folder's name now brings them, or `ophyd-eiger "
+        "fetch` with the files' names if it was removed"
+    )
+    try:
+        inode = directory.stat().st_ino
+    except FileNotFoundError as error:
+        raise TransferError(
+            f"{directory}: the folder of {delivery.basename} is not there any more: {back}"
+        ) from error
+    if delivery.inode in (None, inode) or (directory / delivery.journal).exists():
+        return
+    raise TransferError(
+        f"{directory}: this is another folder than when {delivery.basename} was taken, and nothing "
+        f"of it is written there: {back}"
+    )
+
+
 def make_folder_again(delivery: Delivery) -> None:
     """Make the folder of a series again that was removed, if its disk is there.
 
@@ -292,9 +341,12 @@ def make_folder_again(delivery: Delivery) -> None:
         logger.warning(
             "%s is not there, nor the disk that it was on: mount it, or make the folder", directory
         )
+        # Which of both is done, it is the right one.
+        delivery.inode = None
         return
     try:
         directory.mkdir(parents=True, exist_ok=True)
+        note_folder(delivery)
     except OSError as error:
         # What is then not written there tells it.
         logger.warning("%s cannot be made: %s", directory, error)

@@ -20,6 +20,8 @@ from ophyd_eiger.silence import Silence
 # How far what a file says may be from what was set, relative and not: a detector counts in steps of
 # its clock, and files have numbers of less precision.
 ROUNDED, LEAST_CHANGE = 0.01, 1e-6
+# What a journal's name ends with, beside the files of its series.
+JOURNAL_ENDING = ".owed"
 
 
 @dataclass(frozen=True)
@@ -110,6 +112,8 @@ class Delivery:
         How many of its files are all here and being synced and checked, which takes what it takes.
     disk : int or None
         Which disk `directory` was on when the series was taken on, as the system numbers them.
+    inode : int or None
+        Which folder of that disk it was; None if that is not known.
     settings : dict of str to float
         What its images depend on, as armed, by the names of `master.SETTINGS`.
     policy : FilePolicy
@@ -145,6 +149,7 @@ class Delivery:
     silence: Silence = field(default_factory=Silence)
     settling: int = 0
     disk: int | None = None
+    inode: int | None = None
     settings: dict[str, float] = field(default_factory=dict)
     policy: FilePolicy = field(default_factory=FilePolicy)
     armed_after: int | None = None
@@ -280,6 +285,11 @@ class Delivery:
     def master(self) -> str:
         """The master file's name."""
         return self.basename + MASTER_ENDING
+
+    @property
+    def journal(self) -> str:
+        """The name of the file that says, beside the others, what of them is owed."""
+        return f".{self.basename}{JOURNAL_ENDING}"
 
     def data_file(self, number: int) -> str:
         """Return the name of a data file, counted from 1."""

@@ -18,7 +18,7 @@ class Destination:
     device : str
         Name of the device.
     directory : Path
-        The folder, absolute.
+        The folder, absolute, with every link followed.
     prefix : str
         What the files' names start with.
     time : float
@@ -51,7 +51,7 @@ class Destination:
         Raises
         ------
         ValueError
-            If a name cannot start so, or if the function returns no path.
+            If a name cannot start so, or if there is no path.
         """
         given = directory() if callable(directory) else directory
         try:
@@ -62,9 +62,13 @@ class Destination:
             text = datetime.now().astimezone().strftime(text)
         if not text:
             raise ValueError(f"{device}: directory is empty; '.' is the folder one is in")
-        return cls(
-            device, Path(text).expanduser().absolute(), checked_prefix(device, prefix), time.time()
-        )
+        start = checked_prefix(device, prefix)
+        # A link may lead elsewhere by the time that files come, and when the run is looked into.
+        try:
+            directory = Path(text).expanduser().resolve()
+        except (OSError, RuntimeError) as error:  # RuntimeError: a link that leads to itself
+            raise ValueError(f"{device}: directory {text} leads nowhere: {error}") from error
+        return cls(device, directory, start, time.time())
 
     def readings(self) -> dict[str, Any]:
         """Return what a run's configuration records of it."""

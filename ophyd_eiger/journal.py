@@ -19,14 +19,14 @@ from pathlib import Path
 from typing import Any
 
 from ophyd_eiger import owner
-from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.deliveries import JOURNAL_ENDING, Delivery
 from ophyd_eiger.errors import JournalError
 from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.owner import Owner, note_holder, try_lock, unlock
 
 logger = logging.getLogger(__name__)
 
-ENDING = ".owed"
+ENDING = JOURNAL_ENDING
 # In version 1 the lock on the journal itself was held until its end.
 VERSION, VERSIONS = 2, (1, 2)
 # So many journals are held each by its own lock; those before by one for all in a folder.
@@ -72,7 +72,7 @@ class Journal:
         OSError
             If it cannot be written.
         """
-        path = delivery.directory / f".{delivery.basename}{ENDING}"
+        path = delivery.directory / delivery.journal
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try_lock(held)
         journal = cls(path, held)
@@ -417,7 +417,7 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
 
 def is_known(delivery: Delivery) -> bool:
     """Return whether a series has a journal in its folder, or its master there."""
-    path = delivery.directory / f".{delivery.basename}{ENDING}"
+    path = delivery.directory / delivery.journal
     return path.exists() or (delivery.directory / delivery.master).exists()
 
 

@@ -13,7 +13,7 @@ import time
 from collections import deque
 from collections.abc import Collection, Sequence
 
-from ophyd_eiger.bringing import Bringer, disk_of, make_folder_again
+from ophyd_eiger.bringing import Bringer, make_folder_again, note_folder
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import DcuError, NotServedError, TransferError
@@ -84,7 +84,7 @@ class Transfer:
         seen_by_files : bool
             Whether somebody waits for files to be published, so that the list is asked for often.
         """
-        delivery.disk = disk_of(delivery.directory)
+        note_folder(delivery)
         with self._state:
             self._names.add(delivery.basename)
             if self._lists is False:
@@ -110,7 +110,7 @@ class Transfer:
         """
         delivery.ended = delivery.cut_short = delivery.interrupted = delivery.final = True
         delivery.may_be_empty = True
-        delivery.disk = disk_of(delivery.directory)
+        note_folder(delivery)
         self.bringer.find_home(delivery)
         delivery.known = set(delivery.home)
         self.journals.keep(delivery, journal)

@@ -325,6 +325,54 @@ def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path, caplog):
     assert "whose notes of what they owe are not there" not in caplog.text
 
 
+def test_a_link_that_is_turned_leads_no_file_into_another_folder(RE, dcu, device, tmp_path):
+    """As /data/current, which is the next sample's folder while files of the last one come."""
+    first, second, current = tmp_path / "first", tmp_path / "second", tmp_path / "current"
+    first.mkdir()
+    second.mkdir()
+    current.symlink_to(first)
+    device.directory = current
+    device.file_policy = FilePolicy(wait=False, delete_on_dcu=True)
+    device.link.client.timeouts = replace(SHORT, files=20)
+    documents = []
+    RE.subscribe(lambda _, document: documents.append(document), "resource")
+    refuse_files(dcu)
+    RE(bp.count([device]))
+    current.unlink()
+    current.symlink_to(second)
+    dcu.faults.clear()
+    device.wait_for_files()
+    assert {each["root"] for each in documents} == {str(first)}
+    assert len(named(first)) == 3
+    assert named(second) == set()
+
+
+def test_nothing_is_written_into_a_folder_that_was_made_anew(dcu, device, tmp_path):
+    """The folder was renamed while its files were late, and the next series made another one."""
+    data, renamed = tmp_path / "data", tmp_path / "renamed"
+    device.link.client.timeouts = replace(SHORT, files=3)
+    device.file_policy = FilePolicy(wait=False, delete_on_dcu=True)
+    refuse_files(dcu)
+    take(device)
+    device.unstage().wait(20)
+    data.rename(renamed)
+    data.mkdir()
+    dcu.faults.clear()
+    with pytest.raises(TransferError, match=f"{data}: this is another folder.*rename or mount it"):
+        device.wait_for_files()
+    with pytest.raises(TransferError, match="another folder"):
+        device.fetch()
+    assert list(data.iterdir()) == []
+    (owed,) = device.owed.values()
+    assert set(owed) == set(device.link.client.files())
+    # Another process finds it by its journal, whatever the folder is called now.
+    device.destroy()
+    other = EigerDetector(dcu.url, name="other", directory=renamed, timeouts=SHORT)
+    assert {file.path for file in other.fetch()} == {renamed / name for name in owed}
+    assert list(data.iterdir()) == []
+    other.destroy()
+
+
 def test_two_calls_at_once_both_wait_for_the_files(dcu, device, tmp_path):
     dcu.faults.set("refuse", status=503, path="GET data/*")
     take(device)
