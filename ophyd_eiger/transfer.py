@@ -30,6 +30,10 @@ FIRST_POLL_S = 0.02
 # How long what no event needs is waited for without anything coming: an aborted series may never
 # get the master file that it is asked for.
 PATIENCE_FOR_UNNEEDED_S = 2.0
+# That a DCU has no list of its files is believed after so many answers in a row, over so long: a
+# file writer that starts anew, or a gateway before it, may say so for a moment.
+NO_LIST_ANSWERS = 3
+NO_LIST_WITHIN_S = 3.0
 
 
 class Transfer:
@@ -71,6 +75,8 @@ class Transfer:
         self._names: set[str] = set()
         # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
         self._lists: bool | None = None
+        # How many answers in a row said that there is none, and when the first of them came.
+        self._no_list_answers, self._no_list_since = 0, 0.0
         self._told = False
         self._period = POLL_PERIOD_S
 
@@ -471,9 +477,12 @@ class Transfer:
         except DcuError as error:
             self._note_answer(error)
             logger.debug("%s: %s", self.name, error)
-            if isinstance(error, NotServedError) and self._lists is None:
+            if not isinstance(error, NotServedError):
+                self._no_list_answers = 0
+            elif self._lists is None and self._is_sure_of_no_list():
                 self._note_no_list(error)
             return
+        self._no_list_answers = 0
         self._note_answer()
         self._lists, self._told = True, False
         with self._state:
@@ -618,6 +627,16 @@ class Transfer:
                 self._take_on(delivery)
             last = not self._queue and self._under_way == {(delivery, name)}
             self._news = self._news or last
+
+    def _is_sure_of_no_list(self) -> bool:
+        """Note one more answer that there is no list; return whether it is to be believed."""
+        now = time.monotonic()
+        if not self._no_list_answers:
+            self._no_list_since = now
+        self._no_list_answers += 1
+        # Before somebody who waits less long gives up, so that he is told why.
+        within = min(NO_LIST_WITHIN_S, self.client.timeouts.files / 2)
+        return self._no_list_answers >= NO_LIST_ANSWERS and now - self._no_list_since >= within
 
     def _note_no_list(self, error: NotServedError) -> None:
         with self._state:

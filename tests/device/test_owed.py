@@ -373,6 +373,23 @@ def test_nothing_is_written_into_a_folder_that_was_made_anew(dcu, device, tmp_pa
     other.destroy()
 
 
+def test_one_answer_that_there_is_no_list_of_files_is_not_believed(dcu, device):
+    """As from a gateway while the file writer behind it starts anew."""
+    device.link.client.timeouts = replace(SHORT, files=20)
+    dcu.faults.set("refuse", status=404, path="GET filewriter/*/files", times=1)
+    take(device)
+    device.unstage().wait(40)
+    assert len(device.fetched) == 2
+
+
+def test_a_dcu_without_a_list_of_files_is_told_as_such(dcu, device):
+    dcu.faults.set("refuse", status=404, path="GET filewriter/*/files")
+    device.link.client.timeouts = replace(SHORT, files=4)
+    take(device)
+    with pytest.raises(TransferError, match=r"this DCU has no list of its files .*404"):
+        device.unstage().wait(40)
+
+
 def test_two_calls_at_once_both_wait_for_the_files(dcu, device, tmp_path):
     dcu.faults.set("refuse", status=503, path="GET data/*")
     take(device)
