@@ -4,7 +4,8 @@ Beside the files of a series, hidden, from when it is armed until its last file 
 line of JSON that says what the series is and of which DCU, and one for each time that events named
 images of it. Whoever takes the images holds a lock on it, or where he has many the one lock of an
 owner (`ophyd_eiger.owner`), so that others see whether he lives. A link in the user's own folder of
-states leads to it, so that it is found without its folder's name.
+states leads to it, so that it is found without its folder's name. Where it cannot be written beside
+the files, as on a full disk, it is in the place of that link, and says where the files are.
 """
 
 import contextlib
@@ -20,7 +21,7 @@ from typing import Any
 
 from ophyd_eiger import owner
 from ophyd_eiger.deliveries import JOURNAL_ENDING, Delivery
-from ophyd_eiger.errors import JournalError
+from ophyd_eiger.errors import JournalError, PreflightError
 from ophyd_eiger.master import MASTER_ENDING
 from ophyd_eiger.owner import Owner, note_holder, try_lock, unlock
 
@@ -48,12 +49,17 @@ class Journal:
         The file.
     held : int
         Its descriptor, locked and at the end.
+    directory : Path
+        Where the files of the series are.
     before : tuple of str
         The tokens of its owners before.
     """
 
-    def __init__(self, path: Path, held: int, before: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, path: Path, held: int, directory: Path, before: tuple[str, ...] = ()
+    ) -> None:
         self.path = path
+        self.directory = directory
         self.before = before
         self._held: int | None = held
         self._is_ours = True
@@ -65,38 +71,109 @@ class Journal:
 
     @classmethod
     def begin(cls, delivery: Delivery, dcu: str) -> "Journal":
-        """Write the journal of a series that is armed.
+        """Write the journal of a series that is armed: beside its files, or else as a state.
 
         Raises
         ------
         OSError
-            If it cannot be written.
+            If it can be written in neither place; names both.
         """
-        path = delivery.directory / delivery.journal
+        name = delivery.journal
+        record = {"version": VERSION, "dcu": dcu, **_this_process(), **delivery.record()}
+        beside = delivery.directory / name
+        try:
+            journal = cls._begin_at(beside, record, delivery.directory)
+        except FileExistsError:
+            raise
+        except OSError as error:
+            try:
+                states = links()
+                states.mkdir(parents=True, exist_ok=True)
+                where = _place_of(delivery.directory)
+                journal = cls._begin_at(states / name, record | where, delivery.directory)
+            except (OSError, RuntimeError) as other:  # RuntimeError: a user without a home
+                raise OSError(
+                    error.errno, f"neither {beside} ({error}) nor {_as_state(name)} ({other})"
+                ) from error
+            logger.warning(
+                "%s could not be written (%s); what the series owes is noted in %s",
+                beside,
+                error.strerror,
+                journal.path,
+            )
+        else:
+            _link(journal.path)
+        return journal
+
+    @classmethod
+    def _begin_at(cls, path: Path, record: dict[str, Any], directory: Path) -> "Journal":
         held = os.open(path, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try_lock(held)
-        journal = cls(path, held)
+        journal = cls(path, held, directory)
         try:
-            inode = {"inode": os.fstat(held).st_ino}
-            record = {**_this_process(), **inode, **delivery.record()}
-            journal.note({"version": VERSION, "dcu": dcu, **record})
+            journal._append(record | {"inode": os.fstat(held).st_ino})
         except OSError:
-            journal.end()
+            with contextlib.suppress(OSError):
+                path.unlink()
+            journal.leave()
             raise
-        journal._link()
         return journal
 
     def note(self, entry: dict[str, Any]) -> None:
         """Add a line; what cannot be written now is written with the next one.
 
+        Where no room is left beside the files, the journal becomes a state.
+
         Raises
         ------
         OSError
-            If it cannot be written.
+            If it can be written in neither place.
         """
         with self._lock:
-            self._unsaved += json.dumps(entry).encode() + b"\n"
-            self._save()
+            try:
+                self._append(entry)
+            except OSError as error:
+                if not self._is_ours or self.path == _as_state(self.path.name):
+                    raise
+                try:
+                    self._become_state()
+                except (AttributeError, LookupError, RuntimeError, ValueError) as other:
+                    # The file that is there is no journal any more, or there is no home.
+                    raise error from other
+
+    def _append(self, entry: dict[str, Any]) -> None:
+        self._unsaved += json.dumps(entry).encode() + b"\n"
+        self._save()
+
+    def _become_state(self) -> None:
+        """Write it whole in the place of the link to it, and go on there."""
+        first, *more = _entries(self.path.read_bytes()[: self._size] + self._unsaved)
+        state = links() / self.path.name
+        state.parent.mkdir(parents=True, exist_ok=True)
+        # Whoever finds it finds all of it.
+        new = state.with_name(f"{state.name}.new")
+        held = os.open(new, os.O_RDWR | os.O_CREAT | os.O_TRUNC, 0o666)
+        try:
+            try_lock(held)
+            first |= _place_of(self.directory) | {"inode": os.fstat(held).st_ino}
+            # The locks of owners are in the folder that it leaves; its own stands for them.
+            entries = [first, *(entry for entry in more if "owner" not in entry)]
+            text = b"".join(json.dumps(entry).encode() + b"\n" for entry in entries)
+            size = 0
+            while size < len(text):
+                size += os.pwrite(held, text[size:], size)
+            new.replace(state)
+        except BaseException:
+            os.close(held)
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise
+        before, self.path = self.path, state
+        self._close()
+        self._held, self._size, self._unsaved = held, len(text), b""
+        # What is left of it is passed over, see `find`.
+        with contextlib.suppress(OSError):
+            before.unlink()
 
     @property
     def holds_its_own(self) -> bool:
@@ -132,8 +209,9 @@ class Journal:
 
     def end(self) -> None:
         """Remove it: all is home that there is."""
-        with contextlib.suppress(OSError):
-            self.path.unlink(missing_ok=True)
+        for path in (self.path, self.directory / self.path.name):
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
         with contextlib.suppress(OSError, RuntimeError):
             (links() / self.path.name).unlink(missing_ok=True)
         with self._lock:
@@ -159,14 +237,6 @@ class Journal:
         if held is not None:
             with contextlib.suppress(OSError):
                 os.close(held)
-
-    def _link(self) -> None:
-        try:
-            link = links() / self.path.name
-            link.parent.mkdir(parents=True, exist_ok=True)
-            link.symlink_to(self.path.absolute())
-        except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-            logger.debug("%s: no link to it: %s", self.path, error)
 
 
 class Journals:
@@ -220,11 +290,21 @@ class Journals:
         """Note on disk that a series is being armed, for as long as that lasts.
 
         Whoever finds the note after this process was killed knows whose the armed detector is.
+
+        Raises
+        ------
+        PreflightError
+            If it can be noted nowhere: of a series that is armed then nobody would know.
         """
         try:
             self.keep(delivery, Journal.begin(delivery, self.dcu))
+        except FileExistsError as error:
+            logger.debug("that %s is armed is noted already: %s", delivery.name_pattern, error)
         except OSError as error:
-            logger.debug("that %s is armed could not be noted: %s", delivery.name_pattern, error)
+            raise PreflightError(
+                f"nothing was armed, for no note of the series could be written, by which another "
+                f"process brings it home: {error.strerror}; make room in one of the two"
+            ) from error
         try:
             yield
         finally:
@@ -256,15 +336,20 @@ class Journals:
             if journal is None:
                 return
             journal.end()
-            folder = journal.path.parent
-            if any(other.path.parent == folder for other in self._of.values()):
-                return
-            whose = self._owners.pop(folder, None)
-            if whose is not None:
-                whose.end()
-            if folder in self._before and not any(folder.glob(f".*{ENDING}")):
-                for token in self._before.pop(folder):
-                    owner.remove_left(folder, token)
+            # It may have become a state, and have left its owner's lock beside the files.
+            for folder in {journal.path.parent, journal.directory}:
+                self._end_owners(folder)
+
+    def _end_owners(self, folder: Path) -> None:
+        """Remove the locks in a folder that no journal in it needs any more."""
+        if any(other.path.parent == folder for other in self._of.values()):
+            return
+        whose = self._owners.pop(folder, None)
+        if whose is not None:
+            whose.end()
+        if folder in self._before and not any(folder.glob(f".*{ENDING}")):
+            for token in self._before.pop(folder):
+                owner.remove_left(folder, token)
 
     def leave(self) -> None:
         """Leave all of them for another process."""
@@ -337,12 +422,11 @@ def read(path: Path) -> Owed:
         If it is not there any more.
     """
     try:
-        lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
-        entries = [json.loads(line) for line in lines if line.endswith("\n")]
+        entries = _entries(path.read_bytes())
         first = entries[0]
         if first["version"] not in VERSIONS:
             raise ValueError(f"version {first['version']}")
-        delivery = Delivery.of_record(first, entries[1:], path.parent)
+        delivery = Delivery.of_record(first, entries[1:], _directory_of(path, first))
         owners = [entry for entry in entries if "owner" in entry]
         last = owners[-1] if owners else first
         tokens = tuple(str(entry["owner"]) for entry in owners)
@@ -351,7 +435,8 @@ def read(path: Path) -> Owed:
         return Owed(path, str(first["dcu"]), delivery, *whose, tokens, is_copy)
     except FileNotFoundError:
         raise
-    except (OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError) as error:
+    # RuntimeError: too deep for JSON, or a user without a home.
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise JournalError(
             f"{path}: this is no journal of a series ({type(error).__name__}: {error})"
         ) from error
@@ -392,14 +477,14 @@ def take(path: Path, *, by_force: bool = False) -> tuple[Journal, Owed] | None:
             os.close(held)
             return None
         _drop_half_a_line(held)
-        return Journal(path, held, owed.owners), owed
+        return Journal(path, held, owed.delivery.directory, owed.owners), owed
     except Exception:
         os.close(held)
         raise
 
 
 def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]:
-    """Return the journals that are in these folders, at any depth.
+    """Return the journals of the series in these folders, at any depth.
 
     Parameters
     ----------
@@ -408,17 +493,27 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
     linked : bool
         Whether also those that this user's links lead to.
     """
+    directories = [directory.resolve() for directory in directories]
     found = {path.resolve(): None for path in _linked()} if linked else {}
     for directory in directories:
         for path in sorted(directory.rglob(f".*{ENDING}")):
             found[path.resolve()] = None
+    for state, directory in _states():
+        if linked or any(directory.is_relative_to(each) for each in directories):
+            # It says all that what may be left beside the files does.
+            found.pop((directory / state.name).resolve(), None)
+            found[state.resolve()] = None
     return list(found)
 
 
 def is_known(delivery: Delivery) -> bool:
-    """Return whether a series has a journal in its folder, or its master there."""
+    """Return whether a series has a journal, or its master in its folder."""
     path = delivery.directory / delivery.journal
-    return path.exists() or (delivery.directory / delivery.master).exists()
+    return (
+        path.exists()
+        or (delivery.directory / delivery.master).exists()
+        or any(state.name == path.name for state, _ in _states())
+    )
 
 
 def out_of_reach() -> list[Path]:
@@ -431,7 +526,10 @@ def out_of_reach() -> list[Path]:
     # Another process may remove a link meanwhile.
     for link in _links():
         with contextlib.suppress(OSError):
-            led.append(link.readlink())
+            if link.is_symlink():
+                led.append(link.readlink())
+            elif (where := _place_in(link)) is not None and not _is_there(*where):
+                led.append(where[0] / link.name)
     # os.path's takes a folder that may not be looked into for one that is not there.
     return [path for path in led if not os.path.exists(path) and not _is_home(path)]  # noqa: PTH110
 
@@ -449,11 +547,21 @@ def basename_of(path: Path) -> str:
 def _linked() -> Iterator[Path]:
     for link in _links():
         try:
-            if link.exists():
+            if link.exists() and (link.is_symlink() or _place_in(link) is None):
                 yield link
-            # Else it is out of reach.
+            # Else it is out of reach, or one of `_states`.
         except OSError as error:
             logger.debug("%s: %s", link, error)
+
+
+def _link(path: Path) -> None:
+    """Let a link lead to a journal, for whoever does not know its folder."""
+    try:
+        link = links() / path.name
+        link.parent.mkdir(parents=True, exist_ok=True)
+        link.symlink_to(path.absolute())
+    except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
+        logger.debug("%s: no link to it: %s", path, error)
 
 
 def _links() -> list[Path]:
@@ -461,6 +569,61 @@ def _links() -> list[Path]:
         return sorted(links().glob(f".*{ENDING}"))
     except (OSError, RuntimeError):
         return []
+
+
+def _as_state(name: str) -> Path:
+    try:
+        return links() / name
+    except RuntimeError:  # a user without a home
+        return Path(name)
+
+
+def _states() -> Iterator[tuple[Path, Path]]:
+    """Give the journals in the place of links to them, and their series' folders, if they are."""
+    for path in _links():
+        if not path.is_symlink() and (where := _place_in(path)) is not None and _is_there(*where):
+            yield path, where[0].resolve()
+
+
+def _place_of(directory: Path) -> dict[str, Any]:
+    """Return what a journal elsewhere says of the folder of its series' files."""
+    directory = directory.absolute()
+    # Another folder of the name is there where the disk is not mounted.
+    known = directory.stat().st_ino if directory.is_dir() else None
+    return {"directory": str(directory), "directory_inode": known}
+
+
+def _place_in(path: Path) -> tuple[Path, int | None] | None:
+    """Return the folder that a journal names, and its inode; None if it names none."""
+    try:
+        first = _entries(path.read_bytes())[0]
+        return Path(first["directory"]), first.get("directory_inode")
+    except (OSError, AttributeError, LookupError, TypeError, ValueError, RecursionError):
+        return None
+
+
+def _is_there(directory: Path, inode: int | None) -> bool:
+    """Return whether the folder is the one that was noted, and not where its disk is to be."""
+    try:
+        return inode is None or directory.stat().st_ino == inode
+    except OSError:
+        return False
+
+
+def _directory_of(path: Path, first: dict[str, Any]) -> Path:
+    """Return the folder of a journal's series: its own, if the journal is not one of our states."""
+    if "directory" not in first:
+        return path.parent
+    # Anybody may have written one elsewhere, to have files put where it says.
+    if path.resolve().parent != links().resolve():
+        raise ValueError("it counts only in the state folder in which it was written")
+    return Path(first["directory"])
+
+
+def _entries(text: bytes) -> list[Any]:
+    """Return the lines of a journal; half a line is left out."""
+    lines = text.decode().splitlines(keepends=True)
+    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def _drop_half_a_line(held: int) -> None:

@@ -1,6 +1,7 @@
 """`ophyd-eiger fetch`: what a process left behind comes home, whole, and nothing else changes."""
 
 import contextlib
+import errno
 import functools
 import io
 import json
@@ -23,10 +24,10 @@ from click.testing import CliRunner
 from foreign_dcu import ForeignDcu, Reply
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts
+from ophyd_eiger import EigerDetector, Timeouts, journal
 from ophyd_eiger.cli import main
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.errors import EigerError, TransferError
+from ophyd_eiger.errors import EigerError, PreflightError, TransferError
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 CLIENT = Path(__file__).with_name("client_to_be_killed.py")
@@ -137,6 +138,116 @@ def test_what_the_dcu_has_lost_is_named_until_it_is_given_up(dcu, tmp_path):
     assert [sorted(lost) for lost in document["given_up"].values()] == [names]
     assert (document["owed"], document["errors"]) == ({}, [])
     assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+
+
+def fill_disks_of(folders, monkeypatch):
+    """Leave no room for what journals in these folders say."""
+    pwrite = os.pwrite
+
+    def write(held, text, offset):
+        path = Path(f"/proc/self/fd/{held}").readlink()
+        if any(path.is_relative_to(folder) for folder in folders):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return pwrite(held, text, offset)
+
+    monkeypatch.setattr(journal.os, "pwrite", write)
+
+
+@pytest.fixture
+def states(tmp_path, monkeypatch):
+    """Where the states of this test's user are."""
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "states"))
+    return tmp_path / "states" / "ophyd-eiger" / "owed"
+
+
+def hidden(folder):
+    return sorted(path.name for path in folder.glob(".*"))
+
+
+@pytest.mark.parametrize("full_from", ["before it", "its events on"])
+@pytest.mark.parametrize("how", ["link", "folder", "given up", "both"])
+def test_a_series_on_a_full_disk_is_known_to_the_next_process(
+    dcu, tmp_path, states, monkeypatch, full_from, how
+):
+    data, elsewhere = tmp_path / "data", tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    with monkeypatch.context() as patch:
+        if full_from == "before it":
+            fill_disks_of([data], patch)
+        else:
+            begin = journal.Journals.begin
+            patch.setattr(
+                journal.Journals,
+                "begin",
+                lambda *of: (begin(*of), fill_disks_of([data], patch)),
+            )
+        left_behind(dcu, data)
+    assert [path.is_symlink() for path in states.glob(".*")] == [False]
+    assert hidden(data) == []
+    monkeypatch.chdir(elsewhere)
+    looked = []
+    if how == "folder":
+        looked = ["--directory", tmp_path / "data"]
+        assert answer(dcu.url, "--directory", elsewhere)["fetched"] == []
+    if how == "both":
+        # As what could not be removed there; it says less.
+        (path,) = states.glob(".*")
+        shutil.copy(path, data)
+    if how == "given up":
+        for name in on_the_dcu(dcu):
+            requests.delete(f"{dcu.url}/data/{name}", timeout=20).raise_for_status()
+        given_up = answer(dcu.url, "--give-up", "--patience", "1")["given_up"]
+        assert [len(names) for names in given_up.values()] == [2]
+    else:
+        document = answer(dcu.url, *looked)
+        assert (document["owed"], document["errors"], document["busy"]) == ({}, [], [])
+        assert contents(data) == on_the_dcu(dcu)
+        (view,) = data.glob("*_view.h5")
+        with h5py.File(view) as file:
+            assert file["entry/data/data"].shape[0] == 1
+    assert (hidden(data), hidden(states)) == ([], [])
+
+
+def test_a_note_of_a_series_whose_disk_is_not_there_is_kept(dcu, tmp_path, states, monkeypatch):
+    data = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        fill_disks_of([data], patch)
+        left_behind(dcu, data)
+    disk = data.rename(tmp_path / "disk")
+    # The folder in which it is mounted.
+    data.mkdir()
+    (name,) = hidden(states)
+    monkeypatch.chdir(data)
+    assert answer(dcu.url)["out_of_reach"] == [str(data / name)]
+    assert hidden(states) == [name]
+    data.rmdir()
+    disk.rename(data)
+    assert len(answer(dcu.url, "--directory", data)["fetched"]) == 2
+
+
+def test_a_series_that_can_be_noted_nowhere_is_not_armed(dcu, tmp_path, states, monkeypatch):
+    data = tmp_path / "data"
+    device = EigerDetector(dcu.url, name="eiger", directory=data)
+    fill_disks_of([data, states], monkeypatch)
+    with pytest.raises(PreflightError, match="nothing was armed") as caught:
+        device.stage().wait(20)
+    assert f"{data}/." in str(caught.value)
+    assert f"{states}/." in str(caught.value)
+    device.destroy()
+    assert on_the_dcu(dcu) == {}
+    assert (hidden(data), hidden(states)) == ([], [])
+
+
+def test_no_journal_elsewhere_says_where_files_go(dcu, tmp_path, states, monkeypatch):
+    data = tmp_path / "data"
+    with monkeypatch.context() as patch:
+        fill_disks_of([data], patch)
+        left_behind(dcu, data)
+    (path,) = states.glob(".*")
+    (tmp_path / "of another").mkdir()
+    path.rename(tmp_path / "of another" / path.name)
+    document = answer(dcu.url, "--directory", tmp_path / "of another", status=1)
+    assert "it counts only in the state folder" in document["errors"][0]
 
 
 def test_series_of_a_dcu_that_is_no_more_are_a_line_until_they_are_given_up(dcu, tmp_path):
