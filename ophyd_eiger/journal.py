@@ -33,6 +33,9 @@ VERSION, VERSIONS = 2, (1, 2)
 # So many journals are held each by its own lock; those before by one for all in a folder.
 HELD_MOST = 16
 
+# Whether this process has said that no links can be made.
+_told_of_no_link = threading.Event()
+
 
 def links() -> Path:
     """Return the folder with the links to the journals of this user's series."""
@@ -561,7 +564,16 @@ def _link(path: Path) -> None:
         link.parent.mkdir(parents=True, exist_ok=True)
         link.symlink_to(path.absolute())
     except (OSError, RuntimeError) as error:  # RuntimeError: a user without a home
-        logger.debug("%s: no link to it: %s", path, error)
+        level = logging.DEBUG if _told_of_no_link.is_set() else logging.WARNING
+        _told_of_no_link.set()
+        logger.log(
+            level,
+            "no link to %s could be made (%s): if this process is killed, `ophyd-eiger fetch` "
+            "finds what its series owe with --directory %s only",
+            path,
+            error,
+            path.absolute().parent,
+        )
 
 
 def _links() -> list[Path]:

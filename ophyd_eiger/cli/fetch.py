@@ -1,5 +1,6 @@
 """`ophyd-eiger fetch`: brings home what series owe, or files by their names."""
 
+import contextlib
 import fnmatch
 import functools
 import glob
@@ -129,6 +130,16 @@ class _Search:
     give_up: bool
     patience: float
 
+    def looked_in(self) -> list[str]:
+        """Return where, in words."""
+        from ophyd_eiger.journal import links
+
+        places = [f"{self.directory} and below"]
+        if self.linked:
+            with contextlib.suppress(RuntimeError):  # a user without a home
+                places.insert(0, str(links()))
+        return places
+
 
 @dataclass
 class _Result:
@@ -142,6 +153,7 @@ class _Result:
     elsewhere: dict[str, list[str]] = field(default_factory=dict)
     out_of_reach: list[str] = field(default_factory=list)
     failed: list[str] = field(default_factory=list)
+    looked_in: list[str] = field(default_factory=list)
 
     def note(self, taken: "Taken") -> None:
         """Note what was not taken on of the journals that were found."""
@@ -196,7 +208,8 @@ def _shown(result: _Result) -> str:
         lines.append(f"{plural(len(came), 'file')}, {size_of(sum(f.bytes for f in came))}")
     elif not (result.failed or result.owed or result.empty or given_up):
         others = result.out_of_reach or result.busy
-        lines.append("nothing else is owed" if others else "nothing is owed")
+        looked = f"; looked in {' and '.join(result.looked_in)}" if result.looked_in else ""
+        lines.append("nothing else is owed" if others else f"nothing is owed{looked}")
     lines += [
         f"{each}: no file of it is on the DCU, and no event names an image of it; done with it"
         for each in result.empty
@@ -218,7 +231,7 @@ def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
     from ophyd_eiger.transfer import Transfer
 
     transfer = Transfer(client, "fetch", later="the same command")
-    result = _Result()
+    result = _Result(looked_in=search.looked_in())
     try:
         with call.working("looking for series that owe files"):
             taken = take_on(
@@ -280,6 +293,7 @@ def _given_up(search: _Search, call: Call) -> _Result:
         raise Failed(f"{call.url} is not gone: {why}; what a DCU has lost is given up by --give-up")
     taken = give_up(call.url, [search.directory], by_force=search.take_over, linked=search.linked)
     result = _Result(given_up={each.basename: each.owes() for each in taken.deliveries})
+    result.looked_in = search.looked_in()
     result.note(taken)
     return result
 

@@ -31,6 +31,7 @@ from ophyd_eiger.errors import EigerError, PreflightError, TransferError
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 CLIENT = Path(__file__).with_name("client_to_be_killed.py")
+NOTHING_IS_OWED = re.compile(r"nothing is owed; looked in .+\n")
 MODES = ("series a point", "armed once", "fly")
 
 
@@ -90,7 +91,7 @@ def state(dcu):
 
 
 def test_nothing_is_owed(dcu, tmp_path):
-    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
     assert answer(dcu.url, "--directory", tmp_path)["fetched"] == []
 
 
@@ -114,13 +115,13 @@ def test_what_a_process_left_comes_home(dcu, tmp_path, found_by, monkeypatch):
     (view,) = (tmp_path / "data" / "deep").glob("*_view.h5")
     with h5py.File(view) as file:
         assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, 1)])
-    assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, *looked).stdout)
 
 
 def test_a_folder_is_looked_into_alone(dcu, tmp_path):
     left_behind(dcu, tmp_path / "data")
     (tmp_path / "other").mkdir()
-    assert call(dcu.url, "--directory", tmp_path / "other").stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path / "other").stdout)
     assert len(answer(dcu.url, "--directory", tmp_path / "data")["fetched"]) == 2
 
 
@@ -137,7 +138,7 @@ def test_what_the_dcu_has_lost_is_named_until_it_is_given_up(dcu, tmp_path):
     document = answer(dcu.url, *looked, "--give-up")
     assert [sorted(lost) for lost in document["given_up"].values()] == [names]
     assert (document["owed"], document["errors"]) == ({}, [])
-    assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, *looked).stdout)
 
 
 def fill_disks_of(folders, monkeypatch):
@@ -250,6 +251,27 @@ def test_no_journal_elsewhere_says_where_files_go(dcu, tmp_path, states, monkeyp
     assert "it counts only in the state folder" in document["errors"][0]
 
 
+def test_a_state_folder_that_cannot_be_written_is_told_with_the_way_to_find_series(
+    dcu, tmp_path, monkeypatch, caplog
+):
+    (tmp_path / "a file").touch()
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "a file"))
+    monkeypatch.setattr("ophyd_eiger.journal._told_of_no_link", threading.Event())
+    data = tmp_path / "data"
+    for _ in range(2):
+        left_behind(dcu, data, files=0.1)
+    told = [r.message for r in caplog.records if "no link" in r.message and r.levelname != "DEBUG"]
+    assert len(told) == 1
+    assert f"--directory {data} " in told[0]
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    states = tmp_path / "a file" / "ophyd-eiger" / "owed"
+    assert call(dcu.url).stdout == (
+        f"nothing is owed; looked in {states} and {tmp_path / 'elsewhere'} and below\n"
+    )
+    assert len(answer(dcu.url, "--directory", data)["fetched"]) == 4
+
+
 def test_series_of_a_dcu_that_is_no_more_are_a_line_until_they_are_given_up(dcu, tmp_path):
     with sim_dcu.serve("eiger-500k", time_scale=0, initialized=True) as old:
         for _ in range(2):
@@ -261,7 +283,7 @@ def test_series_of_a_dcu_that_is_no_more_are_a_line_until_they_are_given_up(dcu,
         )
         names = sorted(on_the_dcu(old))
     said = call(dcu.url, *looked)
-    assert said.stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(said.stdout)
     assert said.stderr == (
         f"passed over: 2 series of other DCUs, {old.url} (2); --verbose lists them; of a DCU that "
         f"is no more: ophyd-eiger fetch {old.url} --gone\n"
@@ -306,7 +328,7 @@ def test_a_series_that_left_nothing_is_told(dcu, tmp_path):
         r"done with it\n",
         said,
     )
-    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
 
 
 def wait_until_alive(dcu):
@@ -461,13 +483,13 @@ def test_a_detector_whose_process_was_killed_while_it_armed_is_disarmed(dcu, tmp
     (data,) = (tmp_path / "data").glob("*_data_*.h5")
     with h5py.File(data) as file:
         assert np.array_equal(file["entry/data/data"][:], [dcu.image(1, n) for n in range(1, 5)])
-    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
     assert list((tmp_path / "data").glob(".*")) == []
 
 
 def test_of_a_process_that_was_killed_before_it_armed_nothing_is_owed(dcu, tmp_path):
     killed_while_it_armed(dcu, tmp_path / "data", "before")
-    assert call(dcu.url, "--directory", tmp_path).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
     assert list((tmp_path / "data").glob(".*")) == []
 
 
@@ -516,7 +538,7 @@ def test_a_series_whose_folder_was_removed_comes_by_its_name(dcu, tmp_path, monk
     assert answer(dcu.url)["out_of_reach"] == [str(journal)]
     (forget,) = re.findall(r"it is forgotten with its link: (rm .+)", said.stderr)
     subprocess.run(forget, shell=True, check=True)
-    assert call(dcu.url).output == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url).output)
 
 
 def test_of_a_series_that_another_user_brought_home_nothing_is_told(dcu, tmp_path, monkeypatch):
@@ -527,7 +549,7 @@ def test_of_a_series_that_another_user_brought_home_nothing_is_told(dcu, tmp_pat
         patch.setenv("XDG_STATE_HOME", str(tmp_path / "of another user"))
         assert len(answer(dcu.url, "--directory", tmp_path / "data")["fetched"]) == 2
     monkeypatch.chdir(tmp_path / "states")
-    assert call(dcu.url).output == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url).output)
 
 
 def test_a_folder_that_is_not_there_is_made_for_files_and_has_no_series(dcu, tmp_path):
@@ -771,7 +793,7 @@ def test_a_file_that_never_comes_after_a_kill_is_named(dcu, tmp_path):
         assert owed == [f"{series}_data_000001.h5"]
     assert contents(tmp_path / "data") == on_the_dcu(dcu)
     assert list(answer(dcu.url, *looked, "--give-up")["given_up"]) == [series]
-    assert call(dcu.url, *looked).stdout == "nothing is owed\n"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, *looked).stdout)
 
 
 def test_a_short_file_before_another_is_not_deleted_on_the_dcu(dcu, tmp_path):
