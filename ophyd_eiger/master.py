@@ -8,7 +8,7 @@ take a stale file of the same name for the right one.
 
 import contextlib
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 from typing import Any
@@ -215,7 +215,7 @@ def only_integer(stored: Any) -> int | None:
 def linked_channels(file: h5py.File) -> tuple[str, ...]:
     """Return the names of the thresholds of a master that has a group of links for each."""
     group = object_of(file, "entry/data")
-    if not isinstance(group, h5py.Group) or _data_links(group):
+    if not isinstance(group, h5py.Group) or any(_DATA_LINK.fullmatch(str(n)) for n in group):
         return ()
     if isinstance(object_of(file, IMAGES), h5py.Dataset):
         return ()
@@ -249,7 +249,7 @@ def read_master(path: Path, channel: str = "") -> Master:
         found = _data_links(links)
         within: dict[int, str] = {}
         if not isinstance(object_of(file, IMAGES), h5py.Dataset):
-            within = _data_within(links)
+            within = _data_within(links, found)
         if not found and not within and links is group:
             only = links.get(PurePosixPath(IMAGES).name, getlink=True)
             found = {1: only} if isinstance(only, h5py.ExternalLink) else {}
@@ -269,14 +269,14 @@ def _data_links(group: h5py.Group) -> dict[int, h5py.ExternalLink]:
     return {n: link for n, link in links.items() if isinstance(link, h5py.ExternalLink)}
 
 
-def _data_within(group: h5py.Group) -> dict[int, str]:
+def _data_within(group: h5py.Group, linked: Collection[int]) -> dict[int, str]:
     """Return where this very file has images under the names of links, by their numbers."""
     folder = str(group.name).strip("/")
     return {
         number: f"{folder}/{name}"
         for number, name in _numbered(group)
         # What a link leads to is not even opened.
-        if not isinstance(group.get(name, getlink=True), h5py.ExternalLink)
+        if number not in linked
         and isinstance(object_of(group.file, f"{folder}/{name}"), h5py.Dataset)
     }
 
