@@ -421,8 +421,8 @@ def read(path: Path) -> Owed:
     ------
     JournalError
         If it is none.
-    FileNotFoundError
-        If it is not there any more.
+    OSError
+        If it cannot be read; FileNotFoundError if it is not there any more.
     """
     try:
         entries = _entries(path.read_bytes())
@@ -436,10 +436,8 @@ def read(path: Path) -> Owed:
         whose = str(last["host"]), int(last["pid"])
         is_copy = first.get("inode", path.stat().st_ino) != path.stat().st_ino
         return Owed(path, str(first["dcu"]), delivery, *whose, tokens, is_copy)
-    except FileNotFoundError:
-        raise
     # RuntimeError: too deep for JSON, or a user without a home.
-    except (OSError, AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
+    except (AttributeError, LookupError, TypeError, ValueError, RuntimeError) as error:
         raise JournalError(
             f"{path}: this is no journal of a series ({type(error).__name__}: {error})"
         ) from error

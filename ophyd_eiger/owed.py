@@ -166,15 +166,32 @@ def _taken_in_hand(
             had = journal.take(path, by_force=by_force)
         except FileNotFoundError:
             continue  # Its process has just brought it home.
-        except (JournalError, OSError) as error:
+        except JournalError as error:
             taken.unreadable.append(
                 f"{error}; see whether the DCU has files of that name, then remove it"
+            )
+            continue
+        except OSError as error:
+            taken.unreadable.append(
+                f"{path}: what its series owes is noted there, but it cannot be opened to be taken "
+                f"on ({error.strerror or error}); fetch as {_owner_of(path)}, or mount its disk "
+                "so that it can be written"
             )
             continue
         if had is None:
             taken.busy.append(path)
         else:
             yield had
+
+
+def _owner_of(path: Path) -> str:
+    try:
+        return f"{path.owner()}, whose it is"
+    except (
+        KeyError,
+        OSError,
+    ):  # a user without a name here, or a folder that cannot be looked into
+        return "the user whose it is"
 
 
 def end_if_left_armed(client: DcuClient, delivery: Delivery, patience: float) -> str:

@@ -272,6 +272,28 @@ def test_a_state_folder_that_cannot_be_written_is_told_with_the_way_to_find_seri
     assert len(answer(dcu.url, "--directory", data)["fetched"]) == 4
 
 
+@pytest.mark.parametrize("number", [errno.EACCES, errno.EROFS])
+def test_a_journal_that_cannot_be_opened_is_not_said_to_be_broken(
+    dcu, tmp_path, monkeypatch, number
+):
+    left_behind(dcu, tmp_path / "data")
+    (path,) = (tmp_path / "data").glob(".*.owed")
+    opened = os.open
+
+    def refuse(name, flags, *more):
+        if str(name) == str(path) and flags & os.O_RDWR:
+            raise OSError(number, os.strerror(number), str(name))
+        return opened(name, flags, *more)
+
+    looked = ("--directory", tmp_path)
+    with monkeypatch.context() as patch:
+        patch.setattr(journal.os, "open", refuse)
+        (error,) = answer(dcu.url, *looked, status=1)["errors"]
+    assert "remove" not in error
+    assert f"{os.strerror(number)}); fetch as {path.owner()}, whose it is, or mount" in error
+    assert len(answer(dcu.url, *looked)["fetched"]) == 2
+
+
 def test_series_of_a_dcu_that_is_no_more_are_a_line_until_they_are_given_up(dcu, tmp_path):
     with sim_dcu.serve("eiger-500k", time_scale=0, initialized=True) as old:
         for _ in range(2):
