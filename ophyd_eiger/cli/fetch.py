@@ -15,7 +15,13 @@ from ophyd_eiger.cli.arriving import Progress, telling
 from ophyd_eiger.cli.common import FAILED, Call, Failed, Number, dcu_command
 from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
-from ophyd_eiger.errors import DcuError, DcuUnreachableError, EigerError, TransferError
+from ophyd_eiger.errors import (
+    DcuError,
+    DcuUnreachableError,
+    EigerError,
+    NotServedError,
+    TransferError,
+)
 
 if TYPE_CHECKING:
     from ophyd_eiger.client import DcuClient
@@ -254,7 +260,13 @@ def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
         if search.give_up:
             listed = set(client.files())
             # What lacks nothing but a view has lost nothing on the DCU.
-            gone = [each for each in lost if (m := each.missing()) and not listed.intersection(m)]
+            gone = [
+                each
+                for each in lost
+                if (names := each.missing())
+                and not listed.intersection(names)
+                and all(_is_gone(client, name) for name in names)
+            ]
             for each in gone:
                 result.given_up[each.basename] = each.owes()
                 transfer.forget(each)
@@ -270,6 +282,24 @@ def _owed(client: "DcuClient", search: _Search, call: Call) -> _Result:
     finally:
         transfer.close()
     return result
+
+
+def _is_gone(client: "DcuClient", name: str) -> bool:
+    """Return whether the DCU says of a file itself that it is not there.
+
+    A list of files may be null or cut short for a moment.
+    """
+    with contextlib.suppress(DcuError):
+        client.file_size(name)
+        return False
+    # Not every DCU serves HEAD.
+    try:
+        with client.open_file(name):
+            return False
+    except NotServedError:
+        return True
+    except DcuError:
+        return False
 
 
 def _given_up(search: _Search, call: Call) -> _Result:

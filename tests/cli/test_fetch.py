@@ -331,6 +331,23 @@ def test_what_the_dcu_has_is_not_given_up(dcu, tmp_path):
     assert len(answer(dcu.url, *looked)["fetched"]) == 2
 
 
+@pytest.mark.parametrize("served", ["HEAD", "GET"])
+def test_no_list_alone_has_files_given_up(dcu, tmp_path, monkeypatch, served):
+    left_behind(dcu, tmp_path)
+    looked = ("--directory", tmp_path, "--patience", "1")
+    # What the DCU has is not sent, and for a while it lists nothing.
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    if served == "GET":
+        dcu.faults.set("refuse", status=404, path="HEAD data/*")
+    with monkeypatch.context() as patch:
+        patch.setattr(DcuClient, "files", lambda _: [])
+        document = answer(dcu.url, *looked, "--give-up", status=1)
+    assert document["given_up"] == {}
+    assert [len(names) for names in document["owed"].values()] == [2]
+    dcu.faults.clear()
+    assert len(answer(dcu.url, *looked)["fetched"]) == 2
+
+
 def test_a_series_that_left_nothing_is_told(dcu, tmp_path):
     """Its exposure failed with the DCU, so that no event names an image of it."""
     device = EigerDetector(
