@@ -141,8 +141,10 @@ IN_WORDS = (
 HEAD = f"""# What an interruption does
 
 Whatever interrupts a scan, the RunEngine obeys at once, the detector is idle within {LONGEST_S:g} s
-of the command that ends the scan, with exposures of {EXPOSURE_S:g} s, every event has its image,
-and the next scan in the same process is right.
+of the command that ends the scan, with exposures of {EXPOSURE_S:g} s, if the DCU answers,
+every event has its image, and the next scan in the same process is right. What a frozen DCU does
+not answer is given up when its time is over, and the end takes as long as the `Timeouts` of its
+requests in all.
 
 | you do | the running exposure | the files | the events |
 |---|---|---|---|
