@@ -99,7 +99,9 @@ class Series(Stack):
 
     def __repr__(self) -> str:
         missing = f", {len(self.missing)} files missing" if self.missing else ""
-        missing += f", {self.gap} images not there" if self.gap else ""
+        # What the survey knows: looking into each of thousands of files would take its time.
+        gap = self.survey.gap
+        missing += f", {gap} images not there" if gap else ""
         return f"<Series {self.path.name}: {self.shape} {self.dtype}{missing}>"
 
     def _repr_html_(self) -> str:
@@ -107,7 +109,7 @@ class Series(Stack):
 
         facts = {"file": self.path, "images": len(self), "pixels (y, x)": self.shape[1:]}
         facts |= {"type": self.dtype, "files missing": len(self.missing)}
-        facts |= {"images not there": self.gap}
+        facts |= {"images not there": self.survey.gap}
         return as_html(self, facts)
 
     def show(self, what: int | str = 0, **look: Any) -> "Picture":
