@@ -95,6 +95,8 @@ class Delivery:
         Whether no event will name images of it any more, so that its views can be written.
     is_home : bool
         Whether all is home that there is.
+    listed_at : float
+        When the list of its files was first as it is, as of time.monotonic(); 0 before.
     listed_since_end : bool
         Whether the DCU gave its list of files since the series is over.
     known : set of str
@@ -139,6 +141,7 @@ class Delivery:
     final: bool = False
     is_home: bool = False
     listed_since_end: bool = False
+    listed_at: float = 0.0
     known: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
     views: list[View] = field(default_factory=list)

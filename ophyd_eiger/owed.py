@@ -13,7 +13,7 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, series_ids
 from ophyd_eiger.errors import JournalError, NotServedError
 from ophyd_eiger.journal import Journal, Journals, Owed
-from ophyd_eiger.transfer import Transfer
+from ophyd_eiger.transfer import SETTLED_S, Transfer
 
 logger = logging.getLogger(__name__)
 
@@ -95,8 +95,12 @@ def take_on(
                 delivery.policy = replace(delivery.policy, delete_on_dcu=True)
             try:
                 if delivery.armed_after is not None:
-                    armed = _armed(transfer.client, delivery)
+                    armed = _armed(transfer.client, delivery, min(patience, SETTLED_S))
                     if armed is not None:
+                        # Its arm may have been under way until now.
+                        if why_not := end_if_left_armed(transfer.client, delivery, patience):
+                            taken.not_over.append(f"{owed.path}: {why_not}")
+                            continue
                         delivery, in_hand = armed, Journal.begin(armed, owed.dcu)
                     mine.end()
                     if armed is None:
@@ -113,10 +117,17 @@ def take_on(
     return taken
 
 
-def _armed(client: DcuClient, delivery: Delivery) -> Delivery | None:
-    """Return what came of a series that was being armed, if nothing else says so."""
+def _armed(client: DcuClient, delivery: Delivery, patience: float) -> Delivery | None:
+    """Return what came of a series that was being armed, if nothing else says so.
+
+    Its master is listed from arm on, which may be under way still: it is looked for so many s.
+    """
+    deadline = time.monotonic() + patience
     try:
-        armed = delivery.named_by(client.files())
+        while (armed := delivery.named_by(client.files())) is None:
+            if time.monotonic() > deadline:
+                break
+            time.sleep(STATE_PERIOD_S)
     except NotServedError:
         return None
     if armed is None or journal.is_known(armed):

@@ -30,6 +30,9 @@ FIRST_POLL_S = 0.02
 # How long what no event needs is waited for without anything coming: an aborted series may never
 # get the master file that it is asked for.
 PATIENCE_FOR_UNNEEDED_S = 2.0
+# For so long the list of files must be the same that tells which ones a series has, where nothing
+# else does, in s.
+SETTLED_S = 5.0
 # That a DCU has no list of its files is believed after so many answers in a row, over so long: a
 # file writer that starts anew, or a gateway before it, may say so for a moment.
 NO_LIST_ANSWERS = 3
@@ -72,6 +75,7 @@ class Transfer:
         self._wrong: list[str] = []
         self._failed: TransferError | None = None
         self._patience = float("inf")
+        self._settled_s = SETTLED_S
         self._names: set[str] = set()
         # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
         self._lists: bool | None = None
@@ -261,6 +265,7 @@ class Transfer:
         """
         with self._state:
             self._ask_at_once()
+            self._note_patience(patience)
             wanted = list(self._open if only is None else only)
             for each in wanted:
                 each.silence.break_off()
@@ -290,6 +295,11 @@ class Transfer:
         """
         with self._state:
             self._patience = patience
+            self._note_patience(patience)
+
+    def _note_patience(self, patience: float) -> None:
+        # Whoever waits less long is told the same, from what was seen by then.
+        self._settled_s = min(SETTLED_S, 0.75 * patience)
 
     def close(self) -> None:
         """Leave what is not home yet on the DCU, for another process, and let the threads end."""
@@ -381,6 +391,7 @@ class Transfer:
         under_way = {of for of, _ in (*self._queue, *self._under_way)}
         return (
             not any(each.needed() or each in under_way for each in deliveries)
+            and all(each.listed_since_end or self._is_settled(each) for each in deliveries)
             and min(each.silence.seconds for each in deliveries) >= PATIENCE_FOR_UNNEEDED_S
         )
 
@@ -489,8 +500,11 @@ class Transfer:
             for delivery in deliveries:
                 if delivery not in self._open:
                     continue
-                delivery.listed = {name for name in listed if name.startswith(delivery.basename)}
-                delivery.listed_since_end = delivery.listed_since_end or delivery in ended
+                named = {name for name in listed if name.startswith(delivery.basename)}
+                if named != delivery.listed or not delivery.listed_at:
+                    delivery.listed, delivery.listed_at = named, time.monotonic()
+                if delivery in ended and self._is_settled(delivery):
+                    delivery.listed_since_end = True
                 jobs = [(delivery, name) for name in delivery.due(listed)]
                 self._queue += [
                     job for job in jobs if job not in self._under_way and job not in self._queue
@@ -499,6 +513,17 @@ class Transfer:
                     self._note_turn(delivery)
                 self._note_if_home(delivery)
                 self._begin_fetching(delivery.policy.at_once)
+
+    def _is_settled(self, delivery: Delivery) -> bool:
+        """Return whether no more files of a series that is over will be listed.
+
+        Of another process' series nobody may know how many images there are: signals from outside
+        may have come that no event tells of. Its last file is listed a while after its end, and a
+        list may be empty for a moment.
+        """
+        if not delivery.may_be_empty or delivery.begun:
+            return True
+        return time.monotonic() - delivery.listed_at >= self._settled_s
 
     def _note_answer(self, error: DcuError | None = None) -> None:
         with self._state:

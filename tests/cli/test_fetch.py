@@ -526,6 +526,28 @@ def test_a_detector_whose_process_was_killed_while_it_armed_is_disarmed(dcu, tmp
     assert list((tmp_path / "data").glob(".*")) == []
 
 
+def test_images_of_signals_whose_file_is_late_are_waited_for(dcu, tmp_path):
+    """No event tells of them, nor any trigger of the process that ended."""
+    killed_while_it_armed(dcu, tmp_path / "data", "after")
+    dcu.faults.set("file-late:seconds=2,file=1")
+    for _ in range(2):
+        pulse(dcu)
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+    assert contents(tmp_path / "data") == on_the_dcu(dcu)
+
+
+def test_an_arm_that_comes_after_its_process_was_killed_is_ended(dcu, tmp_path):
+    killed_while_it_armed(dcu, tmp_path / "data", "before")
+    with contextlib.closing(DcuClient(dcu.url)) as gateway:
+        arm = threading.Timer(1.5, gateway.command, ["detector", "arm"], {"timeout": 20})
+        arm.start()
+        answer(dcu.url, "--directory", tmp_path)
+        arm.join(20)
+    assert state(dcu) == "idle"
+    assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
+    assert list((tmp_path / "data").glob(".*")) == []
+
+
 def test_of_a_process_that_was_killed_before_it_armed_nothing_is_owed(dcu, tmp_path):
     killed_while_it_armed(dcu, tmp_path / "data", "before")
     assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
