@@ -85,6 +85,9 @@ class Delivery:
     begun : int
         Images that the process which took it, and has ended, sent triggers for: the least that must
         come home though no event names them.
+    is_counted : bool
+        Whether it is known how many images were taken: of another process' series whose signals
+        came from outside nobody counted them.
     ended : bool
         Whether the series is over, and all its files are on the DCU.
     cut_short : bool
@@ -135,6 +138,7 @@ class Delivery:
     dtype: np.dtype
     recorded: int = 0
     begun: int = 0
+    is_counted: bool = True
     ended: bool = False
     cut_short: bool = False
     interrupted: bool = False

@@ -121,10 +121,13 @@ class Transfer:
         delivery.ended = delivery.cut_short = delivery.interrupted = delivery.final = True
         delivery.may_be_empty = True
         note_folder(delivery)
+        delivery.is_counted = delivery.begun > 0
         self.bringer.find_home(delivery)
         delivery.known = set(delivery.home)
         self.journals.keep(delivery, journal)
         with self._state:
+            if not delivery.is_counted:
+                self._period = WATCHED_PERIOD_S
             self._take_on(delivery)
             self._news = True
             self._state.notify_all()
@@ -521,7 +524,7 @@ class Transfer:
         may have come that no event tells of. Its last file is listed a while after its end, and a
         list may be empty for a moment.
         """
-        if not delivery.may_be_empty or delivery.begun:
+        if delivery.is_counted:
             return True
         return time.monotonic() - delivery.listed_at >= self._settled_s
 
