@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from ophyd_eiger.policy import FilePolicy
     from ophyd_eiger.reader import Series, open_series
     from ophyd_eiger.runs import open_run
+    from ophyd_eiger.series_metadata import read_metadata
     from ophyd_eiger.triggering import TriggerInfo
     from ophyd_eiger.writing import new_file
 
@@ -30,6 +31,7 @@ __all__ = [
     "new_file",
     "open_run",
     "open_series",
+    "read_metadata",
 ]
 
 _HOMES = {
@@ -44,6 +46,7 @@ _HOMES = {
     "new_file": "writing",
     "open_run": "runs",
     "open_series": "reader",
+    "read_metadata": "series_metadata",
 }
 
 

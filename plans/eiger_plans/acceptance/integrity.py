@@ -17,8 +17,7 @@ import numpy as np
 
 from eiger_plans.acceptance.asking import Asking
 from eiger_plans.acceptance.findings import Check, Section
-from ophyd_eiger import EigerError, Series, open_series
-from ophyd_eiger.series_metadata import read_metadata
+from ophyd_eiger import EigerError, Series, open_series, read_metadata
 
 # What `format` of an EIGER2 ends in where its masters are as those of an EIGER.
 LEGACY = "legacy nxmx"
