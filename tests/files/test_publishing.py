@@ -137,6 +137,7 @@ def test_a_name_pattern_names_files_and_folders(tmp_path, generation, pattern):
     assert [len(stack) for stack in stacks(master)] == [2, 1]
 
 
+@pytest.mark.long
 def test_a_client_that_empties_a_folder_is_not_in_the_way_of_the_next_file(tmp_path):
     """Each file is deleted as soon as it is listed, as clients do that fetch them."""
     store = FileStore(tmp_path / "data")

@@ -124,9 +124,8 @@ def test_a_dark_of_a_device_that_waits_for_no_files(dcu, model, eiger, engine):
     assert result.counts.images == 3
 
 
-@pytest.mark.parametrize(
-    ("number", "missing"), [(1, "data_000001"), pytest.param(0, "master", marks=pytest.mark.long)]
-)
+@pytest.mark.long
+@pytest.mark.parametrize(("number", "missing"), [(1, "data_000001"), (0, "master")])
 def test_a_dark_whose_files_do_not_come_says_which(dcu, model, eiger, engine, number, missing):
     eiger.file_policy = FilePolicy(wait=False)
     dcu.faults.set(f"file-missing:file={number}")
