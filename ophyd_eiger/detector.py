@@ -118,7 +118,7 @@ class EigerDetector(TendedDevice):
 
     def trigger(self) -> EigerStatus:
         """Take one point; done when its images are exposed."""
-        return self._acquisition.trigger(self.exposure.seconds)
+        return self._acquisition.trigger(self.exposure.seconds if self._exposes_by_point else ())
 
     def unstage(self) -> EigerStatus:
         """End what runs and put back what stage changed; done when every file is home."""

@@ -66,7 +66,8 @@ def start_catalog(folder: str | os.PathLike) -> Companion:
     Companion
         Its `url`, with the key in it, is for `tiled.client.from_uri`.
     """
-    return Companion("ophyd_eiger.catalog_server", os.fspath(Path(folder).absolute()))
+    # A catalog names its tables by their whole path, which must not depend on how one came there.
+    return Companion("ophyd_eiger.catalog_server", os.fspath(Path(folder).resolve()))
 
 
 def temporary_catalog() -> Any:

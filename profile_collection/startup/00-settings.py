@@ -16,7 +16,7 @@ import h5py  # Python ends what was imported first last, and files may still com
 from ophyd_eiger.trial import start_catalog, start_simulator
 
 if "at_exit" not in globals():
-    data_folder = Path(os.environ.get("EIGER_DATA") or "data").absolute()
+    data_folder = Path(os.environ.get("EIGER_DATA") or "data").resolve()
     data_folder.mkdir(parents=True, exist_ok=True)
 
     # What is entered here ends with the prompt, the last first.

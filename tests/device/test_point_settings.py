@@ -55,6 +55,14 @@ def test_a_list_of_exposures_a_point(RE, catalog, inte):
     assert np.array_equal(found[1], [dcu.image(1, number) for number in (4, 5, 6)])
 
 
+@pytest.mark.parametrize("left", [0.001, [0.001, 0.002]])
+def test_exposures_that_were_left_count_in_no_other_mode(RE, dcu, eiger, assert_right, left):
+    eiger.exposure.set(left).wait(10)
+    eiger.configure({"nimages": 2, "ntrigger": 1})
+    (uid,) = RE(bp.count([eiger], 2))
+    assert_right(uid, points=2, images=2)
+
+
 def test_one_exposure_for_several_triggers_a_point(RE, catalog, inte):
     dcu, eiger = inte
     eiger.exposure.set(0.002).wait(10)
