@@ -34,7 +34,8 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     # The README's first commands, line by line.
     typed = [shell(line) for line in FIRST_COMMANDS.splitlines()]
     assert "eiger_live_full_sum" in typed[0]
-    assert re.search(r"eiger: trigger.*images", typed[0]), typed
+    # A trigger may be over before its bar is drawn; arming takes longer.
+    assert re.search(r"eiger: (stage|trigger)", typed[0]), typed
     assert "(5, 1, 1065, 1030)" in typed[-1]
     shell("import io, requests")
     shell(f"np.save('oracle.npy', {ORACLE})")
