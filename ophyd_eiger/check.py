@@ -13,7 +13,7 @@ from ophyd_eiger.chunks import are_whole
 from ophyd_eiger.codecs import codec
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.image_file import ImageFile, Room, look_into
-from ophyd_eiger.images import IMAGES, images_of, number_of
+from ophyd_eiger.images import IMAGES, images_of, number_of, stack_of
 from ophyd_eiger.master import object_of, open_hdf5, read_master
 
 # Images whose bytes are read and followed together: so many bytes at most, and so many images at
@@ -59,7 +59,7 @@ def check_data_file(path: Path, *, images: int | None) -> int:
 def _check_numbers(path: Path) -> None:
     """See that a file that does not say the numbers of its images says nothing in their place."""
     with open_hdf5(path) as file:
-        images = images_of(file, path)
+        images = stack_of(file, path)
         for end in ("low", "high"):
             if f"image_nr_{end}" in images.attrs and number_of(images, end) is None:
                 raise FileError(f"{path}: broken (image_nr_{end} is no integer)")

@@ -430,9 +430,9 @@ class Delivery:
         before them would shift them all.
         """
         found = self.images_home
-        if found < self.recorded or (found > self.recorded and not self.interrupted):
+        if found < self._taken or (found > self.recorded and not self.interrupted):
             return (
-                f"{self.basename}: {found} images came home, {self.recorded} were taken by this "
+                f"{self.basename}: {found} images came home, {self._taken} were taken by this "
                 "device's triggers; another client may have triggered or ended the series"
             )
         return ""

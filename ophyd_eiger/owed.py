@@ -198,10 +198,8 @@ def _taken_in_hand(
 def _owner_of(path: Path) -> str:
     try:
         return f"{path.owner()}, whose it is"
-    except (
-        KeyError,
-        OSError,
-    ):  # a user without a name here, or a folder that cannot be looked into
+    # A user without a name here, or a folder that cannot be looked into.
+    except (KeyError, OSError):
         return "the user whose it is"
 
 

@@ -149,7 +149,9 @@ class Transfer:
             for delivery in owed:
                 if not delivery.ended:
                     # Its end failed, and nobody waits for it any more.
-                    delivery.ended = delivery.cut_short = delivery.interrupted = True
+                    delivery.ended = delivery.interrupted = True
+                # What there is comes, also where a file is short for good: what lacks is told.
+                delivery.cut_short = True
                 delivery.errors.clear()
                 delivery.reached.clear()
                 delivery.known = set(delivery.home)

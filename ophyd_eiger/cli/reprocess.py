@@ -212,9 +212,9 @@ def _worked(
 
 
 def _sum(of_images: Any) -> float | None:
-    """Return the sum over all images; None of a region without a good pixel."""
-    total = float(of_images.sum())
-    return None if math.isnan(total) else total
+    """Return the sum over all images; None of a region without a good pixel in any of them."""
+    known = [value for value in of_images.flat if not math.isnan(value)]
+    return float(sum(known)) if known else None
 
 
 def _require_geometry(run: "EigerRun", recipe: "Recipe") -> None:

@@ -4,6 +4,7 @@ import contextlib
 import errno
 import functools
 import io
+import itertools
 import json
 import os
 import random
@@ -528,10 +529,37 @@ def test_a_detector_whose_process_was_killed_while_it_armed_is_disarmed(dcu, tmp
 
 def test_images_of_signals_whose_file_is_late_are_waited_for(dcu, tmp_path):
     """No event tells of them, nor any trigger of the process that ended."""
-    killed_while_it_armed(dcu, tmp_path / "data", "after")
     dcu.faults.set("file-late:seconds=2,file=1")
+    killed_while_it_armed(dcu, tmp_path / "data", "after")
     for _ in range(2):
         pulse(dcu)
+    assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
+    assert contents(tmp_path / "data") == on_the_dcu(dcu)
+
+
+def test_a_short_file_of_triggers_that_no_event_tells_of_is_told(dcu, tmp_path):
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path / "data", timeouts=Timeouts(files=1)
+    )
+    device.configure({"nimages": 3})
+    dcu.faults.set("file-short")
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    with pytest.raises(TransferError):
+        device.unstage().wait(20)
+    device.destroy()
+    document = answer(dcu.url, "--directory", tmp_path, status=1)
+    assert "2 images came home, 3 were taken" in document["errors"][0]
+    assert contents(tmp_path / "data") == on_the_dcu(dcu)
+
+
+def test_a_list_that_is_empty_for_a_moment_gives_up_nothing(dcu, tmp_path, monkeypatch):
+    killed_while_it_armed(dcu, tmp_path / "data", "after")
+    pulse(dcu)
+    asked, listed = itertools.count(1), DcuClient.files
+    monkeypatch.setattr(
+        DcuClient, "files", lambda client: [] if next(asked) <= 8 else listed(client)
+    )
     assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
     assert contents(tmp_path / "data") == on_the_dcu(dcu)
 

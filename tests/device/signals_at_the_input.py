@@ -32,3 +32,20 @@ def signals(dcu, *, gate=None, most=10**6):
     finally:
         over.set()
         thread.join()
+
+
+def one_signal(dcu, within=20.0):
+    """Give one signal (exts), as soon as the detector waits for it."""
+    taken = threading.Event()
+
+    def give():
+        while not dcu.pulse():
+            if taken.wait(0.002):
+                return
+        taken.set()
+
+    threading.Thread(target=give, daemon=True).start()
+    try:
+        assert taken.wait(within), "the detector waits for no signal"
+    finally:
+        taken.set()

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 from bluesky.utils import FailedStatus, RunEngineInterrupted
-from signals_at_the_input import signals
+from signals_at_the_input import one_signal
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, TriggerInfo, open_series
@@ -586,15 +586,13 @@ def test_a_series_of_signals_that_somebody_ended_has_no_more_points(tmp_path, mo
         eiger.stage().wait(20)
         if how == "step":
             point = eiger.trigger()
-            with signals(dcu, most=1):
-                point.wait(20)
+            one_signal(dcu)
+            point.wait(20)
             exposing = eiger.trigger()
         else:
             eiger.kickoff().wait(20)
-            with signals(dcu, most=1) as given:
-                exposing = eiger.complete()
-                while not given:
-                    time.sleep(0.001)
+            exposing = eiger.complete()
+            one_signal(dcu)
         other = DcuClient(dcu.url)
         other.command("detector", "disarm", timeout=20)
         with pytest.raises(

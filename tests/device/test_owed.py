@@ -568,6 +568,19 @@ def test_what_comes_into_a_folder_that_is_made_again_stays_on_the_dcu(dcu, devic
     assert len(device.link.client.files()) == 2
 
 
+def test_a_file_that_stays_short_comes_and_what_lacks_is_told(dcu, device, tmp_path):
+    device.detector.nimages.set(3).wait(10)
+    dcu.faults.set("file-short")
+    take(device)
+    with pytest.raises(TransferError, match="2 images found, 3 expected"):
+        device.unstage().wait(20)
+    with pytest.raises(TransferError, match="2 images came home, 3 were taken by this device"):
+        device.fetch()
+    assert device.owed == {}
+    assert len(open_series(next((tmp_path / "data").glob("*_master.h5")))) == 2
+    assert device.fetch() == []
+
+
 def test_what_is_still_exposed_of_a_process_that_ended_is_owed(dcu, device, tmp_path, monkeypatch):
     left = EigerDetector(dcu.url, name="left", directory=tmp_path / "data", timeouts=SHORT)
     dcu.faults.set("refuse", status=503, path="GET data/*")

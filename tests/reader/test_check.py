@@ -235,3 +235,12 @@ def test_a_master_cut_off(tmp_path, write_master):
         file.truncate(path.stat().st_size - 1)
     with pytest.raises(FileError, match=r"cut_master.h5: not a whole HDF5 file"):
         check_master_file(cut, images=None)
+
+
+def test_a_file_with_one_image_and_no_axis_for_images(tmp_path):
+    """As an EIGER2 that is gated from outside may write it, without the image's number."""
+    path = tmp_path / "o_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        image = np.arange(20, dtype=np.uint16).reshape(4, 5)
+        file.create_dataset("entry/data/data", data=image, chunks=(4, 5))
+    assert check_data_file(path, images=1) == 1
