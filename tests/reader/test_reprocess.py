@@ -941,6 +941,28 @@ def test_the_command_says_which_runs_it_passes_over(make, tiled):
     assert json.loads(alone.stdout)["error"]["kind"] == "RunError"
 
 
+@pytest.mark.long
+def test_the_command_sums_what_images_know_of_a_region(make, tiled, tmp_path):
+    """One image whose region is saturated all over takes nothing from the others."""
+    made = make("stream", number=35)
+    with h5py.File(tmp_path / "x_35_data_000001.h5", "a") as file:
+        file["entry/data/data"][2, 10:18, 30:42] = 65535
+    in_catalog(tiled, made.documents)
+    address = f"{tiled.context.api_uri}?api_key={tiled.context.api_key}"
+    command = Path(sys.executable).with_name("ophyd-eiger")
+    done = subprocess.run(
+        [command, "reprocess", address, made.uid, "--roi", "peak=31,11,9,6", "--json"],
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
+    images = np.where(made.mask != 0, 0, made.images).astype(np.uint64)
+    images[0, 2, 10:18, 30:42] = 0
+    (run,) = json.loads(done.stdout)["runs"]
+    assert run["sum"] == images.sum()
+    assert run["regions"] == {"peak": images[:, :, 11:17, 31:40].sum()}
+
+
 @pytest.mark.parametrize("factor", [np.nan, np.inf])
 def test_a_flat_field_with_a_factor_that_is_no_number(make, factor):
     made = make()
