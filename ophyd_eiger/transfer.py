@@ -16,9 +16,10 @@ from collections.abc import Collection, Sequence
 from ophyd_eiger.bringing import Bringer, make_folder_again, note_folder
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, NotServedError, TransferError
+from ophyd_eiger.errors import DcuError, TransferError
 from ophyd_eiger.fetching import SMALLEST_PIECE
 from ophyd_eiger.journal import Journal, Journals
+from ophyd_eiger.listing import Listing
 from ophyd_eiger.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -33,10 +34,6 @@ PATIENCE_FOR_UNNEEDED_S = 2.0
 # For so long the list of files must be the same that tells which ones a series has, where nothing
 # else does, in s.
 SETTLED_S = 5.0
-# That a DCU has no list of its files is believed after so many answers in a row, over so long: a
-# file writer that starts anew, or a gateway before it, may say so for a moment.
-NO_LIST_ANSWERS = 3
-NO_LIST_WITHIN_S = 3.0
 
 
 class Transfer:
@@ -77,10 +74,7 @@ class Transfer:
         self._patience = float("inf")
         self._settled_s = SETTLED_S
         self._names: set[str] = set()
-        # Whether the DCU ever gave its list of files, or that there is none; None if neither yet.
-        self._lists: bool | None = None
-        # How many answers in a row said that there is none, and when the first of them came.
-        self._no_list_answers, self._no_list_since = 0, 0.0
+        self._listing = Listing()
         self._told = False
         self._period = POLL_PERIOD_S
 
@@ -97,9 +91,7 @@ class Transfer:
         note_folder(delivery)
         with self._state:
             self._names.add(delivery.basename)
-            if self._lists is False:
-                # It may have one by now.
-                self._lists = None
+            self._listing.begin_anew()
             self._period = WATCHED_PERIOD_S if seen_by_files else POLL_PERIOD_S
             self._take_on(delivery)
 
@@ -144,8 +136,7 @@ class Transfer:
         with self._state:
             owed = [each for each in self._owed if each in looked_at]
             self._owed = [each for each in self._owed if each not in looked_at]
-            if self._lists is False:
-                self._lists = None
+            self._listing.begin_anew()
             for delivery in owed:
                 if not delivery.ended:
                     # Its end failed, and nobody waits for it any more.
@@ -357,7 +348,7 @@ class Transfer:
 
         def nothing_will_come() -> bool:
             # A DCU without the list of its files will have none in a while either.
-            return self._lists is False or (
+            return self._listing.is_there is False or (
                 only_needed and self._asked > asked and self._are_unneeded_and_absent(awaited)
             )
 
@@ -422,7 +413,7 @@ class Transfer:
 
     def _missing(self, wanted: list[Delivery], patience: float) -> TransferError:
         missing = list(dict.fromkeys(name for d in wanted for name in d.lacks()))
-        if self._lists is False:
+        if self._listing.is_there is False:
             error = TransferError(
                 f"{self.name}: {_some(missing)} cannot be fetched, because this DCU has no list "
                 f"of its files ({self._dcu_error}); the images were taken, and what is on "
@@ -493,15 +484,16 @@ class Transfer:
         except DcuError as error:
             self._note_answer(error)
             logger.debug("%s: %s", self.name, error)
-            if not isinstance(error, NotServedError):
-                self._no_list_answers = 0
-            elif self._lists is None and self._is_sure_of_no_list():
-                self._note_no_list(error)
+            with self._state:
+                is_none = self._listing.note_error(error, self.client.timeouts.files)
+                self._state.notify_all()
+            if is_none:
+                self._tell_no_list(error)
             return
-        self._no_list_answers = 0
         self._note_answer()
-        self._lists, self._told = True, False
+        self._told = False
         with self._state:
+            self._listing.note_given()
             for delivery in deliveries:
                 if delivery not in self._open:
                     continue
@@ -658,20 +650,7 @@ class Transfer:
             last = not self._queue and self._under_way == {(delivery, name)}
             self._news = self._news or last
 
-    def _is_sure_of_no_list(self) -> bool:
-        """Note one more answer that there is no list; return whether it is to be believed."""
-        now = time.monotonic()
-        if not self._no_list_answers:
-            self._no_list_since = now
-        self._no_list_answers += 1
-        # Before somebody who waits less long gives up, so that he is told why.
-        within = min(NO_LIST_WITHIN_S, self.client.timeouts.files / 2)
-        return self._no_list_answers >= NO_LIST_ANSWERS and now - self._no_list_since >= within
-
-    def _note_no_list(self, error: NotServedError) -> None:
-        with self._state:
-            self._lists = False
-            self._state.notify_all()
+    def _tell_no_list(self, error: DcuError) -> None:
         level, self._told = logging.DEBUG if self._told else logging.WARNING, True
         logger.log(
             level,

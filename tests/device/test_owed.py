@@ -382,12 +382,20 @@ def test_one_answer_that_there_is_no_list_of_files_is_not_believed(dcu, device):
     assert len(device.fetched) == 2
 
 
-def test_a_dcu_without_a_list_of_files_is_told_as_such(dcu, device):
+def test_a_dcu_without_a_list_of_files_is_told_as_such(dcu, device, caplog):
     dcu.faults.set("refuse", status=404, path="GET filewriter/*/files")
     device.link.client.timeouts = replace(SHORT, files=4)
     take(device)
     with pytest.raises(TransferError, match=r"this DCU has no list of its files .*404"):
         device.unstage().wait(40)
+    # Nor is one answer believed more the next time.
+    dcu.faults.clear()
+    dcu.faults.set("refuse", status=404, path="GET filewriter/*/files", times=1)
+    caplog.clear()
+    take(device)
+    device.unstage().wait(40)
+    assert len(device.fetched) == 2
+    assert "has no list of its files" not in caplog.text
 
 
 def test_two_calls_at_once_both_wait_for_the_files(dcu, device, tmp_path):
