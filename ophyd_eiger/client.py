@@ -4,6 +4,7 @@ Knows nothing of ophyd, of detector states or of files. A PUT is never sent twic
 is lost the caller is told so (`LostReplyError`) and asks the DCU what became of it.
 """
 
+import io
 import json
 import logging
 import math
@@ -44,6 +45,11 @@ PIECE = 2**20
 # Of one request; and the answers after which it is the same request (RFC 9110, 15.4).
 MOST_REDIRECTS = 3
 SAME_METHOD = (307, 308)
+# In bytes: what is not a file has no more. A flat field of 18 million pixels in JSON has 100 MB.
+LARGEST_REPLY = 2**28
+# Of the time that a GET has: what one has after another one that was not answered, until the DCU
+# answers again. Where it stands still each of many questions would take the whole time.
+AFTER_SILENCE = 0.2
 # An HTTP status in a reply's text, as in "404 Not Found".
 ERROR_TEXT = re.compile(r"\s*([45]\d\d)\s+[A-Z]")
 
@@ -52,7 +58,8 @@ ERROR_TEXT = re.compile(r"\s*([45]\d\d)\s+[A-Z]")
 class Timeouts:
     """How long each kind of call may go without a byte of its reply, in seconds.
 
-    What drips, a byte now and then, has about as long from any of its bytes on.
+    After a question (`get`) that was not answered the next ones have a fifth of it, until the DCU
+    answers again. What drips, a byte now and then, has about as long from any of its bytes on.
 
     The SIMPLON API Reference V1.3 (section 2) gives up to 120 s for initialize and 17 s for arm;
     changing the energy takes seconds, because the flat field is calculated anew.
@@ -98,6 +105,7 @@ class DcuClient:
         self._api_version = api_version
         self._connections = Connections()
         self.ledger = Ledger()
+        self._is_silent = False
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.url!r})"
@@ -324,11 +332,11 @@ class DcuClient:
             target = self._redirected(method, url, response)
             if target is None:
                 break
-            response.content  # noqa: B018 - the connection is free for the next request then
+            _keep(method, url, response)  # The connection is free for the next request then.
             url = target
             response = self._send_once(method, url, timeout, parts)
         if not stream:
-            response.content  # noqa: B018 - it is kept
+            _keep(method, url, response)
         return response
 
     def _send_once(
@@ -352,11 +360,16 @@ class DcuClient:
         return target if is_same_request and target.startswith(f"{self.url}/") else None
 
     def _get_json(self, url: str) -> Any:
+        timeout = self.timeouts.get * (AFTER_SILENCE if self._is_silent else 1.0)
         try:
-            return self._request("GET", url, self.timeouts.get)
-        except LostReplyError as error:
-            logger.debug("%s; asked again", error)
-            return self._request("GET", url, self.timeouts.get)
+            try:
+                return self._request("GET", url, timeout)
+            except LostReplyError as error:
+                logger.debug("%s; asked again", error)
+                return self._request("GET", url, timeout)
+        except DcuTimeoutError:
+            self._is_silent = True
+            raise
 
     def _get_body(
         self,
@@ -374,7 +387,9 @@ class DcuClient:
             length = response.headers.get("Content-Length", "")
             try:
                 if not length.isdigit():
-                    return memoryview(response.raw.read())
+                    return memoryview(_read_whole("GET", url, response))
+                if int(length) > LARGEST_REPLY:
+                    raise _too_large("GET", url, f"has {length} bytes")
                 body, filled = reserve(int(length)), 0
                 while filled < len(body):
                     count = response.raw.readinto(body[filled : filled + PIECE])
@@ -416,6 +431,7 @@ class DcuClient:
             self._note(method, url, began, seconds, 0, type(error).__name__)
             logger.debug("%s %s: failed after %.1f ms: %s", method, url, 1e3 * seconds, error)
             _raise_as_ours(method, url, error, read_timeout)
+        self._is_silent = False
         outcome: int | str = response.status_code
         with response:
             try:
@@ -432,6 +448,32 @@ class DcuClient:
         self, method: str, url: str, began: float, seconds: float, size: int, outcome: int | str
     ) -> None:
         self.ledger.add(method, url[len(self.url) :], began, seconds, size, outcome)
+
+
+def _keep(method: str, url: str, response: requests.Response) -> None:
+    """Read a reply's body, of which requests would read one without end to the end of memory."""
+    length = response.headers.get("Content-Length", "")
+    if not (length.isdigit() and int(length) <= LARGEST_REPLY) and method != "HEAD":
+        try:
+            response.raw = io.BytesIO(_read_whole(method, url, response))
+        except BaseException:
+            response.close()
+            raise
+    response.content  # noqa: B018 - it is kept
+
+
+def _read_whole(method: str, url: str, response: requests.Response) -> bytes:
+    body = response.raw.read(LARGEST_REPLY + 1, decode_content=True)
+    if len(body) > LARGEST_REPLY:
+        raise _too_large(method, url, f"has more than {LARGEST_REPLY} bytes")
+    return body
+
+
+def _too_large(method: str, url: str, how: str) -> ReplyError:
+    return ReplyError(
+        f"{method} {url}: the answer {how}, which no answer of a DCU has; is this one?",
+        request=f"{method} {url}",
+    )
 
 
 def _new_memory(size: int) -> memoryview:

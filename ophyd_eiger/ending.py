@@ -53,7 +53,7 @@ class Ending:
         if self.gave_way_unwatched(series):
             self._warn_gave_way(series)
         else:
-            self.send(self.detector.disarm)
+            self.send(self.detector.disarm, used_up=True)
         series.ended = True
         self.transfer.end(series.delivery, cut_short=False)
 
@@ -69,7 +69,8 @@ class Ending:
         """
         if series.ended:
             return
-        is_over = series.failed_to_end and (self.states.is_over() or self.gave_way(series))
+        is_over = series.failed_to_end and (self.states.is_surely_over() or self.gave_way(series))
+        series.failed_to_end = True
         if not is_over and self.gave_way_unwatched(series):
             is_over = True
             self._warn_gave_way(series)
@@ -77,7 +78,6 @@ class Ending:
             series.ended = True
             self._note_over(series)
             return
-        series.failed_to_end = True
         if series.triggered and not series.over and not (series.used_up and not series.failed):
             self._end_exposure(series, exposure)
         self.send(self.detector.disarm)
@@ -96,11 +96,19 @@ class Ending:
         return self.states.filewriter.name_pattern.get() != series.name_pattern
 
     def gave_way_unwatched(self, series: Series) -> bool:
-        """Return `gave_way` of a series that waited so long that it may have; False if unknown."""
+        """Return `gave_way` of a series that waited so long that it may have; False if unknown.
+
+        Raises
+        ------
+        DcuTimeoutError
+            If the DCU answers nothing: a command that ends a series would be waited for longer.
+        """
         if time.monotonic() - series.watched_at < UNWATCHED_S:
             return False
         try:
             return self.gave_way(series)
+        except DcuTimeoutError:
+            raise
         except DcuError:
             return False
 
@@ -173,7 +181,7 @@ class Ending:
         """Note that it is known again whether the detector is armed, and for whom."""
         self._may_be_armed = False
 
-    def send(self, command: EigerCommand, *, margin: float = 0.0) -> None:
+    def send(self, command: EigerCommand, *, margin: float = 0.0, used_up: bool = False) -> None:
         """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""
         try:
             command.send(timeout=command.seconds + margin)
@@ -183,4 +191,4 @@ class Ending:
                 raise
             logger.warning("%s: %s; the series is over all the same", self.states.name, error)
         except (LostReplyError, DcuTimeoutError) as error:
-            self.states.confirm_idle(error)
+            self.states.confirm_idle(error, used_up=used_up)

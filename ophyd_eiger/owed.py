@@ -68,7 +68,8 @@ def take_on(
     directories : iterable of Path
         Where to look for journals, at any depth.
     patience : float
-        How long one of them that is still exposed or written is waited for, in s.
+        How long one of them that is still exposed or written is waited for, in s; once that was
+        in vain, no other one is.
     delete : bool
         Whether files are deleted on the DCU once they are proven good, whatever was asked before.
     by_force : bool
@@ -87,6 +88,9 @@ def take_on(
     taken = Taken(out_of_reach=[path for path in not_there if path not in transfer.journals])
     for mine, owed in _taken_in_hand(paths, transfer.client.url, taken, by_force=by_force):
         delivery, in_hand = owed.delivery, mine
+        if taken.not_over:
+            # What does not end for one of them does not for the next.
+            patience = 0.0
         try:
             if why_not := end_if_left_armed(transfer.client, delivery, patience):
                 taken.not_over.append(f"{owed.path}: {why_not}")

@@ -24,6 +24,8 @@ from ophyd_eiger.subsystems import Detector, Filewriter, Monitor
 Unanswered = LostReplyError | DcuTimeoutError
 
 STATE_PERIOD_S = 0.05
+# In these no series is armed, and none can be.
+LOST = ("error", "na")
 # A reply that is lost after so long an exposure is lost because the DCU closes connections that
 # were idle for five minutes, or nearly so (measured by how early it may come, in s).
 LONG_EXPOSURE_S = 10.0
@@ -117,6 +119,11 @@ class States:
         known_as_idle = self._idle_word == "ready" or self._api() < FIRST_API_WITH_IDLE
         return state == "ready" and known_as_idle
 
+    @staticmethod
+    def is_surely_idle(state: str) -> bool:
+        """Return whether the state alone says so: that of V1.3, "ready", may also mean armed."""
+        return state == "idle"
+
     def _api(self) -> tuple[int, ...]:
         numbers = [part for part in self.link.client.api_version.split(".")[:2] if part.isdigit()]
         return tuple(int(number) for number in numbers)
@@ -202,7 +209,7 @@ class States:
         """
         self.asked_at = time.monotonic()
         state = self.detector.state.get()
-        if state in ("error", "na"):
+        if state in LOST:
             raise StateError(
                 f"{self.name}: the detector went into state {state!r} during the exposure"
                 f"{self._faults()}; {self.name}.recover() brings it back with its settings, "
@@ -238,15 +245,23 @@ class States:
         patience = self.link.client.timeouts.arm
         self._confirm(lost, "ready", lambda state: state == "ready", patience)
 
-    def confirm_idle(self, lost: Unanswered) -> None:
+    def confirm_idle(self, lost: Unanswered, *, used_up: bool = False) -> None:
         """Wait until the state shows that disarm, cancel or abort without reply was carried out.
+
+        Parameters
+        ----------
+        lost : LostReplyError or DcuTimeoutError
+            How the reply was lost, or that none came.
+        used_up : bool
+            Whether the series had its last trigger, after which no detector is armed.
 
         Raises
         ------
         LostReplyError, DcuTimeoutError
             If it does not, or if it cannot be asked.
         """
-        self._confirm(lost, "idle", self.is_idle, self.link.client.timeouts.end)
+        reached = self.is_idle if used_up else self.is_surely_idle
+        self._confirm(lost, "idle", reached, self.link.client.timeouts.end)
 
     def _confirm(
         self, lost: Unanswered, wanted: str, reached: Callable[[str], bool], patience: float
@@ -283,7 +298,7 @@ class States:
         # A connection that was never broken tells nothing of how long the exposure took.
         broken = isinstance(lost, LostReplyError)
         outlasted = broken and seconds >= LONG_EXPOSURE_S and passed >= seconds - EARLY_S
-        if not (seen or outlasted or (last and self.is_idle(state))):
+        if not (seen or outlasted or (last and self.is_surely_idle(state))):
             raise self._still_lost(
                 lost, f"the state is {state!r}: the images may not have been taken"
             )
@@ -291,7 +306,12 @@ class States:
     def is_over(self) -> bool:
         """Return whether there is nothing to end: no series is armed, or the detector is lost."""
         state = self.detector.state.get()
-        return self.is_idle(state) or state in ("error", "na")
+        return self.is_idle(state) or state in LOST
+
+    def is_surely_over(self) -> bool:
+        """Return `is_over` as far as the state alone tells."""
+        state = self.detector.state.get()
+        return self.is_surely_idle(state) or state in LOST
 
     def _after(self, lost: Unanswered) -> str:
         try:

@@ -527,6 +527,7 @@ def test_a_detector_whose_process_was_killed_while_it_armed_is_disarmed(dcu, tmp
     assert list((tmp_path / "data").glob(".*")) == []
 
 
+@pytest.mark.long
 def test_images_of_signals_whose_file_is_late_are_waited_for(dcu, tmp_path):
     """No event tells of them, nor any trigger of the process that ended."""
     dcu.faults.set("file-late:seconds=2,file=1")
@@ -564,6 +565,7 @@ def test_a_list_that_is_empty_for_a_moment_gives_up_nothing(dcu, tmp_path, monke
     assert contents(tmp_path / "data") == on_the_dcu(dcu)
 
 
+@pytest.mark.long
 def test_an_arm_that_comes_after_its_process_was_killed_is_ended(dcu, tmp_path):
     killed_while_it_armed(dcu, tmp_path / "data", "before")
     with contextlib.closing(DcuClient(dcu.url)) as gateway:

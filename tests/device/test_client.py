@@ -14,6 +14,7 @@ from file_server import serving
 
 import sim_dcu
 from ophyd_eiger import EigerDetector
+from ophyd_eiger import client as client_module
 from ophyd_eiger.addresses import base_url, same_dcu
 from ophyd_eiger.client import DcuClient, Timeouts
 from ophyd_eiger.errors import (
@@ -312,6 +313,84 @@ def read_file(client, name):
 def test_a_reply_that_drips_times_out(dripping, call):
     with pytest.raises(DcuTimeoutError, match=r"within 1 s .*\d+ bytes came in the last"):
         call(dripping)
+
+
+def test_after_a_question_without_answer_the_next_ones_have_a_fifth_of_its_time():
+    answers = threading.Event()
+
+    class Freezes(BaseHTTPRequestHandler):
+        def do_GET(self):
+            answers.wait(20)
+            # The client went away.
+            with contextlib.suppress(OSError):
+                self.send_response(200)
+                self.send_header("Content-Length", "1")
+                self.end_headers()
+                self.wfile.write(b"1")
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Freezes)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    address = f"http://127.0.0.1:{server.server_address[1]}"
+    client = DcuClient(address, api_version="1.6.0", timeouts=Timeouts(get=1.5))
+    for seconds in ("1.5", "0.3", "0.3"):
+        with pytest.raises(DcuTimeoutError, match=rf"no answer within {re.escape(seconds)} s"):
+            client.get("detector", "status/state")
+    answers.set()
+    assert client.get("detector", "status/state") == 1
+    answers.clear()
+    with pytest.raises(DcuTimeoutError, match=r"no answer within 1\.5 s"):
+        client.get("detector", "status/state")
+    answers.set()
+    client.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
+
+
+# How a reply says how long it is: not, or with more than it can be.
+ENDLESS = {
+    "chunks": (b"Transfer-Encoding: chunked\r\n\r\n", b"1000\r\n" + bytes(0x1000) + b"\r\n"),
+    "end": (b"Connection: close\r\n\r\n", bytes(0x1000)),
+    "length": (b"Content-Length: 1000000000000\r\n\r\n", bytes(0x1000)),
+}
+
+
+@pytest.mark.parametrize("call", ["get", "put", "get_bytes"])
+@pytest.mark.parametrize("frame", ENDLESS)
+def test_a_reply_without_end_is_not_read_for_ever(monkeypatch, frame, call):
+    monkeypatch.setattr(client_module, "LARGEST_REPLY", 2**20)
+    begin, piece = ENDLESS[frame]
+
+    class Pours(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_GET(self):
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n" + begin)
+            # The client goes away.
+            with contextlib.suppress(OSError):
+                while True:
+                    self.wfile.write(piece)
+
+        def do_PUT(self):
+            self.do_GET()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Pours)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    client = DcuClient(f"http://127.0.0.1:{server.server_address[1]}", api_version="1.6.0")
+    with pytest.raises(ReplyError, match="no answer of a DCU"):
+        DRIPPING[call](client)
+    client.close()
+    server.shutdown()
+    thread.join()
+    server.server_close()
 
 
 def test_what_the_reader_does_between_two_pieces_is_no_dripping():

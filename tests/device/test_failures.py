@@ -51,6 +51,7 @@ class Process:
             self.process.wait(10)
 
 
+@pytest.mark.long
 def test_kill_9_in_the_middle_of_point_3(RE, catalog, tmp_path):
     first = Process(0, tmp_path / "dcu1", "--initialized", "--seed", "3")
     port = int(first.url.rsplit(":", 1)[1])

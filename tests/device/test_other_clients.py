@@ -21,6 +21,8 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import (
+    DcuTimeoutError,
+    LostReplyError,
     NotServedError,
     NotStagedError,
     StateError,
@@ -104,6 +106,29 @@ def test_a_series_that_waited_long_is_looked_at_before_a_trigger(dcu, eiger, mon
     client.command("detector", "disarm", timeout=20)
     client.close()
     eiger.unstage().wait(20)
+
+
+def test_a_dcu_that_answers_no_question_is_sent_no_command_to_end_a_series(
+    dcu, tmp_path, monkeypatch, requests_sent
+):
+    quick = Timeouts(get=2, files=3)
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=quick)
+    device.configure({"ntrigger": 3})
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    monkeypatch.setattr("ophyd_eiger.ending.UNWATCHED_S", 0.0)
+    hangs = {"path": "GET *"}
+    requests.put(f"{dcu.url}/sim/faults/hang", json=hangs, timeout=10).raise_for_status()
+    requests_sent.clear()
+    with pytest.raises(DcuTimeoutError, match="name_pattern: no answer within 2 s"):
+        device.unstage().wait(20)
+    assert not [sent for sent in requests_sent() if sent.startswith("PUT")]
+    requests.delete(f"{dcu.url}/sim/faults", timeout=10).raise_for_status()
+    device.unstage().wait(20)
+    assert DcuClient(dcu.url).get("detector", "status/state")["value"] == "idle"
+    device.fetch()
+    assert len(list(tmp_path.glob("eiger_*_1_*.h5"))) == 2
+    device.destroy()
 
 
 @pytest.mark.parametrize("flies", [False, True])
@@ -639,7 +664,7 @@ def test_an_exposure_that_somebody_ends_is_no_point(tmp_path, instant_settings):
 @pytest.mark.parametrize(
     "model", ["eiger-500k", pytest.param("eiger2-500k", marks=pytest.mark.long)]
 )
-@pytest.mark.parametrize("time_scale", [1, pytest.param(0.5, marks=pytest.mark.long)])
+@pytest.mark.parametrize("time_scale", [pytest.param(1, marks=pytest.mark.long), 0.5])
 def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
     RE, tmp_path, instant_settings, catalog, model, time_scale
 ):
@@ -787,18 +812,50 @@ def test_after_a_restart_everything_is_read_again(dcu, eiger):
     eiger.unstage().wait(20)
 
 
-def test_an_old_api_calls_an_idle_detector_ready(dcu, tmp_path, monkeypatch):
-    """V1.3 knows no state idle: after initialize a detector is ready, armed or not."""
+@pytest.fixture
+def of_an_old_api(dcu, tmp_path, monkeypatch):
+    """A device of V1.3, which knows no state idle: after initialize it is ready, armed or not."""
     device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, api_version="1.0.0")
     state = device.detector.state.get
     monkeypatch.setattr(
         device.detector.state, "get", lambda: {"idle": "ready"}.get(state(), state())
     )
+    yield device
+    device.destroy()
+
+
+def test_an_old_api_calls_an_idle_detector_ready(of_an_old_api):
+    device = of_an_old_api
     device.stage().wait(10)
     device.trigger().wait(10)
     device.unstage().wait(20)
     assert len(device.fetched) == 2
-    device.destroy()
+
+
+def lose(dcu, command):
+    """Have the DCU break the connection once instead of carrying out a command."""
+    fault = {"command": command, "when": "before", "times": 1}
+    requests.put(f"{dcu.url}/sim/faults/drop", json=fault, timeout=10).raise_for_status()
+
+
+def test_ready_proves_no_trigger_without_reply_to_an_old_api(dcu, of_an_old_api):
+    device = of_an_old_api
+    device.stage().wait(10)
+    lose(dcu, "trigger")
+    with pytest.raises(LostReplyError, match="the images may not have been taken"):
+        device.trigger().wait(10)
+    device.unstage().wait(20)
+    assert DcuClient(dcu.url).get("detector", "status/state")["value"] == "idle"
+
+
+def test_ready_proves_no_disarm_without_reply_to_an_old_api(dcu, of_an_old_api):
+    device = of_an_old_api
+    device.stage().wait(10)
+    lose(dcu, "disarm")
+    with pytest.raises(LostReplyError, match="the state is 'ready', not 'idle'"):
+        device.unstage().wait(20)
+    device.unstage().wait(20)
+    assert DcuClient(dcu.url).get("detector", "status/state")["value"] == "idle"
 
 
 def test_connecting_while_the_detector_initializes_says_so(dcu, tmp_path, monkeypatch):

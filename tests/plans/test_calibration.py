@@ -263,7 +263,7 @@ class Pauses:
         pytest.param(1, False, marks=pytest.mark.long),
         pytest.param(1, True, marks=pytest.mark.long),
         pytest.param(4, False, marks=pytest.mark.long),
-        (4, True),
+        pytest.param(4, True, marks=pytest.mark.long),
     ],
 )
 def test_a_threshold_scan_that_was_paused_finds_the_energy(dcu, eiger, engine, point, wait):

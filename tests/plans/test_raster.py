@@ -232,6 +232,7 @@ def test_a_point_of_several_triggers_is_one_of_other_scans(RE, documents, eiger,
     assert eiger.triggers_per_point.get() == 2
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("at_work", [("eiger-500k", "datum")], indirect=True)
 def test_aborted_after_a_pause_in_which_the_detector_exposed_on(
     RE, documents, at_work, x, y, caplog

@@ -102,7 +102,7 @@ def test_the_files_angles_are_those_of_the_motor(
     [
         pytest.param(False, False, marks=pytest.mark.long),
         pytest.param(True, False, marks=pytest.mark.long),
-        (True, True),
+        pytest.param(True, True, marks=pytest.mark.long),
     ],
 )
 def test_interrupted_in_the_middle(

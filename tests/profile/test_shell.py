@@ -21,6 +21,7 @@ ORACLE = (
 )
 README = (Path(__file__).parents[2] / "README.md").read_text(encoding="utf-8")
 FIRST_COMMANDS = README.partition("```python\n")[2].partition("```")[0]
+COMMAND = Path(sys.executable).with_name("ophyd-eiger")
 NO_THREADS = "threads left: ['MainThread']"
 
 
@@ -97,25 +98,14 @@ def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     assert (tmp_path / "data" / f"{series}_master.h5").exists()
     assert shell.value("len(cat)") == "1"
     # Its catalog is another program's, too, by the folder, however that is written.
-    command = Path(sys.executable).with_name("ophyd-eiger")
     folder = "data/../data/catalog"
-    reprocess = [command, "reprocess", folder, "1", "--roi", "all=0,0,1030,1065", "--json"]
+    reprocess = [COMMAND, "reprocess", folder, "1", "--roi", "all=0,0,1030,1065", "--json"]
     done = subprocess.run(reprocess, cwd=tmp_path, capture_output=True, check=True, timeout=200)
     (run,) = json.loads(done.stdout)["runs"]
     assert run["scan_id"] == 1
     oracle = np.load(tmp_path / "oracle.npy")
     total = np.where(oracle == oracle.max(), 0, oracle).sum(dtype=np.uint64)
     assert (run["sum"], run["regions"]) == (total, {"all": total})
-    for run, why in (("7", "run '7'"), ("zz", "run 'zz': of a uid give 5 characters at least")):
-        done = subprocess.run(
-            [command, "reprocess", "data/catalog", run, "--profile", "9", "--save"],
-            cwd=tmp_path,
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=200,
-        )
-        assert (done.returncode, done.stderr) == (1, f"Error: there is no {why}\n")
 
     # Every file once more: nothing is subscribed twice, and the runs stay.
     for path in sorted((tmp_path / "profile" / "startup").glob("*.py")):
@@ -193,6 +183,17 @@ def test_interruptions_do_what_the_text_says(open_shell, tmp_path):
     assert "cat: 4 runs" in shell.greeting
     assert "scan num: 5" in shell("RE(count([eiger]))")
     shell.exit()
+    # The catalog is another program's, too, which says what it has not.
+    for run, why in (("7", "run '7'"), ("zz", "run 'zz': of a uid give 5 characters at least")):
+        done = subprocess.run(
+            [COMMAND, "reprocess", "data/catalog", run, "--profile", "9", "--save"],
+            cwd=tmp_path,
+            capture_output=True,
+            text=True,
+            check=False,
+            timeout=200,
+        )
+        assert (done.returncode, done.stderr) == (1, f"Error: there is no {why}\n")
 
 
 @pytest.mark.timeout(600)
