@@ -767,6 +767,21 @@ def test_what_is_still_exposed_is_owed(dcu, tmp_path, monkeypatch):
     assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
 
 
+def test_what_does_not_end_for_one_series_is_not_waited_for_again(dcu, tmp_path, monkeypatch):
+    for folder in ("data", "more"):
+        left_behind(dcu, tmp_path / folder)
+    patiences = []
+
+    def never_ends(client, delivery, patience):
+        patiences.append(patience)
+        return "its files are still being written"
+
+    monkeypatch.setattr("ophyd_eiger.owed.end_if_left_armed", never_ends)
+    said = call(dcu.url, "--directory", tmp_path, "--patience", "7", status=1).output
+    assert said.count("its files are still being written") == 2
+    assert patiences == [7, 0]
+
+
 def test_a_file_of_the_name_is_not_overwritten(dcu, tmp_path):
     left_behind(dcu, tmp_path / "data")
     (name, *_) = on_the_dcu(dcu)
