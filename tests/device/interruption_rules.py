@@ -142,9 +142,11 @@ HEAD = f"""# What an interruption does
 
 Whatever interrupts a scan, the RunEngine obeys at once, the detector is idle within {LONGEST_S:g} s
 of the command that ends the scan, with exposures of {EXPOSURE_S:g} s, if the DCU answers,
-every event has its image, and the next scan in the same process is right. What a frozen DCU does
-not answer is given up when its time is over, and the end takes as long as the `Timeouts` of its
-requests in all.
+every event has its image, and the next scan in the same process is right. A frozen DCU is sent
+no command once a question (10 s, `Timeouts.get`) stayed without answer, and has a fifth of that for
+each further one: the end takes some 20 s if the exposure began over a second before, else up to
+`Timeouts.end` more, and the error names the request. When the DCU answers again the next scan ends
+what was left.
 
 | you do | the running exposure | the files | the events |
 |---|---|---|---|
