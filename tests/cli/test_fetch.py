@@ -349,6 +349,7 @@ def test_no_list_alone_has_files_given_up(dcu, tmp_path, monkeypatch, served):
     assert len(answer(dcu.url, *looked)["fetched"]) == 2
 
 
+@pytest.mark.long
 def test_a_series_that_left_nothing_is_told(dcu, tmp_path):
     """Its exposure failed with the DCU, so that no event names an image of it."""
     device = EigerDetector(
@@ -578,12 +579,14 @@ def test_an_arm_that_comes_after_its_process_was_killed_is_ended(dcu, tmp_path):
     assert list((tmp_path / "data").glob(".*")) == []
 
 
+@pytest.mark.long
 def test_of_a_process_that_was_killed_before_it_armed_nothing_is_owed(dcu, tmp_path):
     killed_while_it_armed(dcu, tmp_path / "data", "before")
     assert NOTHING_IS_OWED.fullmatch(call(dcu.url, "--directory", tmp_path).stdout)
     assert list((tmp_path / "data").glob(".*")) == []
 
 
+@pytest.mark.long
 def test_what_others_armed_after_a_process_was_killed_while_it_armed_is_left_alone(dcu, tmp_path):
     """They have left the name pattern as it was, so that their ids follow."""
     killed_while_it_armed(dcu, tmp_path / "data", "after")

@@ -90,6 +90,7 @@ def test_a_scan_is_taken_and_what_it_does_not_give_is_said(alba, eiger, RE):
     assert len(events) == 4
 
 
+@pytest.mark.long
 def test_an_armed_one_of_somebody_else_is_told_until_it_is_disarmed(alba, eiger, RE):
     requests.put(f"{alba}/detector/api/1.6.0/command/initialize", timeout=10).raise_for_status()
     with pytest.raises(FailedStatus, match="is in state 'ready', not 'idle'; somebody armed it"):

@@ -76,6 +76,7 @@ def test_a_link_that_is_turned_leads_no_file_into_another_folder(RE, dcu, device
     assert named(second) == set()
 
 
+@pytest.mark.long
 def test_nothing_is_written_into_a_folder_that_was_made_anew(dcu, device, tmp_path):
     """The folder was renamed while its files were late, and the next series made another one."""
     data, renamed = tmp_path / "data", tmp_path / "renamed"

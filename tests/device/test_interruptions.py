@@ -198,6 +198,7 @@ class Endstation(Device):
         return self.eiger.trigger()
 
 
+@pytest.mark.long
 def test_component_of_another_device(RE, catalog, dcu, tmp_path):
     """The parent's stage drops the detector's Status: trigger waits for the arming itself."""
     station = Endstation("BL1:", address=dcu.url, directory=tmp_path, name="station")

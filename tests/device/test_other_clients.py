@@ -598,6 +598,7 @@ def test_a_series_that_somebody_ended_is_told_and_the_next_trigger_arms_anew(
     eiger.unstage().wait(20)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("how", ["step", "fly"])
 @pytest.mark.parametrize("model", ["eiger-500k", "eiger2-500k"])
 def test_a_series_of_signals_that_somebody_ended_has_no_more_points(tmp_path, model, how):

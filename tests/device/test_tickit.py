@@ -191,7 +191,7 @@ def vars_of(difference):
     return difference.name, difference.here, difference.there, difference.unit
 
 
-@pytest.mark.parametrize("ntrigger", [1, 2])
+@pytest.mark.parametrize("ntrigger", [1, pytest.param(2, marks=pytest.mark.long)])
 def test_a_step_scan_until_its_files_are_due(tickit, eiger, RE, ntrigger, documents):
     """Twice: the device is as before when the first is over."""
     eiger.configure({"ntrigger": ntrigger, "nimages": 3})

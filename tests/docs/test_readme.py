@@ -83,6 +83,7 @@ def test_python_blocks_run_in_order(RE, catalog, python_blocks, tmp_path, monkey
     assert all(pattern.fullmatch(name) for name in names_of_files if name.startswith("eiger_"))
 
 
+@pytest.mark.long
 def test_the_examples_of_the_table_of_plans_run(RE, catalog, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     rows = re.findall(r"^\| `(\w+)` \|.*\| `(RE\(.*\))` \|$", README, re.MULTILINE)

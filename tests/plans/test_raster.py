@@ -160,6 +160,7 @@ def test_halted_it_tells_the_motors_speed(RE, at_work, x, y, caplog):
     eiger.unstage()
 
 
+@pytest.mark.long
 def test_a_source_that_does_not_end_is_stopped(RE, at_work, x, y, monkeypatch):
     dcu, eiger = at_work
     monkeypatch.setattr("eiger_plans.flying.SEEN_WITHIN", 0.5)
@@ -225,6 +226,7 @@ def test_a_grid_takes_two_motors(quiet_eiger, x):
         next(raster(quiet_eiger, slow=x, fast=x, **GRID))
 
 
+@pytest.mark.long
 def test_a_point_of_several_triggers_is_one_of_other_scans(RE, documents, eiger, x, y):
     eiger.triggers_per_point.set(2).wait(10)
     RE(raster(eiger, slow=y, fast=x, one_series=True, **GRID))

@@ -153,6 +153,7 @@ def test_interrupted_in_the_middle(
     assert eiger.owed == {}
 
 
+@pytest.mark.long
 def test_a_motor_that_stops_on_its_way(RE, documents, at_work, omega):
     dcu, eiger = at_work
     with Witness(dcu, omega) as witness:
@@ -216,6 +217,7 @@ def test_a_motor_that_somebody_else_stops_in_good_order(RE, documents, columns, 
     assert_no_image_of_a_motor_that_stood(documents, columns, eiger, dcu, least=2)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "at_work", [("eiger2-500k", "datum"), ("eiger-500k", "stream")], indirect=True
 )

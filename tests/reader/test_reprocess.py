@@ -914,6 +914,7 @@ def test_a_search_goes_on_after_a_run_of_two_detectors(make, caplog):
         reprocess(both)
 
 
+@pytest.mark.long
 def test_the_command_says_which_runs_it_passes_over(make, tiled):
     twice, once = make("stream", number=33), make("stream", number=34)
     sample = f"of {once.uid}"
@@ -983,6 +984,7 @@ def test_a_flat_field_with_a_factor_that_is_no_number(make, factor):
     assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
 
 
+@pytest.mark.long
 def test_the_command_refuses_a_flat_field_with_a_factor_that_is_no_number(make, tiled, tmp_path):
     made = make("stream", number=41)
     in_catalog(tiled, made.documents)

@@ -400,6 +400,7 @@ def test_abort_cuts_arming_short(timed_client: Client, pool: ThreadPoolExecutor)
     assert arm.result(timeout=5).status_code in (200, 400)
 
 
+@pytest.mark.long
 def test_a_series_that_takes_long_to_write_keeps_nobody_waiting(
     client: Client, dcu: sim_dcu.Server, tmp_path: Path
 ) -> None:
