@@ -134,6 +134,7 @@ class Bringer:
             except HDF5_ERRORS as error:
                 logger.warning("%s: %s is here and is no file of it: %s", self.name, path, error)
                 continue
+            Download(self.client, path.name, path).remove_what_is_left()
             delivery.home[path.name] = FetchedFile(path, found.st_size, images, 0.0, found.st_mtime)
         for view in delivery.views:
             # The series' name has been given once, so that a view of it is its own.

@@ -120,6 +120,7 @@ class Download:
         self.was_here = os.path.lexists(self.final)
         if self.was_here:
             size, images = self._found(handling)
+            self.remove_what_is_left()
         else:
             with self._locked() as file:
                 try:
@@ -156,11 +157,23 @@ class Download:
                 raise
             raise _not_written(self.final, size, error, size) from error
 
+    def remove_what_is_left(self) -> None:
+        """Remove what a process left that was killed when the file had its name already."""
+        if not self._lock_file.exists():
+            return
+        # Another program has it in hand, or the folder cannot be written: so it stays.
+        with suppress(TransferError, OSError), self._locked():
+            self.aside.unlink(missing_ok=True)
+
     def discard(self) -> None:
         """Remove what this object has of it."""
         if self._begun is not None:
             self._begun = None
             self.aside.unlink(missing_ok=True)
+
+    @property
+    def _lock_file(self) -> Path:
+        return self.final.with_name(f".{self.final.name}.lock")
 
     def _found(self, handling: Handling) -> tuple[int, int]:
         """Return size and images of the file that is here, if it is the DCU's, byte for byte.
@@ -190,7 +203,7 @@ class Download:
         TransferError
             If another one fetches it, or if it cannot be made.
         """
-        lock = self.final.with_name(f".{self.final.name}.lock")
+        lock = self._lock_file
         while True:
             try:
                 held = os.open(lock, os.O_RDWR | os.O_CREAT, 0o666)

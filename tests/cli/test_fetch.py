@@ -770,6 +770,18 @@ def test_what_is_still_exposed_is_owed(dcu, tmp_path, monkeypatch):
     assert len(answer(dcu.url, "--directory", tmp_path)["fetched"]) == 2
 
 
+def test_what_a_process_left_that_was_killed_once_a_file_had_its_name_is_removed(dcu, tmp_path):
+    data = tmp_path / "data"
+    left_behind(dcu, data)
+    (name, *_) = (name for name in on_the_dcu(dcu) if "_data_" in name)
+    (data / name).write_bytes(on_the_dcu(dcu)[name])
+    (data / f".{name}.lock").touch()
+    document = answer(dcu.url, "--directory", tmp_path)
+    assert (document["owed"], document["errors"]) == ({}, [])
+    assert contents(data).items() >= on_the_dcu(dcu).items()
+    assert list(data.glob(".*")) == []
+
+
 def test_what_does_not_end_for_one_series_is_not_waited_for_again(dcu, tmp_path, monkeypatch):
     for folder in ("data", "more"):
         left_behind(dcu, tmp_path / folder)
