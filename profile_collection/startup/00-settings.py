@@ -9,6 +9,7 @@ import atexit
 import contextlib
 import fcntl
 import os
+import sys
 from pathlib import Path
 
 import h5py  # Python ends what was imported first last, and files may still come home then.
@@ -17,7 +18,18 @@ from ophyd_eiger.trial import start_catalog, start_simulator
 
 if "at_exit" not in globals():
     data_folder = Path(os.environ.get("EIGER_DATA") or "data").resolve()
-    data_folder.mkdir(parents=True, exist_ok=True)
+    try:
+        data_folder.mkdir(parents=True, exist_ok=True)
+        (data_folder / ".shell").touch()
+    except OSError as error:
+        # Nothing has begun yet, and a prompt without it would have nothing but tracebacks.
+        print(
+            f"no prompt: what is taken goes to {data_folder}, which cannot be written "
+            f"({error.strerror}); set EIGER_DATA to a folder that can",
+            file=sys.stderr,
+            flush=True,
+        )
+        os._exit(1)
 
     # What is entered here ends with the prompt, the last first.
     at_exit = contextlib.ExitStack()

@@ -394,3 +394,20 @@ def test_a_catalog_that_wants_a_login_is_not_used(monkeypatch, tmp_path, capsys,
     why = "401 for https://tiled.example/api?..." if says_the_address else "EOFError"
     assert f"https://tiled.example/api is not used ({why}): runs go to" in said
     assert "secret" not in said
+
+
+def test_a_folder_that_cannot_be_is_told_in_a_sentence_and_there_is_no_prompt(tmp_path):
+    (tmp_path / "data").write_text("a file")
+    done = subprocess.run(
+        [sys.executable, str(STARTUP / "00-settings.py")],
+        env={**os.environ, "EIGER_DATA": str(tmp_path / "data")},
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert (done.returncode, done.stdout) == (1, "")
+    assert done.stderr == (
+        f"no prompt: what is taken goes to {tmp_path / 'data'}, which cannot be written "
+        "(File exists); set EIGER_DATA to a folder that can\n"
+    )
