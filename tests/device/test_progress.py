@@ -179,7 +179,10 @@ def test_the_arm_of_each_point_is_followed(dcu, eiger):
     status.wait(20)
     assert watcher.enough.wait(5)
     assert {told["unit"] for told in watcher.told} == {"s", "images"}
-    arming = [told["current"] for told in watcher.told if told["unit"] == "s"]
+    # The exposure of a few ms, which is told in s while it lasts, is another thing that passes.
+    arming = [
+        told["current"] for told in watcher.told if told["unit"] == "s" and told["target"] >= 1
+    ]
     assert arming == sorted(arming)
     assert arming[-1] > 0.5
     eiger.unstage().wait(20)
