@@ -16,6 +16,7 @@ from ophyd_eiger import EigerDetector, Timeouts, ending
 sys.path.insert(0, str(Path(__file__).parent))
 
 from foreign_dcu import ForeignDcu
+from owing import with_short_patience
 
 # Short enough for a test to see them pass, long enough for a busy machine.
 TIMEOUTS = Timeouts(connect=5, get=20, files=10, trigger_margin=20)
@@ -36,6 +37,13 @@ def eiger(dcu, tmp_path):
     device.detector.count_time.set(0.004).wait(10)
     yield device
     device.destroy()
+
+
+@pytest.fixture
+def device(dcu, tmp_path):
+    """A device that does not wait long for files."""
+    with with_short_patience(dcu, tmp_path / "data") as device:
+        yield device
 
 
 @pytest.fixture

@@ -14,30 +14,17 @@ import numpy as np
 import pytest
 import requests
 from file_server import serving
-from owing import SHORT, named, refuse_files, take, with_short_patience
+from owing import SHORT, named, refuse_files, take
 
 import sim_dcu
-from ophyd_eiger import (
-    EigerDetector,
-    FilePolicy,
-    bringing,
-)
+from ophyd_eiger import EigerDetector, FilePolicy, bringing
 from ophyd_eiger.bringing import Bringer, disk_of
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
-from ophyd_eiger.errors import (
-    FileError,
-    TransferError,
-)
+from ophyd_eiger.errors import FileError, TransferError
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
-
-
-@pytest.fixture
-def device(dcu, tmp_path):
-    with with_short_patience(dcu, tmp_path / "data") as device:
-        yield device
 
 
 def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path, caplog):

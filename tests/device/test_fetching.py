@@ -41,6 +41,20 @@ def test_a_whole_file(tmp_path):
     assert hidden(tmp_path) == []
 
 
+@pytest.mark.parametrize("is_whole", [True, False])
+def test_the_lock_of_who_was_killed_when_it_had_its_name_is_removed_with_proof(tmp_path, is_whole):
+    (tmp_path / NAME).write_bytes(CONTENT if is_whole else OTHER)
+    lock = tmp_path / f".{NAME}.lock"
+    lock.touch()
+    with serving({NAME: CONTENT}) as server:
+        if is_whole:
+            assert download(server, tmp_path).fetch(handling()).bytes == len(CONTENT)
+        else:
+            with pytest.raises(FileExistsError):
+                download(server, tmp_path).fetch(handling())
+    assert hidden(tmp_path) == ([] if is_whole else [lock.name])
+
+
 def test_it_goes_on_where_it_broke_off(tmp_path):
     with serving({NAME: CONTENT}, breaks=[3 * OVERLAP, 2 * OVERLAP]) as server:
         file = download(server, tmp_path)

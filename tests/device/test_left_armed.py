@@ -2,29 +2,15 @@
 
 import numpy as np
 import pytest
-from owing import SHORT, journals, refuse_files, take, with_short_patience
+from owing import SHORT, journals, refuse_files, take
 
-from ophyd_eiger import (
-    EigerDetector,
-    journal,
-    open_series,
-)
+from ophyd_eiger import EigerDetector, journal, open_series
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.errors import (
-    DcuError,
-    StateError,
-    TransferError,
-)
+from ophyd_eiger.errors import DcuError, StateError, TransferError
 from ophyd_eiger.owed import end_if_left_armed
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
-
-
-@pytest.fixture
-def device(dcu, tmp_path):
-    with with_short_patience(dcu, tmp_path / "data") as device:
-        yield device
 
 
 def test_what_is_still_exposed_of_a_process_that_ended_is_owed(dcu, device, tmp_path, monkeypatch):

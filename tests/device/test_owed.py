@@ -18,34 +18,17 @@ import h5py
 import numpy as np
 import pytest
 from fault_cell import wait_until_alive
-from owing import SHORT, journals, leave_owing, named, refuse_files, take, with_short_patience
+from owing import SHORT, journals, leave_owing, named, refuse_files, take
 
 import sim_dcu
-from ophyd_eiger import (
-    EigerDetector,
-    FilePolicy,
-    Timeouts,
-    bringing,
-    open_series,
-    transfer,
-)
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series, transfer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import (
-    DcuError,
-    DcuUnreachableError,
-    TransferError,
-)
+from ophyd_eiger.errors import DcuError, DcuUnreachableError, TransferError
 from ophyd_eiger.transfer import Transfer
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
-
-
-@pytest.fixture
-def device(dcu, tmp_path):
-    with with_short_patience(dcu, tmp_path / "data") as device:
-        yield device
 
 
 def test_nothing_is_left_beside_a_scan_whose_files_are_home(RE, eiger, tmp_path):
