@@ -129,7 +129,7 @@ class Download:
                 finally:
                     # A file that is not what it should be is no beginning of one that is.
                     if self._begun is None:
-                        self.aside.unlink(missing_ok=True)
+                        _remove(self.aside)
         return FetchedFile(self.final, size, images, time.perf_counter() - began)
 
     def _settle(self, file: BinaryIO, size: int, handling: Handling) -> int:
@@ -163,13 +163,13 @@ class Download:
             return
         # Another program has it in hand, or the folder cannot be written: so it stays.
         with suppress(TransferError, OSError), self._locked():
-            self.aside.unlink(missing_ok=True)
+            _remove(self.aside)
 
     def discard(self) -> None:
-        """Remove what this object has of it."""
+        """Remove what this object has of it, where the folder lets it be removed."""
         if self._begun is not None:
             self._begun = None
-            self.aside.unlink(missing_ok=True)
+            _remove(self.aside)
 
     @property
     def _lock_file(self) -> Path:
@@ -220,7 +220,7 @@ class Download:
                     with self._open_aside() as file:
                         yield file
                 finally:
-                    lock.unlink(missing_ok=True)
+                    _remove(lock)
             finally:
                 os.close(held)
             return
@@ -229,13 +229,15 @@ class Download:
         """Remove what programs left that were killed."""
         for path in self.final.parent.glob(f".{glob.escape(self.final.name)}.*{ASIDE_ENDING}"):
             if path != self.aside:
-                path.unlink(missing_ok=True)
+                _remove(path)
 
     def _open_aside(self) -> BinaryIO:
         try:
             if self._begun is not None and self.aside.exists():
                 return self.aside.open("r+b", buffering=0)
             self._begun = None
+            # It is there where it could not be removed before.
+            _remove(self.aside)
             return self.aside.open("x+b", buffering=0)
         except OSError as error:
             raise _not_written(self.final, 0, error) from error
@@ -405,6 +407,12 @@ def _begin_to_sync(file: BinaryIO, begin: int, end: int) -> None:
 def _write_all(file: BinaryIO, piece: memoryview) -> None:
     while piece:
         piece = piece[file.write(piece) :]
+
+
+def _remove(path: Path) -> None:
+    """Remove a file that nobody needs; where that fails, what was done before it says more."""
+    with suppress(OSError):
+        path.unlink()
 
 
 def _lock(held: int, path: Path) -> bool:

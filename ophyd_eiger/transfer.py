@@ -312,9 +312,8 @@ class Transfer:
             # Threads may hang in a download for as long as a request may take; they end by
             # themselves, and the next series gets its own.
             self._thread = None
-        if self._queue:
-            # Those that would have come to it may hang in what is given up.
-            self._begin_fetching(self._queue[0][0].policy.at_once)
+        # Those that would have come to what is left may hang in what is given up.
+        self._begin_fetching()
         self._state.notify_all()
         for delivery in given_up:
             self._discard(delivery)
@@ -509,7 +508,7 @@ class Transfer:
                 if jobs:
                     self._note_turn(delivery)
                 self._note_if_home(delivery)
-                self._begin_fetching(delivery.policy.at_once)
+                self._begin_fetching()
 
     def _is_settled(self, delivery: Delivery) -> bool:
         """Return whether no more files of a series that is over will be listed.
@@ -553,7 +552,10 @@ class Transfer:
 
     # ---- the threads that fetch ----
 
-    def _begin_fetching(self, at_once: int) -> None:
+    def _begin_fetching(self) -> None:
+        if not self._queue:
+            return
+        at_once = self._queue[0][0].policy.at_once
         # Threads that hang in what was given up bring nothing else.
         hanging = sum(of not in self._open for of, _ in self._under_way)
         wanted = len(self._queue) + len(self._under_way) - hanging
@@ -570,22 +572,30 @@ class Transfer:
                 return
 
     def _fetch_queued(self) -> None:
-        with self.client.ledger.background("transfer"):
-            while (job := self._next_job()) is not None:
-                try:
-                    self._bring(*job)
-                finally:
-                    with self._state:
-                        self._under_way.discard(job)
-                        self._note_turn(job[0])
-                        if job[0] not in self._open:
-                            self._discard(job[0])
-                        self._state.notify_all()
+        try:
+            with self.client.ledger.background("transfer"):
+                while (job := self._next_job()) is not None:
+                    try:
+                        self._bring(*job)
+                    finally:
+                        self._lay_down(job)
+        finally:
+            with self._state:
+                self._fetchers -= 1
+                # What was queued since, or what was left by one that failed.
+                self._begin_fetching()
+
+    def _lay_down(self, job: tuple[Delivery, str]) -> None:
+        with self._state:
+            self._under_way.discard(job)
+            self._note_turn(job[0])
+            if job[0] not in self._open:
+                self._discard(job[0])
+            self._state.notify_all()
 
     def _next_job(self) -> tuple[Delivery, str] | None:
         with self._state:
             if not self._queue:
-                self._fetchers -= 1
                 return None
             job = self._queue.popleft()
             self._under_way.add(job)

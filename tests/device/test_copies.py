@@ -1,12 +1,16 @@
 """A copy at home: whose folder it is in, how it is proven, what becomes of the DCU's file."""
 
+import contextlib
+import errno
 import functools
 import os
 import re
 import shutil
 import subprocess
 import sys
+import threading
 from dataclasses import replace
+from pathlib import Path
 
 import bluesky.plans as bp
 import h5py
@@ -141,6 +145,61 @@ def test_what_comes_into_a_folder_that_is_made_again_stays_on_the_dcu(dcu, devic
     dcu.faults.clear()
     assert len(device.fetch()) == 2
     assert len(device.link.client.files()) == 2
+
+
+@contextlib.contextmanager
+def keeping_all():
+    """Let nothing aside of a master be removed, as in a folder mounted read-only.
+
+    Gives the event that a part of it stayed.
+    """
+    unlink, kept = Path.unlink, threading.Event()
+
+    def refuse(path, missing_ok=False):
+        if not (re.search(r"_master\.h5\..*(part|lock)$", path.name) and path.exists()):
+            unlink(path, missing_ok)
+            return
+        if path.suffix == ".part":
+            kept.set()
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Path, "unlink", refuse)
+        yield kept
+
+
+def test_a_folder_that_lets_nothing_be_removed_hides_no_reason(dcu, device, tmp_path):
+    dcu.faults.set("drop", when="body", path="GET data/*")
+    take(device)
+    with (
+        keeping_all() as kept,
+        pytest.raises(TransferError, match=r"_master\.h5 did not come home .*fetch.* brings it"),
+    ):
+        device.unstage().wait(20)
+    assert kept.is_set()
+    dcu.faults.clear()
+    take(device)
+    device.unstage().wait(20)
+    assert len(device.fetch()) == 2
+    assert device.owed == {}
+    assert list((tmp_path / "data").glob(".*")) == []
+
+
+def test_files_come_after_one_that_was_given_up_could_not_be_removed(dcu, device):
+    device.file_policy = FilePolicy(at_once=1)
+    dcu.faults.set("drop", when="body", path="GET data/*_master.h5", times=1)
+    dcu.faults.set("hang", path="GET data/*_master.h5", after=1)
+    take(device)
+    with keeping_all() as kept:
+        with pytest.raises(TransferError, match=r"_master\.h5 did not come home"):
+            device.unstage().wait(20)
+        assert not kept.is_set()
+        # Whoever hung in it removes it.
+        dcu.faults.clear()
+        assert kept.wait(20)
+    take(device)
+    device.unstage().wait(20)
+    assert len(device.fetched) == 2
 
 
 @pytest.mark.parametrize("delete", [True, False])
