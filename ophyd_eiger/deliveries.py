@@ -6,6 +6,7 @@ Pure: no requests, no files, no threads.
 import functools
 import math
 import time
+from collections import Counter
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -20,6 +21,8 @@ from ophyd_eiger.silence import Silence
 # How far what a file says may be from what was set, relative and not: a detector counts in steps of
 # its clock, and files have numbers of less precision.
 ROUNDED, LEAST_CHANGE = 0.01, 1e-6
+# How often a file may come from its beginning once more and still count as something that comes.
+MOST_RESTARTS = 2
 # What a journal's name ends with, beside the files of its series.
 JOURNAL_ENDING = ".owed"
 
@@ -152,6 +155,7 @@ class Delivery:
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
     reached: dict[str, int] = field(default_factory=dict)
+    restarts: Counter[str] = field(default_factory=Counter)
     may_be_empty: bool = False
     silence: Silence = field(default_factory=Silence)
     settling: int = 0
@@ -389,6 +393,17 @@ class Delivery:
     def all_is_listed(self) -> bool:
         """Whether it is known which files there will be."""
         return self.ended and (self.listed_since_end or not self.cut_short)
+
+    def begin_again(self, name: str) -> bool:
+        """Count what is here of a file from its beginning again, unless that was done often enough.
+
+        A DCU may know no ranges, so that a connection that breaks costs all that had come.
+        """
+        if self.restarts[name] >= MOST_RESTARTS:
+            return False
+        self.restarts[name] += 1
+        self.reached[name] = 0
+        return True
 
     def came(self) -> list[FetchedFile]:
         """Return the files that came since it was taken on again."""

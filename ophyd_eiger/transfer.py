@@ -145,6 +145,7 @@ class Transfer:
                 delivery.cut_short = True
                 delivery.errors.clear()
                 delivery.reached.clear()
+                delivery.restarts.clear()
                 delivery.known = set(delivery.home)
                 delivery.final = delivery.may_be_empty = True
                 self._take_on(delivery)
@@ -610,6 +611,8 @@ class Transfer:
             nonlocal came, noted
             if delivery not in self._open:
                 raise TransferError(f"{name}: given up after {here} bytes")
+            if here < noted and delivery.begin_again(name):
+                noted = 0
             # A file that fails again and again is no progress, however often it is fetched.
             if here > delivery.reached.get(name, 0):
                 came = True

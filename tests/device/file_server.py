@@ -1,6 +1,7 @@
 """A DCU's data folder as others may serve it: without ranges, with wrong ones, with breaks."""
 
 import contextlib
+import json
 import re
 import socket
 import threading
@@ -8,13 +9,13 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-# In s: between two bytes of what drips.
+# In s: between two drops of what drips.
 DRIP_S = 0.1
 
 
 @dataclass
 class FileServer:
-    """Serves files under /data/ and notes what was asked for.
+    """Serves files under /data/, and the list of them, and notes which were asked for.
 
     Attributes
     ----------
@@ -29,7 +30,9 @@ class FileServer:
     length : bool
         Whether replies say how long they are.
     drips : int or None
-        After how many bytes of its body a reply goes on a byte at a time.
+        After how many bytes of its body a reply goes on a drop at a time.
+    drop : int
+        How many bytes that is.
     etag : str
         The version that replies name; none if empty.
     asked : list of (str, int or None)
@@ -42,12 +45,16 @@ class FileServer:
     spoils: list[int] = field(default_factory=list)
     length: bool = True
     drips: int | None = None
+    drop: int = 1
     etag: str = ""
     asked: list[tuple[str, int | None]] = field(default_factory=list)
     url: str = ""
 
     def reply(self, request: bytes) -> tuple[bytes, bytes]:
         """Return head and body for a request."""
+        if request.startswith(b"GET /filewriter/"):
+            listed = json.dumps(list(self.files)).encode()
+            return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", listed
         verb, name = re.match(rb"(GET|DELETE) /data/(\S+) ", request).groups()
         name = name.decode()
         if verb == b"DELETE":
@@ -100,8 +107,8 @@ def serving(files: dict[str, bytes], **options: object) -> Iterator[FileServer]:
                 at_once = len(body) if server.drips is None else server.drips
                 connection.sendall(head + body[:at_once])
                 with contextlib.suppress(ConnectionError):  # Who asked may leave.
-                    for byte in body[at_once:]:
-                        connection.sendall(bytes([byte]))
+                    for begin in range(at_once, len(body), server.drop):
+                        connection.sendall(body[begin : begin + server.drop])
                         over.wait(DRIP_S)
 
     thread = threading.Thread(target=serve)

@@ -4,11 +4,18 @@ import logging
 import threading
 import time
 
+import h5py
+import numpy as np
 import pytest
+from file_server import DRIP_S, serving
+from owing import SHORT
 
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing
+from ophyd_eiger.client import DcuClient
+from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import FileError, TransferError
 from ophyd_eiger.silence import Silence
+from ophyd_eiger.transfer import Transfer
 
 PATIENCE_S = 2.0
 TIMEOUTS = Timeouts(connect=5, get=20, files=PATIENCE_S, trigger_margin=20)
@@ -134,6 +141,38 @@ def test_what_waits_for_its_turn_is_not_given_up(device, monkeypatch, caplog):
     device.wait_for_files()
     assert errors(caplog) == []
     assert device.owed == {}
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("breaks_in", ["download", "comparison"])
+def test_what_comes_a_second_time_is_waited_for(tmp_path, breaks_in):
+    """Over a line that takes longer for all of a file than nothing may come."""
+    made = tmp_path / "made.h5"
+    drops = 15
+    assert drops * DRIP_S > 1.4 * SHORT.files
+    with h5py.File(made, "w") as file:
+        file["entry/pixel_mask"] = np.zeros(drops << 14, "u1")
+    whole = made.read_bytes()
+    breaks = {"download": [9 * len(whole) // 10], "comparison": [len(whole), len(whole) // 2]}
+    home = tmp_path / "home"
+    home.mkdir()
+    delivery = Delivery("s_1", home, 3, 1000, (2, 4), np.dtype("<u2"), ended=True, final=True)
+    delivery.cut_short = delivery.may_be_empty = True
+    delivery.policy = FilePolicy(delete_on_dcu=breaks_in == "comparison")
+    with serving(
+        {delivery.master: whole},
+        ranges="ignored",
+        breaks=breaks[breaks_in],
+        drips=0,
+        drop=1 << 14,
+    ) as server:
+        client = DcuClient(server.url, api_version="1.6.0")
+        transfer = Transfer(client, "eiger")
+        transfer.add(delivery)
+        transfer.wait(SHORT.files)
+        assert (home / delivery.master).read_bytes() == whole
+        transfer.close()
+        client.close()
 
 
 def test_a_silence_is_not_counted_while_it_is_held(monkeypatch):
