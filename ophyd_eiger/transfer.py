@@ -458,6 +458,8 @@ class Transfer:
                 if not self._open:
                     self._thread = None
                     return
+                # What no thread could be begun for is asked for by nobody else.
+                self._begin_fetching()
                 news, self._news = self._news, False
                 deliveries = list(self._open)
                 before = self._progress
@@ -570,6 +572,8 @@ class Transfer:
             except RuntimeError as error:
                 self._fetchers -= 1
                 logger.warning("%s: no more threads for files: %s", self.name, error)
+                for delivery, name in self._queue:
+                    delivery.errors.setdefault(name, error)
                 return
 
     def _fetch_queued(self) -> None:

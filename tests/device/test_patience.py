@@ -1,6 +1,7 @@
 """How long nothing may come is counted for each series by itself, whatever comes of others."""
 
 import logging
+import math
 import threading
 import time
 
@@ -141,6 +142,31 @@ def test_what_waits_for_its_turn_is_not_given_up(device, monkeypatch, caplog):
     device.wait_for_files()
     assert errors(caplog) == []
     assert device.owed == {}
+
+
+@pytest.mark.parametrize("times", [1, math.inf])
+def test_without_a_thread_for_files_it_is_tried_again_and_told(device, monkeypatch, times):
+    listed, start, failures = device.link.client.files, threading.Thread.start, []
+    is_over = threading.Event()
+
+    def fails(thread):
+        if thread.name == "eiger file" and len(failures) < times:
+            failures.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails)
+    # They are listed once all is over, so that no later list has any news.
+    monkeypatch.setattr(device.link.client, "files", lambda: listed() if is_over.is_set() else [])
+    taken(device)
+    is_over.set()
+    if times == 1:
+        device.wait_for_files()
+        assert len(device.fetched) == 2
+    else:
+        with pytest.raises(TransferError, match=r"last byte \(can't start new thread\)"):
+            device.wait_for_files()
+    assert failures
 
 
 @pytest.mark.long
