@@ -192,9 +192,12 @@ class Journal:
             If that cannot be written; then it stays as it is.
         """
         with self._lock:
+            place = self.path
             if whose.token:
                 self.note({"owner": whose.token, **_this_process()})
-            self._close()
+            # One that became a state has left the folder of that lock.
+            if self.path == place:
+                self._close()
 
     def _save(self) -> None:
         if not self._is_ours or not self._unsaved:

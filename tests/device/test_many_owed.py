@@ -1,7 +1,9 @@
 """Very many series may be owed: by few open files, and each still its owner's."""
 
 import contextlib
+import errno
 import itertools
+import os
 import resource
 import shutil
 import subprocess
@@ -74,6 +76,31 @@ def test_more_series_are_owed_than_files_may_be_open(tmp_path):
         for delivery in deliveries:
             mine.end(delivery)
     assert hidden(tmp_path) == []
+
+
+def test_a_disk_that_is_full_when_one_is_entrusted_leaves_none_without_its_owner(
+    tmp_path, monkeypatch
+):
+    mine, write, full = journal.Journals(URL), os.pwrite, []
+
+    def fails_once(held, text, place):
+        if text.startswith(b'{"owner"') and not full:
+            full.append(held)
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        return write(held, text, place)
+
+    monkeypatch.setattr(os, "pwrite", fails_once)
+    deliveries = [series(tmp_path, number) for number in range(journal.HELD_MOST + 4)]
+    for delivery in deliveries:
+        mine.begin(delivery)
+    assert full
+    # The first of them has become a state.
+    (state,) = [each for each in journal.links().glob(".*.owed") if not each.is_symlink()]
+    assert journal.read(state).delivery.basename == "x_0"
+    assert [journal.take(path) for path in journal.find([tmp_path])] == [None] * len(deliveries)
+    for delivery in deliveries:
+        mine.end(delivery)
+    assert hidden(tmp_path) == hidden(journal.links()) == []
 
 
 @pytest.mark.parametrize("end", ["killed", "left"])
