@@ -16,9 +16,12 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile, data_file_name
 from ophyd_eiger.errors import (
     DcuError,
+    DcuTimeoutError,
     EigerError,
     FileError,
+    LostReplyError,
     MissingFileError,
+    NotServedError,
     TransferError,
 )
 from ophyd_eiger.fetching import Download, Handling, aside_of, require_equal
@@ -207,7 +210,19 @@ class Bringer:
             keep_names(copy.parent)
             self.client.delete_file(copy.name)
         except (DcuError, OSError) as error:
-            logger.warning("%s: %s stays on the DCU: %s", self.name, copy.name, error)
+            may_be_done = isinstance(error, LostReplyError | DcuTimeoutError)
+            if stays := self._stays(copy.name) if may_be_done else "stays":
+                logger.warning("%s: %s %s on the DCU: %s", self.name, copy.name, stays, error)
+
+    def _stays(self, name: str) -> str:
+        """Return what to tell of a file that was to be deleted, as the DCU never answered."""
+        try:
+            self.client.file_size(name)
+        except NotServedError:
+            return ""
+        except DcuError:
+            return "may still be"
+        return "stays"
 
 
 @in_hdf5()

@@ -211,6 +211,27 @@ def test_files_are_deleted_on_the_dcu_only_if_asked(RE, dcu, eiger, assert_right
 
 
 @pytest.mark.parametrize(
+    ("lost", "told"),
+    [
+        (["lose:path=DELETE data/*"], None),
+        (["drop:path=DELETE data/*"], "stays on the DCU"),
+        (["lose:path=DELETE data/*", "refuse:path=HEAD data/*"], "may still be on the DCU"),
+    ],
+)
+def test_a_deletion_without_an_answer_is_told_as_the_dcu_says(dcu, device, caplog, lost, told):
+    for fault in lost:
+        dcu.faults.set(fault)
+    device.file_policy = FilePolicy(delete_on_dcu=True)
+    take(device)
+    device.unstage().wait(20)
+    assert len(device.fetched) == 2
+    said = [each.getMessage() for each in caplog.records if " on the DCU: " in each.getMessage()]
+    assert len(said) == (2 if told else 0)
+    assert all(f".h5 {told}: DELETE " in each for each in said)
+    assert len(device.link.client.files()) == (2 if told == "stays on the DCU" else 0)
+
+
+@pytest.mark.parametrize(
     "fault",
     [
         "file-short",
