@@ -123,6 +123,24 @@ def test_what_fails_its_check_has_no_name_and_is_fetched_anew(tmp_path):
     assert server.asked == [(NAME, None), (NAME, None)]
 
 
+def test_what_could_not_be_removed_then_is_fetched_anew_too(tmp_path, monkeypatch):
+    def check(path):
+        raise FileError(f"{path}: broken")
+
+    def refuse(path, missing_ok=False):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    with serving({NAME: CONTENT}) as server:
+        file = download(server, tmp_path)
+        with monkeypatch.context() as patch:
+            patch.setattr(Path, "unlink", refuse)
+            with pytest.raises(FileError, match="broken"):
+                file.fetch(handling(check=check))
+        assert len(hidden(tmp_path)) == 2
+        assert file.fetch(handling()).path.read_bytes() == CONTENT
+    assert hidden(tmp_path) == []
+
+
 @pytest.mark.parametrize("checks_first", [True, False])
 def test_no_name_before_it_is_on_the_disk_and_checked(tmp_path, monkeypatch, checks_first):
     """Both are done at a time, and either may be over first."""
