@@ -239,7 +239,7 @@ class Arming:
         # What the monitor shows of it counts as taken; not what is there already.
         uses_monitor = scheme.mode.is_external or staging.flown is not None
         in_monitor = self._listed_in_monitor() if uses_monitor and self._monitor_is_on() else set()
-        series_id = self._send_arm()
+        series_id = self._send_arm(staging)
         try:
             # What is armed has these as they were when arm came; nobody can change that any more.
             self._require_unchanged(staging)
@@ -258,7 +258,7 @@ class Arming:
                 policy=staging.policy,
             )
         except Exception:
-            self.ending.disarm_after_failure()
+            self.ending.disarm_after_failure(staging)
             raise
         self.ending.note_known()
         stale = self._is_stale(series_id, in_monitor)
@@ -331,7 +331,7 @@ class Arming:
     def _monitor_is_on(self) -> bool:
         return self.states.monitor.mode.last == "enabled"
 
-    def _send_arm(self) -> int | None:
+    def _send_arm(self, staging: Staging) -> int | None:
         """Send arm, and leave nothing armed if that fails; return the sequence id if it came."""
         try:
             return self.detector.arm.send()
@@ -340,18 +340,18 @@ class Arming:
                 self.states.confirm_ready(error)
             except DcuError:
                 # It may have been carried out all the same.
-                self.ending.disarm_after_failure()
+                self.ending.disarm_after_failure(staging)
                 raise
             return None
         except RefusedError as error:
             if error.status >= SERVER_FAULT:
-                self.ending.disarm_after_failure()
+                self.ending.disarm_after_failure(staging)
                 raise
             # Not carried out. If another client was faster, the state has better advice.
             self.states.require_idle()
             raise
         except DcuTimeoutError as error:
-            is_disarmed = self.ending.disarm_after_failure()
+            is_disarmed = self.ending.disarm_after_failure(staging)
             done = "was disarmed again" if is_disarmed else "may be armed, and cannot be disarmed"
             raise DcuTimeoutError(
                 f"{self.name}: {error}; it {done}. If this DCU needs longer to arm, give "
@@ -359,7 +359,7 @@ class Arming:
                 request=error.request,
             ) from error
         except DcuError:
-            self.ending.disarm_after_failure()
+            self.ending.disarm_after_failure(staging)
             raise
 
     def _kept_promise(self, images: int) -> Promise:

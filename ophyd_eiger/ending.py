@@ -2,6 +2,7 @@
 
 import logging
 import time
+from typing import Any
 
 from ophyd_eiger.errors import (
     DcuError,
@@ -11,7 +12,7 @@ from ophyd_eiger.errors import (
     NotServedError,
     RefusedError,
 )
-from ophyd_eiger.points import Exposure, Series
+from ophyd_eiger.points import Exposure, Series, Staging
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.signals import EigerCommand
 from ophyd_eiger.states import States
@@ -43,7 +44,8 @@ class Ending:
         self.states = states
         self.detector = states.detector
         self.transfer = transfer
-        self._may_be_armed = False
+        # The name patterns that the DCU may have if arm failed and it is armed all the same.
+        self._left_armed_as: list[Any] = []
 
     def end(self, series: Series) -> None:
         """Disarm after the last trigger; the DCU has done so by itself, and accepts it again.
@@ -154,32 +156,58 @@ class Ending:
         except NotServedError as error:
             logger.warning("%s: %s; disarm is sent alone", self.states.name, error)
 
-    def disarm_after_failure(self) -> bool:
+    def disarm_after_failure(self, staging: Staging) -> bool:
         """Disarm what may be armed; nothing was exposed, so there is no more to end.
 
         Return whether that could be done; else `disarm_what_is_left` tries again.
         """
-        self._may_be_armed = True
+        # What the staging found is put back after a failure.
+        pattern = self.states.filewriter.name_pattern
+        found = [before for signal, before in staging.changed if signal is pattern]
+        self._left_armed_as = [staging.name_pattern, *found]
         try:
-            self.disarm_what_is_left()
+            self._disarm_what_failed()
         except EigerError as error:
             logger.warning("%s: not disarmed: %s", self.states.name, error)
-        return not self._may_be_armed
+        return not self._left_armed_as
 
     def disarm_what_is_left(self) -> None:
         """Disarm if arm failed so that the detector may be armed, and could not be disarmed then.
+
+        Not what another client armed since.
 
         Raises
         ------
         EigerError
         """
-        if self._may_be_armed:
-            self.send(self.detector.disarm)
+        if not self._left_armed_as:
+            return
+        if self.states.is_surely_over():
             self.note_known()
+        elif self._is_set_up_by_another(self._left_armed_as):
+            logger.warning(
+                "%s: somebody else has set up the detector since arm failed; nothing was sent to "
+                "disarm it",
+                self.states.name,
+            )
+            self.note_known()
+        else:
+            self._disarm_what_failed()
+
+    def _disarm_what_failed(self) -> None:
+        self.send(self.detector.disarm)
+        self.note_known()
+
+    def _is_set_up_by_another(self, ours: list[Any]) -> bool:
+        """Return whether the name pattern is none of these; False if the DCU has none."""
+        try:
+            return self.states.filewriter.name_pattern.get() not in ours
+        except NotServedError:
+            return False
 
     def note_known(self) -> None:
         """Note that it is known again whether the detector is armed, and for whom."""
-        self._may_be_armed = False
+        self._left_armed_as = []
 
     def send(self, command: EigerCommand, *, margin: float = 0.0, used_up: bool = False) -> None:
         """Send disarm, cancel or abort; if it fails, the state tells whether it was needed."""

@@ -309,6 +309,7 @@ class Acquisition:
         self._why_not_staged = None
         self.link.worker.raise_unseen()
         self._connect()
+        self.ending.disarm_what_is_left()
         self.make_way()
         self.states.require_idle()
         self.arming.read_what_is_relied_on()
@@ -561,7 +562,7 @@ class Acquisition:
         with journals.arming(self.arming.to_be_armed(staging)):
             series = self.arming.arm(staging)
             if self.transfer.has_had(series.delivery):
-                self.ending.disarm_after_failure()
+                self.ending.disarm_after_failure(staging)
                 return None
             journals.begin(series.delivery)
         return series

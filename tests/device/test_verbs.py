@@ -12,6 +12,7 @@ from ophyd.utils.errors import RedundantStaging
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, open_series
+from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import (
     DcuError,
     DcuTimeoutError,
@@ -292,25 +293,66 @@ def test_names_that_the_disk_does_not_take_are_refused_before_arm(
     assert_right(uid, points=1, images=1)
 
 
-def test_an_arm_that_may_have_been_is_disarmed_as_soon_as_that_can_be_done(dcu, tmp_path):
-    """Arm does not reply in time, and then neither does disarm: what is said of it is true."""
+@pytest.fixture
+def left_armed(dcu, tmp_path):
+    """A device whose arm is carried out and not answered in time, and then its disarm neither."""
     device = EigerDetector(
         dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(arm=0.5, end=0.5)
     )
     device.connect()
-    dcu.faults.set("late", path="PUT */command/arm", seconds=1)
-    dcu.faults.set("hang", path="PUT */command/disarm")
+    dcu.faults.set("late", command="arm", seconds=1)
+    dcu.faults.set("hang", command="disarm")
     with pytest.raises(DcuTimeoutError, match="it may be armed, and cannot be disarmed"):
         device.stage().wait(20)
-    assert device.detector.state.get() == "ready"
     dcu.faults.clear()
-    device.unstage().wait(20)
-    assert device.detector.state.get() == "idle"
-    # Once: what another arms afterwards is left alone.
-    device.detector.arm.set(1).wait(20)
-    device.unstage().wait(20)
     assert device.detector.state.get() == "ready"
+    yield device
     device.destroy()
+
+
+@pytest.fixture
+def other(dcu):
+    """Another client."""
+    client = DcuClient(dcu.url)
+    yield client
+    client.close()
+
+
+def test_an_arm_that_may_have_been_is_disarmed_as_soon_as_that_can_be_done(left_armed):
+    left_armed.unstage().wait(20)
+    assert left_armed.detector.state.get() == "idle"
+    # Once: what another arms afterwards is left alone.
+    left_armed.detector.arm.set(1).wait(20)
+    left_armed.unstage().wait(20)
+    assert left_armed.detector.state.get() == "ready"
+
+
+@pytest.mark.parametrize("pattern", ["theirs_$id", "eiger_1a2b3c4d_$id"])
+def test_what_another_armed_since_arm_failed_is_not_disarmed(left_armed, other, pattern):
+    """Hours later: the scan is refused, and its end must not end the other client's series."""
+    other.command("detector", "disarm", timeout=20)
+    other.put("filewriter", "config/name_pattern", pattern)
+    other.command("detector", "arm", timeout=20)
+    with pytest.raises(StateError, match="somebody armed it"):
+        left_armed.stage().wait(20)
+    left_armed.unstage().wait(20)
+    assert other.get("detector", "status/state")["value"] == "ready"
+    assert other.get("filewriter", "config/name_pattern")["value"] == pattern
+
+
+def test_one_that_was_seen_idle_since_arm_failed_is_not_disarmed(left_armed, other):
+    other.command("detector", "disarm", timeout=20)
+    left_armed.unstage().wait(20)
+    other.command("detector", "arm", timeout=20)
+    left_armed.unstage().wait(20)
+    assert other.get("detector", "status/state")["value"] == "ready"
+
+
+def test_an_arm_that_was_carried_out_late_is_not_in_the_way_of_the_next_scan(left_armed):
+    left_armed.stage().wait(20)
+    left_armed.trigger().wait(20)
+    left_armed.unstage().wait(20)
+    assert [file.images for file in left_armed.fetched if "_data_" in file.path.name] == [1]
 
 
 def test_a_state_from_before_the_disarm_is_not_what_idle_is_called(dcu, tmp_path):
