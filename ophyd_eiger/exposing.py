@@ -34,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 # What may pass between a trigger that is sent and its first exposure, in s; generous.
 TRIGGER_DELAY_S = 0.5
+# How long a device that ends waits for the thread that sends its triggers, in s.
+LAST_REPLY_S = 1.0
 # Within so many s of its end the master of a series is listed that has files at all.
 MASTER_WITHIN_S = 1.0
 
@@ -66,8 +68,8 @@ class Exposing:
         self._pace = Pace()
 
     def close(self) -> None:
-        """Let the thread that sends triggers end."""
-        self._caller.close()
+        """Let the thread that sends triggers end; one that waits for a reply ends by itself."""
+        self._caller.close(LAST_REPLY_S)
 
     # ---- a point of a step scan ----
 
@@ -103,7 +105,16 @@ class Exposing:
             call.exception(timeout=self.states.link.client.timeouts.end)
         except WaitTimeoutError:
             logger.warning("%s: the DCU did not answer a trigger whose series ended", self.name)
-            self._caller = Worker(f"{self.name} trigger")
+
+    def _call(self, send: Callable[[], None], call: EigerStatus) -> None:
+        """Send triggers from a thread of their own.
+
+        Not from the one that still waits for the reply of a trigger before, where its series could
+        not be ended or its DCU was switched off: that sends no more, and ends by itself.
+        """
+        if not self._caller.is_free:
+            self._caller = Worker(self._caller.name)
+        self._caller.submit(send, call)
 
     def _begin(self, series: Series) -> None:
         if not series.triggered:
@@ -124,7 +135,7 @@ class Exposing:
         call = EigerStatus(f"{self.name}: trigger request")
         call.add_callback(lambda _: exposure.wake.set())
         count.begin()
-        self._caller.submit(lambda: self._send_triggers(series, exposure, each, count), call)
+        self._call(lambda: self._send_triggers(series, exposure, each, count), call)
         exposure.call = call
         exposure.wake.wait()
         if exposure.interrupted:
@@ -344,7 +355,7 @@ class Exposing:
         if (least := self._to_the_last_exposure(seconds)) >= SHORTEST_SUSPECT_S:
             flight.earliest = now + least * PLAUSIBLE_PART
         flight.call = call
-        self._caller.submit(lambda: self._send_triggers(series, flight, each, flight.count), call)
+        self._call(lambda: self._send_triggers(series, flight, each, flight.count), call)
 
     def fly(self, series: Series, flight: Flight) -> bool:
         """Wait until the images of a fly scan are taken; return False if it was interrupted.

@@ -211,13 +211,13 @@ class Worker:
             _, error = self._unseen.pop(0)
         raise error
 
-    def close(self) -> None:
-        """Let the thread end after the work that is queued."""
+    def close(self, patience: float | None = None) -> None:
+        """Let the thread end after the work that is queued; wait for that, for `patience` s."""
         with self._lock:
             thread, self._thread = self._thread, None
             _end(self._jobs)
         if thread is not None and thread.is_alive() and thread is not threading.current_thread():
-            thread.join()
+            thread.join(patience)
 
     def finish(self, function: Callable[[], Any], status: EigerStatus) -> None:
         """Do `function` here and now, and end the Status with it."""

@@ -371,6 +371,48 @@ def test_a_state_from_before_the_disarm_is_not_what_idle_is_called(dcu, tmp_path
     device.destroy()
 
 
+@pytest.fixture
+def trigger_hangs(dcu, tmp_path):
+    """A device whose trigger of a minute was never answered, and whose series could not be ended.
+
+    As where the DCU was without power for a moment.
+    """
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(files=2))
+    device.configure({"frame_time": 60, "count_time": 59})
+    hangs = dcu.faults.set("hang", command="trigger", times=1)
+    for command in ("abort", "disarm"):
+        dcu.faults.set("refuse", command=command, status=503)
+    device.stage().wait(20)
+    trigger, waited = device.trigger(), threading.Event()
+    while not hangs.struck:
+        assert not waited.wait(0.01)
+    device.unstage().wait(20)
+    with pytest.raises(RefusedError, match="command/abort"):
+        trigger.wait(20)
+    yield device
+    # That cuts its connection.
+    dcu.faults.clear()
+    device.destroy()
+
+
+def test_the_next_trigger_does_not_wait_for_the_reply_of_one_before(dcu, trigger_hangs):
+    dcu.faults.clear("refuse")
+    trigger_hangs.configure({"frame_time": 0.1, "count_time": 0.09})
+    trigger_hangs.stage().wait(20)
+    # The one before is waited for as long as its minute and the margin.
+    trigger_hangs.trigger().wait(20)
+    trigger_hangs.unstage().wait(20)
+    (data, _) = trigger_hangs.fetched
+    assert data.images == 1
+
+
+def test_a_device_is_destroyed_though_a_trigger_is_not_answered(trigger_hangs):
+    ends = threading.Thread(target=trigger_hangs.destroy)
+    ends.start()
+    ends.join(20)
+    assert not ends.is_alive()
+
+
 def test_prefix(eiger, tmp_path):
     eiger.file_prefix = "lysozyme"
     eiger.stage().wait(10)
