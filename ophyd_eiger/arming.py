@@ -1,6 +1,7 @@
 """Arms series: sees before that they are possible, and after that they keep what was promised."""
 
 import logging
+import time
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -24,7 +25,7 @@ from ophyd_eiger.points import Series, Staging, stem_of
 from ophyd_eiger.replies import number_of
 from ophyd_eiger.required import require_number, require_value, require_whole
 from ophyd_eiger.signals import EigerSignal
-from ophyd_eiger.states import States
+from ophyd_eiger.states import STATE_PERIOD_S, States
 from ophyd_eiger.triggering import Scheme, scheme_of_steps
 
 logger = logging.getLogger(__name__)
@@ -86,6 +87,8 @@ FILE_FORMAT = "format"
 UNKNOWN_FORMAT = "v2024"
 # The first HTTP status that does not say whether the request was carried out.
 SERVER_FAULT = 500
+# Within so many s of arm the master of a series is listed that does not have all images in it.
+MASTER_WITHIN_S = 2.0
 
 
 class Arming:
@@ -239,12 +242,12 @@ class Arming:
         # What the monitor shows of it counts as taken; not what is there already.
         uses_monitor = scheme.mode.is_external or staging.flown is not None
         in_monitor = self._listed_in_monitor() if uses_monitor and self._monitor_is_on() else set()
-        series_id = self._send_arm(staging)
+        series_id, lost = self._send_arm(staging)
         try:
             # What is armed has these as they were when arm came; nobody can change that any more.
             self._require_unchanged(staging)
             if series_id is None:
-                series_id = self._id_from_files(staging)
+                series_id = self._id_from_files(staging, lost)
             staging.series_id = series_id
             self.promise = promise = self._kept_promise(scheme.images)
             delivery = Delivery(
@@ -331,10 +334,13 @@ class Arming:
     def _monitor_is_on(self) -> bool:
         return self.states.monitor.mode.last == "enabled"
 
-    def _send_arm(self, staging: Staging) -> int | None:
-        """Send arm, and leave nothing armed if that fails; return the sequence id if it came."""
+    def _send_arm(self, staging: Staging) -> tuple[int | None, LostReplyError | None]:
+        """Send arm, and leave nothing armed if that fails.
+
+        Return the sequence id if it came, and how the reply was lost if it was.
+        """
         try:
-            return self.detector.arm.send()
+            return self.detector.arm.send(), None
         except LostReplyError as error:
             try:
                 self.states.confirm_ready(error)
@@ -342,7 +348,7 @@ class Arming:
                 # It may have been carried out all the same.
                 self.ending.disarm_after_failure(staging)
                 raise
-            return None
+            return None, error
         except RefusedError as error:
             if error.status >= SERVER_FAULT:
                 self.ending.disarm_after_failure(staging)
@@ -389,21 +395,37 @@ class Arming:
             )
         return promise
 
-    def _id_from_files(self, staging: Staging) -> int:
-        """Return the id of the series that was just armed from its master file's name."""
-        client = self.states.link.client
-        ids = series_ids(client.files(), staging.stem)
-        if staging.series_id is not None:
-            # The master may be listed only later; those of the series before are.
-            ids = [number for number in ids if number > staging.series_id]
-        if not ids:
-            raise ReplyError(
-                f"{self.name}: arm answered no sequence id, and no master file tells it, so that "
-                "nobody knows how the files will be named; the series was disarmed. An id is in "
-                "the reply of every DECTRIS DCU: does something stand between?",
-                request=f"PUT {client.url} command/arm",
-            )
+    def _id_from_files(self, staging: Staging, lost: LostReplyError | None) -> int:
+        """Return the id of the series that was just armed from its master file's name.
+
+        Raises
+        ------
+        ReplyError
+            If no master is listed soon.
+        """
+        deadline = time.monotonic() + MASTER_WITHIN_S
+        while not (ids := self._newer_ids(staging)):
+            if time.monotonic() > deadline:
+                raise self._without_id(lost) from lost
+            time.sleep(STATE_PERIOD_S)
         return max(ids)
+
+    def _newer_ids(self, staging: Staging) -> list[int]:
+        """Return the ids of a staging's series whose masters are listed, but for those before."""
+        ids = series_ids(self.states.link.client.files(), staging.stem)
+        before = -1 if staging.series_id is None else staging.series_id
+        return [number for number in ids if number > before]
+
+    def _without_id(self, lost: LostReplyError | None) -> ReplyError:
+        what, advice = f"{lost}", "Take the scan again"
+        if lost is None:
+            what = "arm answered no sequence id"
+            advice = "An id is in the reply of every DECTRIS DCU: does something stand between?"
+        return ReplyError(
+            f"{self.name}: {what}, and no master file tells the id, so that nobody knows how the "
+            f"files will be named; the series was disarmed. {advice}",
+            request=f"PUT {self.states.link.client.url} command/arm",
+        )
 
     def _check_thresholds(self) -> None:
         modes = {key: self._optional(self.detector[f"config/{key}"]) for key in THRESHOLD_MODES}

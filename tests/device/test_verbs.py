@@ -510,7 +510,7 @@ def test_the_id_of_a_series_before_is_not_taken_for_one_whose_reply_was_lost(
     eiger.wait_for_files()
     requests_sent.clear()
     dcu.faults.set("lose", command="arm", times=1)
-    with pytest.raises(ReplyError, match="no master file tells it"):
+    with pytest.raises(ReplyError, match=r"arm: the connection was lost.* no master file tells"):
         eiger.trigger().wait(20)
     assert not any("command/trigger" in each for each in requests_sent())
     assert eiger.detector.state.get() == "idle"
@@ -528,6 +528,15 @@ def test_a_lost_reply_of_a_later_series_is_made_good_where_its_master_is_listed(
         dcu.faults.set("lose", command="arm", times=1)
     assert eiger.read()["eiger_series_id"]["value"] == 2
     eiger.unstage().wait(20)
+
+
+def test_a_lost_reply_is_made_good_though_the_master_is_listed_a_moment_later(
+    RE, dcu, eiger, assert_right
+):
+    dcu.faults.set("lose", command="arm")
+    dcu.faults.set("file-late", file=0, seconds=0.3)
+    (uid,) = RE(bp.count([eiger], 2))
+    assert_right(uid, points=2, images=1)
 
 
 def test_a_series_whose_end_failed_is_not_used_for_the_next_point(dcu, eiger):
