@@ -292,6 +292,7 @@ class Acquisition:
         """End what runs and let the threads end; what is not home yet stays on the DCU."""
         self._interrupt(stopped=True)
         self.flying.interrupt(stopped=True)
+        self.transfer.break_off()
         self.link.worker.submit(self._leave, EigerStatus(f"{self.name}: end")).exception()
         self.transfer.close()
         self.exposing.close()

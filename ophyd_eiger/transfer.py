@@ -72,6 +72,7 @@ class Transfer:
         self._wrong: list[str] = []
         self._failed: TransferError | None = None
         self._patience = float("inf")
+        self._waits_no_more = False
         self._settled_s = SETTLED_S
         self._names: set[str] = set()
         self._listing = Listing()
@@ -298,6 +299,12 @@ class Transfer:
         # Whoever waits less long is told the same, from what was seen by then.
         self._settled_s = min(SETTLED_S, 0.75 * patience)
 
+    def break_off(self) -> None:
+        """Let nobody wait any more: what is not home yet is given up by whoever waits for it."""
+        with self._state:
+            self._waits_no_more = True
+            self._state.notify_all()
+
     def close(self) -> None:
         """Leave what is not home yet on the DCU, for another process, and let the threads end."""
         with self._state:
@@ -359,7 +366,7 @@ class Transfer:
 
         while is_as_before():
             left = patience - min(self._quiet_for(each) for each in awaited)
-            if left <= 0 or nothing_will_come():
+            if self._waits_no_more or left <= 0 or nothing_will_come():
                 return False
             self._state.wait(left)
         return True
@@ -437,9 +444,12 @@ class Transfer:
         if not said:
             said = "the DCU does not list them"
             hope = f"unless it does later they were never written; {self.later} asks again"
+        by_when = f"within {patience:g} s of the last byte"
+        if self._waits_no_more:
+            by_when = "before the device was destroyed"
         error = TransferError(
-            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} within "
-            f"{patience:g} s of the last byte ({said}); {hope}"
+            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} {by_when} "
+            f"({said}); {hope}"
         )
         error.__cause__ = reason
         return error

@@ -147,6 +147,30 @@ def test_another_device_brings_what_a_destroyed_one_left(dcu, device, tmp_path):
     other.destroy()
 
 
+def test_a_device_is_destroyed_while_its_files_come_home(dcu, tmp_path):
+    """They are left on the DCU, and the next device brings them."""
+    patient = Timeouts(connect=5, get=20, files=60, trigger_margin=20)
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=patient)
+    hangs = dcu.faults.set("hang", path="GET data/*")
+    take(device)
+    unstaged, waited = device.unstage(), threading.Event()
+    while not hangs.struck:
+        assert not waited.wait(0.01)
+    ends = threading.Thread(target=device.destroy)
+    ends.start()
+    ends.join(20)
+    assert not ends.is_alive()
+    with pytest.raises(TransferError, match=r"not come home .* before the device was destroyed"):
+        unstaged.wait(20)
+    assert len(journals(tmp_path)) == 1
+    dcu.faults.clear()
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path, timeouts=patient)
+    assert len(device.fetch()) == 2
+    assert journals(tmp_path) == []
+    assert device.filewriter.name_pattern.get() == "series_$id"
+    device.destroy()
+
+
 def test_a_name_is_no_pattern_where_what_is_home_is_looked_for(dcu, device, tmp_path):
     prefixes = ("lyso**", "lyso[1]")
     dcu.faults.set("refuse", status=503, path="GET data/*_data_*")
