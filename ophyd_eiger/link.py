@@ -41,7 +41,7 @@ class Link:
         waits for.
     refuse_while_staged : callable
         Called in the worker with (subsystem, resource) before a user's put or command; raises if
-        it would take the staged device's files or triggers away.
+        it would take the staged device's files or triggers away, or files still to come home.
     after_command : callable
         Called with (subsystem, command) after a user's command was carried out.
     changed : callable

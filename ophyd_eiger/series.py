@@ -65,6 +65,7 @@ from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
 
+CLEAR = ("filewriter", "command/clear")
 # What a staged device cannot share: with these its next images would go elsewhere or be miscounted.
 REFUSED_WHILE_STAGED = {
     ("detector", "command/arm"),
@@ -72,7 +73,7 @@ REFUSED_WHILE_STAGED = {
     ("detector", "command/initialize"),
     ("filewriter", "config/mode"),
     ("filewriter", "config/name_pattern"),
-    ("filewriter", "command/clear"),
+    CLEAR,
     ("filewriter", "command/initialize"),
     ("system", "command/restart"),
 }
@@ -278,6 +279,8 @@ class Acquisition:
     def refuse_while_staged(self, subsystem: str, resource: str) -> None:
         """Refuse what would take a staged device's files or triggers away.
 
+        Nor are files deleted afterwards that are still to come home.
+
         Raises
         ------
         StateError
@@ -286,6 +289,19 @@ class Acquisition:
             raise StateError(
                 f"{self.name}: no {subsystem} {resource} while it is staged, which would lose or "
                 f"mix up images; first unstage it: {self.name}.unstage()"
+            )
+        if (subsystem, resource) == CLEAR:
+            self._refuse_to_lose_files()
+
+    def _refuse_to_lose_files(self) -> None:
+        owed = [each.basename for each in self.transfer.owed if each.missing()]
+        if owed:
+            more = f" and {len(owed) - 3} more series" if owed[3:] else ""
+            raise StateError(
+                f"{self.name}: no filewriter clear, which deletes every file on the DCU, before "
+                f"those of {', '.join(owed[:3])}{more} are home: {self.name}.wait_for_files() "
+                f"waits for what is on its way, {self.name}.fetch() brings what did not come; to "
+                f"lose them, {self.name}.filewriter.clear.send()"
             )
 
     def close(self) -> None:

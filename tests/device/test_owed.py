@@ -24,7 +24,7 @@ import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series, transfer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, DcuUnreachableError, TransferError
+from ophyd_eiger.errors import DcuError, DcuUnreachableError, StateError, TransferError
 from ophyd_eiger.transfer import Transfer
 
 # Of each test's cases the short run takes every 2nd, see conftest.
@@ -450,6 +450,32 @@ def test_with_wait_false_what_failed_comes_with_one_call(RE, dcu, tmp_path):
     assert len(device.fetch()) == 2
     assert device.owed == {}
     device.destroy()
+
+
+def test_a_dcu_is_not_cleared_while_files_are_to_come_home(dcu, tmp_path):
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path, file_policy=FilePolicy(wait=False)
+    )
+    dcu.faults.set("hang", path="GET data/*")
+    take(device)
+    device.unstage().wait(20)
+    (series,) = device.owed
+    with pytest.raises(StateError, match=f"no filewriter clear, .* before those of {series} are"):
+        device.filewriter.clear.set(1).wait(20)
+    dcu.faults.clear()
+    device.wait_for_files()
+    assert len(device.fetched) == 2
+    device.filewriter.clear.set(1).wait(20)
+    assert device.link.client.files() == []
+    device.destroy()
+
+
+def test_a_dcu_is_cleared_of_what_did_not_come_home_if_that_is_meant(dcu, device):
+    leave_owing(dcu, device)
+    with pytest.raises(StateError, match=r"to lose them, eiger\.filewriter\.clear\.send\(\)"):
+        device.filewriter.clear.set(1).wait(20)
+    device.filewriter.clear.send()
+    assert device.link.client.files() == []
 
 
 def test_waiting_for_files_leaves_the_series_alone_that_is_being_taken(dcu, device, tmp_path):
