@@ -157,7 +157,8 @@ class Exposing:
     ) -> None:
         sent = series.points * series.scheme.triggers
         for number, seconds in enumerate(each, start=1):
-            if exposure.interrupted:
+            # What is armed when a reply comes late may be another client's.
+            if exposure.interrupted or series.ended:
                 return
             last, began = sent + number == series.scheme.ntrigger, time.monotonic()
             series.delivery.note_begun((sent + number) * series.scheme.nimages)

@@ -169,6 +169,30 @@ def test_stop_with_success_waits_for_the_only_file(RE, catalog, slow, trigger):
     assert eiger.owed == {}
 
 
+def test_no_trigger_is_sent_after_the_end_of_its_series(dcu, tmp_path, requests_sent):
+    """The one before it is answered later than anybody waits for: who has the detector by then?"""
+    device = EigerDetector(dcu.url, name="late", directory=tmp_path, timeouts=Timeouts(end=0.2))
+    device.configure({"ntrigger": 2, "frame_time": 0.005, "count_time": 0.004})
+    late = dcu.faults.set("late", command="trigger", seconds=60, times=1)
+    device.stage().wait(20)
+    device.kickoff().wait(20)
+    waited = threading.Event()
+    while not late.struck:
+        assert not waited.wait(0.01)
+    complete = device.complete()
+    device.stop(success=True).wait(20)
+    complete.wait(20)
+    device.unstage().wait(20)
+    # The answer comes now.
+    dcu.faults.clear()
+    device.destroy()
+    for thread in threading.enumerate():
+        if thread.name == "late trigger":
+            thread.join(20)
+    assert requests_sent().count("PUT detector command/trigger") == 1
+    assert sum(file.images for file in device.fetched) == 1
+
+
 def test_stop_without_success_fails_complete(RE, dcu, eiger):
     def stop_soon():
         threading.Timer(0.2, eiger.stop).start()
