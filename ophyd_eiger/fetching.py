@@ -21,7 +21,14 @@ from typing import BinaryIO
 
 from ophyd_eiger.client import Body, DcuClient
 from ophyd_eiger.deliveries import FetchedFile
-from ophyd_eiger.errors import EigerError, FileError, RefusedError, ReplyError, TransferError
+from ophyd_eiger.errors import (
+    EigerError,
+    FileError,
+    NotServedError,
+    RefusedError,
+    ReplyError,
+    TransferError,
+)
 from ophyd_eiger.writing import free_at, give_name
 
 logger = logging.getLogger(__name__)
@@ -96,6 +103,7 @@ class Download:
     def __init__(self, client: DcuClient, name: str, final: Path) -> None:
         self.was_here = False
         self.size: int | None = None
+        self._version = ""
         self.client = client
         self.name = name
         self.final = final
@@ -170,6 +178,32 @@ class Download:
         if self._begun is not None:
             self._begun = None
             _remove(self.aside)
+
+    def is_still_there(self) -> bool:
+        """Return whether the DCU's file is still the one that was fetched and has its name here.
+
+        While it was checked a DCU that counts its series anew may have given its name again. Its
+        version and its size are compared, and its end: masters are all of one size, and not every
+        DCU names versions. By GET, because not every DCU serves HEAD.
+
+        Raises
+        ------
+        DcuError
+            If the DCU does not say; `NotServedError` if it has no file of this name any more.
+        """
+        end = max(0, self.final.stat().st_size - OVERLAP)
+        try:
+            return self._is_equal_from(end)
+        except NotServedError:
+            raise
+        except (RefusedError, ReplyError) as error:
+            logger.debug("%s: compared from its beginning: %s", self.name, error)
+            return self._is_equal_from(0)
+
+    def _is_equal_from(self, start: int) -> bool:
+        with self.client.open_file(self.name, start) as body, self.final.open("rb") as here:
+            here.seek(body.start)
+            return body.version == self._version and _are_equal(here, body, lambda _: None)
 
     @property
     def _lock_file(self) -> Path:
@@ -286,6 +320,7 @@ class Download:
         written = file.tell()
         self._require_room(written, body.size)
         self.size = body.size
+        self._version = body.version
         # Without a size nothing would tell whether the rest is of the same file.
         self._begun = None if body.size is None else (body.size, body.version)
         buffer = memoryview(bytearray(LARGEST_PIECE))

@@ -26,6 +26,7 @@ from ophyd_eiger.errors import (
 if TYPE_CHECKING:
     from ophyd_eiger.client import DcuClient
     from ophyd_eiger.deliveries import Delivery, FetchedFile
+    from ophyd_eiger.fetching import Download
     from ophyd_eiger.owed import Taken
 
 # Of other DCUs, and of folders that are not there, so many are named in a line.
@@ -389,11 +390,21 @@ def _by_name(
                         failed.append(f"{stays_on_dcu(directory / name)}; move it, and fetch again")
                         continue
                     keep_names(directory)
-                    client.delete_file(name)
+                    if not _deleted(download):
+                        failed.append(f"{name} stays on the DCU: it is another file by now")
             except (EigerError, OSError) as error:
                 failed.append(f"{name}: {error}")
                 download.discard()
     return came, failed
+
+
+def _deleted(download: "Download") -> bool:
+    """Delete a file on the DCU whose copy is proven good; return False if it is another by now."""
+    with contextlib.suppress(NotServedError):
+        if not download.is_still_there():
+            return False
+        download.client.delete_file(download.name)
+    return True
 
 
 def _is_meant(name: str, pattern: str) -> bool:

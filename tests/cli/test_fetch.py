@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from foreign_dcu import ForeignDcu, Reply
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts, journal
+from ophyd_eiger import EigerDetector, Timeouts, check, journal
 from ophyd_eiger.cli import main
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import EigerError, PreflightError, TransferError
@@ -748,6 +748,73 @@ def test_a_master_that_came_otherwise_than_it_is_is_not_deleted_on_the_dcu(dcu, 
         assert len(answer(proxy.url, *home)["fetched"]) == 1
     finally:
         proxy.close()
+
+
+def take_series(dcu, *, count_time=0.5):
+    """Take series 1, as a client that begins with initialize, from which on ids count anew."""
+    put = functools.partial(requests.put, timeout=20)
+    put(f"{dcu.url}/detector/api/1.6.0/command/initialize").raise_for_status()
+    setting = f"{dcu.url}/detector/api/1.6.0/config/count_time"
+    put(setting, json={"value": count_time}).raise_for_status()
+    for command in ("arm", "trigger", "disarm"):
+        put(f"{dcu.url}/detector/api/1.6.0/command/{command}").raise_for_status()
+
+
+@pytest.mark.parametrize("which", ["another series", "one of its size", "another version"])
+def test_a_file_that_took_its_name_meanwhile_is_not_deleted(dcu, tmp_path, monkeypatch, which):
+    """Decompressing takes its time, in which a DCU that counts anew may give a name again."""
+    take_series(dcu)
+    name = "series_1_data_000001.h5"
+    first, there = on_the_dcu(dcu)[name], tmp_path / "dcu" / name
+    versions = ["first"]
+
+    def gap(request):
+        # It knows neither HEAD nor ranges.
+        if request.asks("HEAD *"):
+            return Reply(501)
+        reply = request.forward()
+        return replace(reply, etag=versions[-1]) if which == "another version" else reply
+
+    def check_while_it_is_replaced(path, check=check.check_pixels):
+        check(path)
+        versions.append("second")
+        if which == "another series":
+            take_series(dcu, count_time=0.25)
+        elif which == "one of its size":
+            with there.open("r+b") as file:
+                file.seek(-1, os.SEEK_END)
+                file.write(bytes([first[-1] ^ 1]))
+
+    monkeypatch.setattr(check, "check_pixels", check_while_it_is_replaced)
+    home = (name, "--delete", "--directory", tmp_path / "home")
+    proxy = ForeignDcu(dcu.url)
+    proxy.gap = gap
+    try:
+        # What serves ranges is compared from its end alone.
+        document = answer(proxy.url if which == "another version" else dcu.url, *home, status=1)
+        assert document["errors"] == [f"{name} stays on the DCU: it is another file by now"]
+        assert (tmp_path / "home" / name).read_bytes() == first
+        assert (there.read_bytes() == first) == (which == "another version")
+        # Without what replaces it, it is deleted.
+        monkeypatch.undo()
+        fetched = answer(proxy.url, *home[:-1], tmp_path / "again")["fetched"]
+        assert len(fetched) == 1
+        assert not there.exists()
+    finally:
+        proxy.close()
+
+
+def test_what_is_gone_before_it_is_deleted_is_no_error(dcu, tmp_path, monkeypatch):
+    take_series(dcu)
+    name = "series_1_data_000001.h5"
+
+    def check_while_it_is_deleted(path, check=check.check_pixels):
+        check(path)
+        requests.delete(f"{dcu.url}/data/{name}", timeout=20).raise_for_status()
+
+    monkeypatch.setattr(check, "check_pixels", check_while_it_is_deleted)
+    (came,) = answer(dcu.url, name, "--delete", "--directory", tmp_path / "home")["fetched"]
+    assert came["images"] == 1
 
 
 def test_what_was_here_before_is_not_deleted_on_the_dcu(dcu, tmp_path):

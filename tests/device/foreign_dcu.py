@@ -27,6 +27,8 @@ class Reply:
     content_type: str = JSON
     announced: bool = True
     """Whether Content-Length says how long the body is; else the connection's end does."""
+    etag: str = ""
+    """The version that it names; none if empty."""
 
     @classmethod
     def of(cls, value: Any, status: int = 200) -> "Reply":
@@ -220,6 +222,8 @@ def _handler(dcu: ForeignDcu) -> type[BaseHTTPRequestHandler]:
             self.send_response(reply.status)
             if reply.content_type:
                 self.send_header("Content-Type", reply.content_type)
+            if reply.etag:
+                self.send_header("ETag", f'"{reply.etag}"')
             if reply.announced:
                 self.send_header("Content-Length", str(len(reply.body)))
             else:
