@@ -345,7 +345,7 @@ def _progress_of(deliveries: "list[Delivery]") -> Progress:
 def _by_name(
     client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
 ) -> "tuple[list[FetchedFile], list[str]]":
-    from ophyd_eiger.bringing import keep_names, stays_on_dcu
+    from ophyd_eiger.bringing import stays_on_dcu
     from ophyd_eiger.fetching import Download, Handling, require_equal
     from ophyd_eiger.master import MASTER_ENDING
 
@@ -383,19 +383,30 @@ def _by_name(
                 handling = replace(handling, prove=functools.partial(require_equal, client, name))
             download = Download(client, name, directory / name)
             try:
+                # A name may have folders.
+                download.final.parent.mkdir(parents=True, exist_ok=True)
                 came.append(download.fetch(handling))
                 # Of another kind of file nothing proves that its copy is whole.
                 if delete and name.endswith(".h5"):
                     if download.was_here:
                         failed.append(f"{stays_on_dcu(directory / name)}; move it, and fetch again")
                         continue
-                    keep_names(directory)
+                    _keep_names_below(directory, download.final)
                     if not _deleted(download):
                         failed.append(f"{name} stays on the DCU: it is another file by now")
             except (EigerError, OSError) as error:
                 failed.append(f"{name}: {error}")
                 download.discard()
     return came, failed
+
+
+def _keep_names_below(directory: Path, path: Path) -> None:
+    """See that a file's name, and those of its folders in a directory, outlive a power cut."""
+    from ophyd_eiger.bringing import keep_names
+
+    for folder in path.resolve().parents:
+        if folder.is_relative_to(directory.resolve()):
+            keep_names(folder)
 
 
 def _deleted(download: "Download") -> bool:

@@ -25,7 +25,7 @@ from click.testing import CliRunner
 from foreign_dcu import ForeignDcu, Reply
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts, check, journal
+from ophyd_eiger import EigerDetector, Timeouts, bringing, check, journal
 from ophyd_eiger.cli import main
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import EigerError, PreflightError, TransferError
@@ -667,6 +667,29 @@ def test_files_by_name(dcu, tmp_path):
     fetched = answer(dcu.url, "--all", "--directory", tmp_path)["fetched"]
     assert [each["images"] for each in fetched] == [1, 0]
     assert {name: (tmp_path / name).read_bytes() for name in there} == there
+
+
+def test_names_with_folders(dcu, tmp_path, monkeypatch):
+    """Each folder's name is on the disk before the only other copy is deleted."""
+    put = functools.partial(requests.put, timeout=20)
+    put(f"{dcu.url}/filewriter/api/1.6.0/config/name_pattern", json={"value": "sub/deep/x_$id"})
+    for command in ("arm", "trigger", "disarm"):
+        put(f"{dcu.url}/detector/api/1.6.0/command/{command}")
+    there, home, kept = on_the_dcu(dcu), tmp_path / "home", []
+    assert sorted(there) == ["sub/deep/x_1_data_000001.h5", "sub/deep/x_1_master.h5"]
+
+    def noting(folder, keep_names=bringing.keep_names):
+        kept.append((folder, len(on_the_dcu(dcu))))
+        keep_names(folder)
+
+    monkeypatch.setattr(bringing, "keep_names", noting)
+    document = answer(dcu.url, "--all", "--directory", home)
+    assert len(document["fetched"]) == 2
+    assert {name: (home / name).read_bytes() for name in there} == there
+    again = tmp_path / "again"
+    assert len(answer(dcu.url, "sub/*_data_*", "--delete", "--directory", again)["fetched"]) == 1
+    assert set(kept) == {(again / "sub" / "deep", 2), (again / "sub", 2), (again, 2)}
+    assert sorted(on_the_dcu(dcu)) == ["sub/deep/x_1_master.h5"]
 
 
 def test_a_name_that_would_be_a_pattern_is_a_name_first(dcu, tmp_path):
