@@ -5,6 +5,7 @@ import fnmatch
 import functools
 import glob
 import shlex
+import time
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,11 +18,14 @@ from ophyd_eiger.cli.words import plural
 from ophyd_eiger.cli.words import size as size_of
 from ophyd_eiger.errors import (
     DcuError,
+    DcuTimeoutError,
     DcuUnreachableError,
     EigerError,
+    LostReplyError,
     NotServedError,
     TransferError,
 )
+from ophyd_eiger.silence import Silence
 
 if TYPE_CHECKING:
     from ophyd_eiger.client import DcuClient
@@ -31,6 +35,8 @@ if TYPE_CHECKING:
 
 # Of other DCUs, and of folders that are not there, so many are named in a line.
 _NAMED = 3
+# In s: between two attempts at a file whose connection broke.
+_RETRY_S = 0.2
 
 
 @dcu_command("fetch")
@@ -100,7 +106,7 @@ def command(
     elif files or everything:
         patterns = ("*",) if everything else files
         client = call.reach()[0].client
-        result.came, result.failed = _by_name(client, patterns, folder, delete, call)
+        result.came, result.failed = _by_name(client, patterns, search, call)
     else:
         result = _owed(call.reach()[0].client, search, call)
     if result.elsewhere and not call.as_json:
@@ -343,12 +349,11 @@ def _progress_of(deliveries: "list[Delivery]") -> Progress:
 
 
 def _by_name(
-    client: "DcuClient", patterns: tuple[str, ...], directory: Path, delete: bool, call: Call
+    client: "DcuClient", patterns: tuple[str, ...], search: _Search, call: Call
 ) -> "tuple[list[FetchedFile], list[str]]":
-    from ophyd_eiger.bringing import stays_on_dcu
-    from ophyd_eiger.fetching import Download, Handling, require_equal
-    from ophyd_eiger.master import MASTER_ENDING
+    from ophyd_eiger.fetching import Download
 
+    directory = search.directory
     listed = sorted(client.files())
     wanted = [name for name in listed if any(_is_meant(name, each) for each in patterns)]
     failed = [
@@ -358,6 +363,7 @@ def _by_name(
     ]
     came: list[FetchedFile] = []
     here: dict[str, int] = {}
+    silence = Silence()
     try:
         directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
@@ -374,30 +380,83 @@ def _by_name(
             if not (directory / name).resolve().is_relative_to(directory.resolve()):
                 failed.append(f"{name!r}: not fetched: it leads out of {directory}")
                 continue
-            handling = Handling(
-                functools.partial(_check, name, closely=delete),
-                lambda _: None,
-                lambda so_far, name=name: here.update({name: so_far}),
-            )
-            if delete and name.endswith(MASTER_ENDING):
-                handling = replace(handling, prove=functools.partial(require_equal, client, name))
             download = Download(client, name, directory / name)
             try:
                 # A name may have folders.
                 download.final.parent.mkdir(parents=True, exist_ok=True)
-                came.append(download.fetch(handling))
+                came.append(_brought(download, search, here, silence))
                 # Of another kind of file nothing proves that its copy is whole.
-                if delete and name.endswith(".h5"):
-                    if download.was_here:
-                        failed.append(f"{stays_on_dcu(directory / name)}; move it, and fetch again")
-                        continue
-                    _keep_names_below(directory, download.final)
-                    if not _deleted(download):
-                        failed.append(f"{name} stays on the DCU: it is another file by now")
+                if search.delete and name.endswith(".h5") and (why := _kept(download, directory)):
+                    failed.append(why)
             except (EigerError, OSError) as error:
                 failed.append(f"{name}: {error}")
-                download.discard()
+            finally:
+                # Nobody goes on with it; that it cannot be removed is not what went wrong.
+                with contextlib.suppress(OSError):
+                    download.discard()
     return came, failed
+
+
+def _brought(
+    download: "Download", search: _Search, here: dict[str, int], silence: Silence
+) -> "FetchedFile":
+    """Fetch a file, and go on where its connection broke unless nothing came for `patience`.
+
+    Parameters
+    ----------
+    download : Download
+        Fetches it.
+    search : _Search
+        How it is handled.
+    here : dict of str to int
+        Takes the bytes that are here, by name.
+    silence : Silence
+        Broken off with what comes: a DCU that is gone is not waited for with each file anew.
+    """
+    from ophyd_eiger.fetching import Handling, require_equal
+    from ophyd_eiger.master import MASTER_ENDING
+
+    name = download.name
+
+    def proceed(so_far: int) -> None:
+        # What comes again is no progress.
+        if so_far > here.get(name, 0):
+            here[name] = so_far
+            silence.break_off()
+
+    handling = Handling(
+        functools.partial(_check, name, closely=search.delete),
+        lambda _: None,
+        proceed,
+        silence.hold,
+    )
+    if search.delete and name.endswith(MASTER_ENDING):
+        prove = functools.partial(require_equal, download.client, name)
+        handling = replace(handling, prove=prove)
+    while True:
+        try:
+            fetched = download.fetch(handling)
+        except (DcuUnreachableError, LostReplyError, DcuTimeoutError):
+            if silence.seconds >= search.patience:
+                raise
+            time.sleep(_RETRY_S)
+        else:
+            silence.break_off()
+            return fetched
+
+
+def _kept(download: "Download", directory: Path) -> str:
+    """Delete on the DCU what is proven good here; return why it stays there, or nothing."""
+    from ophyd_eiger.bringing import stays_on_dcu
+
+    if download.was_here:
+        return f"{stays_on_dcu(download.final)}; move it, and fetch again"
+    _keep_names_below(directory, download.final)
+    with contextlib.suppress(NotServedError):
+        if not download.is_still_there():
+            return f"{download.name} stays on the DCU: it is another file by now"
+        download.client.delete_file(download.name)
+    return ""
 
 
 def _keep_names_below(directory: Path, path: Path) -> None:
@@ -407,15 +466,6 @@ def _keep_names_below(directory: Path, path: Path) -> None:
     for folder in path.resolve().parents:
         if folder.is_relative_to(directory.resolve()):
             keep_names(folder)
-
-
-def _deleted(download: "Download") -> bool:
-    """Delete a file on the DCU whose copy is proven good; return False if it is another by now."""
-    with contextlib.suppress(NotServedError):
-        if not download.is_still_there():
-            return False
-        download.client.delete_file(download.name)
-    return True
 
 
 def _is_meant(name: str, pattern: str) -> bool:

@@ -10,9 +10,11 @@ import os
 import random
 import re
 import shutil
+import signal
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
@@ -22,6 +24,7 @@ import pexpect
 import pytest
 import requests
 from click.testing import CliRunner
+from file_server import serving
 from foreign_dcu import ForeignDcu, Reply
 
 import sim_dcu
@@ -29,6 +32,7 @@ from ophyd_eiger import EigerDetector, Timeouts, bringing, check, journal
 from ophyd_eiger.cli import main
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import EigerError, PreflightError, TransferError
+from ophyd_eiger.fetching import OVERLAP
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
 CLIENT = Path(__file__).with_name("client_to_be_killed.py")
@@ -690,6 +694,49 @@ def test_names_with_folders(dcu, tmp_path, monkeypatch):
     assert len(answer(dcu.url, "sub/*_data_*", "--delete", "--directory", again)["fetched"]) == 1
     assert set(kept) == {(again / "sub" / "deep", 2), (again / "sub", 2), (again, 2)}
     assert sorted(on_the_dcu(dcu)) == ["sub/deep/x_1_master.h5"]
+
+
+def test_a_file_by_name_goes_on_where_its_connection_broke(tmp_path):
+    content = random.Random(3).randbytes(300_000)
+    with serving({"notes.txt": content}, breaks=[200_000]) as server:
+        (came,) = answer(server.url, "notes.txt", "--directory", tmp_path)["fetched"]
+    assert came["bytes"] == len(content)
+    assert (tmp_path / "notes.txt").read_bytes() == content
+    (first, again) = server.asked
+    assert first == ("notes.txt", None)
+    # The end of what is here comes once more, and is compared.
+    assert 0 < again[1] < 200_000
+
+
+def test_files_by_name_are_waited_for_as_long_as_something_comes(tmp_path):
+    """One connection after the other breaks, and from the fourth on nothing new comes."""
+    content = random.Random(3).randbytes(300_000)
+    breaks = [200_000, 70_000, *[0] * 10_000]
+    with serving({"notes.txt": content}, breaks=breaks) as server:
+        command = (server.url, "*", "--directory", tmp_path, "--patience", "0.3")
+        document = answer(*command, status=1)
+    (error,) = document["errors"]
+    assert error.startswith("notes.txt: ")
+    assert "the connection was lost" in error
+    assert [start for _, start in server.asked[:2]] == [None, 200_000 - OVERLAP]
+    assert {start for _, start in server.asked[2:]} == {204_464 - OVERLAP}
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_ctrl_c_leaves_nothing_of_a_file_by_name(tmp_path):
+    with serving({"notes.txt": bytes(300_000)}, drips=200_000) as server:
+        command = [COMMAND, "fetch", server.url, "--all", "--directory", str(tmp_path)]
+        with subprocess.Popen(command, stderr=subprocess.PIPE) as process:
+            until = time.monotonic() + 60
+            while not any(part.stat().st_size for part in tmp_path.glob(".*.part")):
+                assert time.monotonic() < until
+                # It goes on meanwhile.
+                with pytest.raises(subprocess.TimeoutExpired):
+                    process.wait(0.02)
+            process.send_signal(signal.SIGINT)
+            _, said = process.communicate(timeout=60)
+    assert b"interrupted" in said
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_a_name_that_would_be_a_pattern_is_a_name_first(dcu, tmp_path):

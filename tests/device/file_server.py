@@ -15,7 +15,7 @@ DRIP_S = 0.1
 
 @dataclass
 class FileServer:
-    """Serves files under /data/, and the list of them, and notes which were asked for.
+    """Serves files under /data/, and their list, and notes which were asked for.
 
     Attributes
     ----------
@@ -52,9 +52,10 @@ class FileServer:
 
     def reply(self, request: bytes) -> tuple[bytes, bytes]:
         """Return head and body for a request."""
-        if request.startswith(b"GET /filewriter/"):
-            listed = json.dumps(list(self.files)).encode()
-            return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", listed
+        if found := re.match(rb"GET /(?!data/)\S*/(\w+) ", request):
+            value = {"version": "1.6.0", "state": "idle", "files": list(self.files)}
+            body = json.dumps({"value": value[found[1].decode()]}).encode()
+            return b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n", body
         verb, name = re.match(rb"(GET|DELETE) /data/(\S+) ", request).groups()
         name = name.decode()
         if verb == b"DELETE":
