@@ -58,6 +58,7 @@ ERROR_TEXT = re.compile(r"\s*([45]\d\d)\s+[A-Z]")
 class Timeouts:
     """How long each kind of call may go without a byte of its reply, in seconds.
 
+    What a call sends, such as a mask, has as long to be sent in all.
     After a question (`get`) that was not answered the next ones have a fifth of it, until the DCU
     answers again. What drips, a byte now and then, has about as long from any of its bytes on.
 
@@ -103,7 +104,7 @@ class DcuClient:
         self.url = base_url(address)
         self.timeouts = timeouts or Timeouts()
         self._api_version = api_version
-        self._connections = Connections()
+        self._connections = Connections(self.timeouts.connect)
         self.ledger = Ledger()
         self._is_silent = False
 
@@ -315,7 +316,7 @@ class DcuClient:
 
         The next request opens a new one.
         """
-        connections, self._connections = self._connections, Connections()
+        connections, self._connections = self._connections, Connections(self.timeouts.connect)
         connections.close()
 
     def _send(
@@ -343,7 +344,7 @@ class DcuClient:
         self, method: str, url: str, timeout: float, parts: dict[str, Any]
     ) -> requests.Response:
         request = prepared(method, url, **parts)
-        return self._connections.send(request, timeout=(self.timeouts.connect, timeout))
+        return self._connections.send(request, timeout=timeout)
 
     def _redirected(self, method: str, url: str, response: requests.Response) -> str | None:
         """Return where the DCU itself has what was asked for; None where that is here, or not it.

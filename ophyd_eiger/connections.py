@@ -12,6 +12,7 @@ from typing import Any
 
 import requests
 from requests.adapters import HTTPAdapter
+from urllib3.connection import HTTPConnection
 
 # More are closed after use; nobody has as many threads.
 MOST_CONNECTIONS = 64
@@ -23,18 +24,26 @@ _HEADERS = dict(requests.utils.default_headers())
 
 
 class Connections(HTTPAdapter):
-    """Connections to one DCU, kept alive and shared by threads; nothing is sent twice."""
+    """Connections to one DCU, kept alive and shared by threads; nothing is sent twice.
 
-    def __init__(self) -> None:
+    Parameters
+    ----------
+    connect_s : float
+        How long it may take to make one, in s. The timeout of `send` is for all that comes after.
+    """
+
+    def __init__(self, connect_s: float) -> None:
         super().__init__(max_retries=0, pool_connections=1, pool_maxsize=MOST_CONNECTIONS)
         self._pool: Any = None
+        self._connect_s = connect_s
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """Return the one pool there is."""
         if self._pool is None:
             self._pool = super().get_connection_with_tls_context(*args, **kwargs)
             kind = self._pool.ConnectionCls
-            self._pool.ConnectionCls = type(kind.__name__, (kind,), {"response_class": _Reply})
+            own = {"response_class": _Reply, "connect_s": self._connect_s}
+            self._pool.ConnectionCls = type(kind.__name__, (_Connection, kind), own)
         return self._pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
@@ -48,6 +57,23 @@ class Connections(HTTPAdapter):
         for pool in [pools[key] for key in pools.keys()]:  # noqa: SIM118 - it cannot be iterated
             pool.close()
         super().close()
+
+
+class _Connection(HTTPConnection):
+    """A connection with a time of its own to be made, and another one to send a request.
+
+    urllib3 has one for both, in which no mask of 16 million pixels is sent.
+    """
+
+    connect_s: float
+
+    def connect(self) -> None:
+        to_send, self.timeout = self.timeout, self.connect_s
+        try:
+            super().connect()
+        finally:
+            self.timeout = to_send
+        self.sock.settimeout(to_send)
 
 
 class _Reply(HTTPResponse):

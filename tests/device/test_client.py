@@ -208,6 +208,47 @@ def test_a_host_that_nobody_knows_is_told():
         DcuClient("http://dcu.invalid", api_version="1.6.0").get("detector", "status/state")
 
 
+def test_a_large_body_has_the_time_of_its_put_to_be_sent():
+    """More than the system keeps of it, to a server that begins late to read, as over a slow line.
+
+    Over a new connection and over a kept one.
+    """
+    sent, arrived, never = bytes(2**24), [], threading.Event()
+
+    class ReadsLate(BaseHTTPRequestHandler):
+        protocol_version = "HTTP/1.1"
+
+        def do_PUT(self):
+            never.wait(0.6)
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+            arrived.append((self.client_address, len(body)))
+            self.send_response(200)
+            self.send_header("Content-Length", "0")
+            self.end_headers()
+
+        def log_message(self, *_):
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), ReadsLate)
+    thread = threading.Thread(target=server.serve_forever)
+    thread.start()
+    client = DcuClient(
+        f"http://127.0.0.1:{server.server_address[1]}",
+        api_version="1.6.0",
+        timeouts=Timeouts(connect=0.2, put=60),
+    )
+    try:
+        for _ in range(2):
+            client.put_bytes("detector", "config/flatfield", sent, content_type="application/tiff")
+    finally:
+        client.close()
+        server.shutdown()
+        thread.join()
+        server.server_close()
+    assert [size for _, size in arrived] == [len(sent)] * 2
+    assert len({address for address, _ in arrived}) == 1
+
+
 def test_a_connection_on_which_the_server_failed_is_not_used_again():
     """Some close it with the next request in hand, which is done, and whose reply is lost."""
     requests_of = []
