@@ -14,7 +14,7 @@ import numpy as np
 
 from ophyd_eiger.arming import Arming
 from ophyd_eiger.deliveries import Delivery
-from ophyd_eiger.errors import NotServedError, RefusedError, ReplyError, StateError
+from ophyd_eiger.errors import DcuError, NotServedError, RefusedError, ReplyError, StateError
 from ophyd_eiger.points import Staging
 from ophyd_eiger.policy import FilePolicy
 from ophyd_eiger.preflight import DCU, OK, REFUSE, WARN, Check, Facts, Preflight, checks
@@ -138,7 +138,10 @@ class Clearance:
         return Preflight(self.name, facts, checks(facts))
 
     def _bytes_on_dcu(self) -> float | None:
-        """Return how large the files on the DCU are; None if it does not say, or they are many."""
+        """Return how large the files on the DCU are; None if it does not say, or they are many.
+
+        Whatever fails ends the asking, and nothing else: it is for a sentence of advice.
+        """
         client = self.states.link.client
         total = 0.0
         try:
@@ -150,7 +153,7 @@ class Clearance:
                 if size is None:
                     return None
                 total += size
-        except (RefusedError, ReplyError) as error:
+        except DcuError as error:
             logger.debug("%s; clearing the DCU may bring anything", error)
             return None
         return total

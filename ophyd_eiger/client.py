@@ -13,7 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urljoin
 
 import requests
@@ -35,6 +35,8 @@ from ophyd_eiger.ledger import Ledger
 from ophyd_eiger.replies import shown
 
 logger = logging.getLogger(__name__)
+
+Answer = TypeVar("Answer")
 
 # Tried in this order where a DCU does not say its version. First that of the SIMPLON API Reference
 # V1.3, which knows no `version` resource; firmware of that age answers to every version, so that
@@ -185,11 +187,7 @@ class DcuClient:
         DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
         """
         url = self.resource_url(subsystem, resource)
-        try:
-            return self._get_body(url, accept, reserve or _new_memory, timeout)
-        except LostReplyError as error:
-            logger.debug("%s; asked again", error)
-            return self._get_body(url, accept, reserve or _new_memory, timeout)
+        return _asked_again(lambda: self._get_body(url, accept, reserve or _new_memory, timeout))
 
     def put(
         self, subsystem: str, resource: str, value: Any, *, timeout: float | None = None
@@ -289,15 +287,13 @@ class DcuClient:
     def file_size(self, name: str) -> int | None:
         """Return how many bytes a file of the DCU's data folder has; None if it does not say.
 
+        Sent again once if the connection broke.
+
         Raises
         ------
         DcuUnreachableError, LostReplyError, DcuTimeoutError, RefusedError
         """
-        url = f"{self.url}/data/{quote(name)}"
-        with self._exchange("HEAD", url, None) as (response, _):
-            _check_status("HEAD", url, response)
-            length = response.headers.get("Content-Length", "")
-            return int(length) if length.isdigit() else None
+        return _asked_again(lambda: self._head_size(f"{self.url}/data/{quote(name)}"))
 
     def delete_file(self, name: str) -> None:
         """Delete a file from the DCU's data folder; one that is gone already is no error.
@@ -363,14 +359,16 @@ class DcuClient:
     def _get_json(self, url: str) -> Any:
         timeout = self.timeouts.get * (AFTER_SILENCE if self._is_silent else 1.0)
         try:
-            try:
-                return self._request("GET", url, timeout)
-            except LostReplyError as error:
-                logger.debug("%s; asked again", error)
-                return self._request("GET", url, timeout)
+            return _asked_again(lambda: self._request("GET", url, timeout))
         except DcuTimeoutError:
             self._is_silent = True
             raise
+
+    def _head_size(self, url: str) -> int | None:
+        with self._exchange("HEAD", url, None) as (response, _):
+            _check_status("HEAD", url, response)
+            length = response.headers.get("Content-Length", "")
+            return int(length) if length.isdigit() else None
 
     def _get_body(
         self,
@@ -449,6 +447,15 @@ class DcuClient:
         self, method: str, url: str, began: float, seconds: float, size: int, outcome: int | str
     ) -> None:
         self.ledger.add(method, url[len(self.url) :], began, seconds, size, outcome)
+
+
+def _asked_again(ask: Callable[[], Answer]) -> Answer:
+    """Return the answer to what changes nothing, which is asked again if its reply got lost."""
+    try:
+        return ask()
+    except LostReplyError as error:
+        logger.debug("%s; asked again", error)
+        return ask()
 
 
 def _keep(method: str, url: str, response: requests.Response) -> None:

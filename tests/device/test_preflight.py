@@ -13,7 +13,7 @@ import pytest
 from bluesky.utils import FailedStatus
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, TriggerInfo
+from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo
 from ophyd_eiger.errors import PreflightError
 from ophyd_eiger.preflight import Facts, Preflight, checks
 from ophyd_eiger.triggering import Scheme, TriggerMode
@@ -32,6 +32,33 @@ def device(dcu, tmp_path, **arguments):
     eiger = EigerDetector(dcu.url, name="eiger", directory=tmp_path / "data", **arguments)
     eiger.connect()
     return eiger
+
+
+@pytest.mark.parametrize("fault", ["one lost", "all lost", "no answer"])
+def test_what_clearing_would_bring_fails_no_scan(tmp_path, requests_sent, caplog, fault):
+    """It is a sentence of advice: what cannot be asked for it is left out."""
+    with served("eiger-500k", 20_000_000) as dcu:
+        eiger = device(dcu, tmp_path, timeouts=Timeouts(get=1))
+        eiger.stage().wait(10)
+        eiger.trigger().wait(20)
+        eiger.unstage().wait(20)
+        there = sum(path.stat().st_size for path in (tmp_path / "data").glob("*_[md]a*.h5"))
+        # They need 22 MB beside the master, as the last one did; at least 1 MB whatever they are.
+        eiger.detector.nimages.set(150).wait(10)
+        if fault == "no answer":
+            dcu.faults.set("hang", path="HEAD *")
+        else:
+            dcu.faults.set("drop", path="HEAD *", **({"times": 1} if fault == "one lost" else {}))
+        requests_sent.clear()
+        eiger.stage().wait(10)
+        dcu.faults.clear()
+        eiger.unstage().wait(20)
+        eiger.destroy()
+    asked = [sent for sent in requests_sent(files=True) if sent.startswith("HEAD")]
+    # A connection is lost once only, and nobody goes on asking after a silence.
+    assert len(asked) == {"one lost": 3, "all lost": 2, "no answer": 1}[fault]
+    told = f"would bring no more than {there / 1e6:.3g} MB" in caplog.text
+    assert told == (fault == "one lost")
 
 
 def test_what_cannot_fit_on_the_dcu_is_not_armed(tmp_path, requests_sent):
