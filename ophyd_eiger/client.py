@@ -9,6 +9,7 @@ import json
 import logging
 import math
 import re
+import socket
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,13 @@ from typing import Any, NoReturn, TypeVar
 from urllib.parse import quote, urljoin
 
 import requests
-from urllib3.exceptions import HTTPError
+from urllib3.exceptions import (
+    ConnectTimeoutError,
+    HTTPError,
+    MaxRetryError,
+    ProtocolError,
+    ReadTimeoutError,
+)
 
 from ophyd_eiger.addresses import base_url
 from ophyd_eiger.bodies import Body, Gatherer, body_of
@@ -277,7 +284,7 @@ class DcuClient:
                 try:
                     return gather(buffer)
                 except (HTTPError, OSError) as error:
-                    _raise_as_ours("GET", url, error, self.timeouts.get, sent=True)
+                    _raise_as_ours("GET", url, error, self.timeouts.get)
 
             yield body_of(url, response, start, read_into)
             logger.debug(
@@ -396,7 +403,7 @@ class DcuClient:
                         break
                     filled += count
             except (HTTPError, OSError) as error:
-                _raise_as_ours("GET", url, error, timeout or self.timeouts.get, sent=True)
+                _raise_as_ours("GET", url, error, timeout or self.timeouts.get)
             return body[:filled]
 
     def _put(self, subsystem: str, resource: str, body: dict, timeout: float | None) -> Any:
@@ -488,31 +495,44 @@ def _new_memory(size: int) -> memoryview:
     return memoryview(bytearray(size))
 
 
-def _raise_as_ours(
-    method: str, url: str, error: Exception, timeout: float, *, sent: bool | None = None
-) -> NoReturn:
+def _raise_as_ours(method: str, url: str, error: Exception, timeout: float) -> NoReturn:
     """Raise the package's error for what requests or urllib3 raised."""
     request = f"{method} {url}"
     reason = _reason(error)
-    if not sent and "resolve" in str(error):
+    own = _without_wrapping(error)
+    if isinstance(own, ConnectTimeoutError) and isinstance(own.__context__, socket.gaierror):
         raise DcuUnreachableError(
             f"{request}: the DCU cannot be reached, because its host's name is not known here "
             f"({reason}); is the address right?",
             request=request,
         ) from error
-    if isinstance(error, requests.ConnectTimeout) or (not sent and "establish" in str(error)):
+    if isinstance(own, ConnectTimeoutError):
         raise DcuUnreachableError(
             f"{request}: the DCU cannot be reached ({reason}); is it switched on, and is the "
             "address right?",
             request=request,
         ) from error
-    if isinstance(error, requests.Timeout) or "timed out" in str(error).lower():
+    if isinstance(own, ReadTimeoutError | TimeoutError):
         raise DcuTimeoutError(
             f"{request}: no answer within {timeout:g} s ({reason})", request=request
         ) from error
     raise LostReplyError(
         f"{request}: the connection was lost before the reply ({reason})", request=request
     ) from error
+
+
+def _without_wrapping(error: BaseException) -> BaseException:
+    """Return what went wrong, without what requests and urllib3 wrap it in.
+
+    `ConnectTimeoutError` is urllib3's base of all that fails before there is a connection. The
+    chain of causes is not asked: it goes on with what the caller is handling.
+    """
+    while isinstance(error, requests.RequestException | MaxRetryError | ProtocolError):
+        inner = error.reason if isinstance(error, MaxRetryError) else (None, *error.args)[-1]
+        if not isinstance(inner, BaseException):
+            break
+        error = inner
+    return error
 
 
 def _reason(error: BaseException) -> str:

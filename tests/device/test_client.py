@@ -4,6 +4,8 @@ import contextlib
 import gc
 import logging
 import re
+import socket
+import socketserver
 import sys
 import threading
 import weakref
@@ -22,6 +24,7 @@ from ophyd_eiger.errors import (
     DcuTimeoutError,
     DcuUnreachableError,
     EigerError,
+    LostReplyError,
     RefusedError,
     ReplyError,
 )
@@ -206,6 +209,42 @@ def test_a_host_that_nobody_knows_is_told():
     """Names below .invalid are nobody's (RFC 2606)."""
     with pytest.raises(DcuUnreachableError, match="its host's name is not known here"):
         DcuClient("http://dcu.invalid", api_version="1.6.0").get("detector", "status/state")
+
+
+@pytest.mark.parametrize("words", ["establish", "resolve", "timed out"])
+def test_what_an_answer_says_is_no_reason_why_it_did_not_come(words):
+    """The request was sent, and may have been done, whatever words the answer has."""
+
+    class Babbles(socketserver.StreamRequestHandler):
+        def handle(self):
+            self.rfile.readline()
+            self.wfile.write(f"{words}\r\n\r\n".encode())
+
+    with socketserver.ThreadingTCPServer(("127.0.0.1", 0), Babbles) as server:
+        thread = threading.Thread(target=server.serve_forever)
+        thread.start()
+        client = DcuClient(f"http://127.0.0.1:{server.server_address[1]}", api_version="1.6.0")
+        try:
+            with pytest.raises(LostReplyError, match=words):
+                client.put("detector", "config/count_time", 1)
+        finally:
+            client.close()
+            server.shutdown()
+            thread.join()
+
+
+def test_who_does_not_take_a_connection_is_not_reached():
+    """As a host that is switched off, of which no word comes back."""
+    with socket.create_server(("127.0.0.1", 0), backlog=0) as full:
+        address = full.getsockname()
+        with socket.create_connection(address):
+            client = DcuClient(
+                f"http://127.0.0.1:{address[1]}",
+                api_version="1.6.0",
+                timeouts=Timeouts(connect=0.3, put=60),
+            )
+            with pytest.raises(DcuUnreachableError, match=r"cannot be reached .*timed out"):
+                client.put("detector", "config/count_time", 1)
 
 
 def test_a_large_body_has_the_time_of_its_put_to_be_sent():
