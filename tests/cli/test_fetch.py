@@ -723,6 +723,19 @@ def test_files_by_name_are_waited_for_as_long_as_something_comes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_what_went_wrong_is_told_where_nothing_can_be_removed(tmp_path, monkeypatch):
+    def refuse(path, missing_ok=False, unlink=Path.unlink):
+        if path.suffix == ".part":
+            raise PermissionError(errno.EACCES, "cannot be removed", str(path))
+        unlink(path, missing_ok)
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    with serving({"notes.txt": bytes(300_000)}, breaks=[200_000, *[0] * 10_000]) as server:
+        command = (server.url, "*", "--directory", tmp_path, "--patience", "0.3")
+        (error,) = answer(*command, status=1)["errors"]
+    assert "the connection was lost" in error
+
+
 def test_ctrl_c_leaves_nothing_of_a_file_by_name(tmp_path):
     with serving({"notes.txt": bytes(300_000)}, drips=200_000) as server:
         command = [COMMAND, "fetch", server.url, "--all", "--directory", str(tmp_path)]
