@@ -101,7 +101,7 @@ def said_of_image(run: EigerRun, event: int = -1, image: int = 0) -> str:
     except IndexError:
         there = f"images 0 to {len(of) - 1}" if len(of) > 1 else "image 0 alone"
         raise NoImagesError(f"{point} has no image {image}, but {there}") from None
-    return f"{point}, image {number + 1} of {len(of)}: {_said(of[number], run.mask)}"
+    return f"{point}, image {number + 1} of {len(of)}: {_said(of[number], run.mask_of(of))}"
 
 
 def _size(count: int) -> str:

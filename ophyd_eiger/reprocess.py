@@ -11,12 +11,13 @@ import importlib.metadata
 import logging
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from ophyd_eiger.errors import EigerError, NoImagesError, RunError
-from ophyd_eiger.geometry import ScatteringGeometry
+from ophyd_eiger.geometry import PARTS, ScatteringGeometry
 from ophyd_eiger.regions import SATURATED
 from ophyd_eiger.run_documents import is_run
 from ophyd_eiger.run_reductions import (
@@ -25,9 +26,10 @@ from ophyd_eiger.run_reductions import (
     Profile,
     Projections,
     Reduction,
+    parts_of_profile,
     saturated_in,
 )
-from ophyd_eiger.runs import EigerRun, naming_run, open_run
+from ophyd_eiger.runs import EigerRun, RunEvent, naming_run, open_run
 from ophyd_eiger.series_metadata import read_metadata
 
 logger = logging.getLogger(__name__)
@@ -45,11 +47,11 @@ class Recipe:
     mask : numpy.ndarray, shape (y, x), optional
         Not 0 where a pixel is left out, besides the detector's own mask.
     detector_mask : bool
-        Whether the mask of the master file is used.
+        Whether the masks of the master files are used.
     flatfield : numpy.ndarray or True, optional
         Factors that images are multiplied with, finite where pixels are not left out; True for
-        those of the master file, which is an error where the detector says that it has applied
-        them.
+        those of each event's master file, which is an error where the detector says that it has
+        applied them.
     rois : mapping
         Name: (x0, y0, width, height) in pixels, or None for the whole image.
     bins : int
@@ -59,7 +61,8 @@ class Recipe:
     solid_angle : bool
         Whether a profile's pixels are weighted by the solid angle they see.
     geometry : ScatteringGeometry or mapping, optional
-        In place of the master file's; of a mapping, as ``{"distance": 0.2}``, the parts it has.
+        In place of the master files'; of a mapping, as ``{"distance": 0.2}``, the parts it has. In
+        what a profile depends on, all events must be alike.
     """
 
     mask: np.ndarray | None = None
@@ -89,7 +92,7 @@ class Reduced:
         Of all images together, shape (y, x): `total`, `maximum`; 0 where pixels are left out, or
         saturated in any image.
     mask : numpy.ndarray of bool, shape (y, x)
-        What was left out.
+        What was left out of all images, as it is in the mask of an event's master or the user's.
     axis : numpy.ndarray or None
         The middles of the profile's bins, in `parameters["profile"]["unit"]`.
     parameters : dict
@@ -177,49 +180,68 @@ def reduce_run(
     Raises
     ------
     EigerError
-        If a file is missing or broken, a region is none, or events have differing images.
+        If a file is missing or broken, a region is none, events have differing images, or their
+        master files differ in what a profile depends on.
     """
-    factors = _factors(run, recipe)
-    mask = run.mask
-    masked = np.flatnonzero(mask)
-    axis = None
-    uses: list[Reduction] = [Numbers(mask, recipe.rois), Projections(), *reductions]
-    if recipe.bins:
-        profile = Profile(
-            run.geometry,
-            mask,
-            bins=recipe.bins,
-            unit=recipe.unit,
-            solid_angle=recipe.solid_angle,
-        )
-        uses.append(profile)
-        axis = profile.axis
     with naming_run(run.uid):
-        # A factor of what is left out may be anything.
-        used = None if factors is None else np.where(mask, 0, factors)
-        numbers = _numbers(run, uses, masked, used, progress or (lambda: None))
+        _check_shapes(run)
+        flat_field = None
+        if recipe.flatfield is not None and recipe.flatfield is not False:
+            flat_field = _FlatField(run, recipe.flatfield)
+        mask = run.mask
+        axis = None
+        uses: list[Reduction] = [Numbers(mask, recipe.rois), Projections(), *reductions]
+        if recipe.bins:
+            profile = Profile(
+                geometry_of_profiles(run, recipe),
+                mask,
+                bins=recipe.bins,
+                unit=recipe.unit,
+                solid_angle=recipe.solid_angle,
+            )
+            uses.append(profile)
+            axis = profile.axis
+        numbers = _numbers(run, uses, flat_field, progress or (lambda: None))
     pictures: dict[str, np.ndarray] = {}
     for use in uses:
         pictures |= use.result()
-    parameters = _parameters(run, recipe, factors)
+    parameters = _parameters(run, recipe, flat_field)
     return Reduced(run, numbers, pictures, mask, axis, parameters, _versions())
 
 
-def _numbers(
-    run: EigerRun,
-    uses: Sequence[Reduction],
-    masked: np.ndarray,
-    factors: np.ndarray | None,
-    progress: Callable[[], None],
-) -> dict[str, np.ndarray]:
-    """Give every image to each use; return its numbers by name, shape (events, images, ...)."""
-    collected: dict[str, list[list[Any]]] = {}
+def geometry_of_profiles(run: EigerRun, recipe: Recipe) -> ScatteringGeometry:
+    """Return the geometry of a run's profiles, which have one axis for all events.
+
+    Raises
+    ------
+    MissingFileError, FileError, EigerError
+        If a master file does not say it.
+    RunError
+        If events differ in what the profiles depend on.
+    """
+    return run.agreed_geometry(parts_of_profile(recipe.unit, solid_angle=recipe.solid_angle))
+
+
+def _check_shapes(run: EigerRun) -> None:
     for event in run:
         if event.shape != run.shape[1:]:
             raise RunError(
                 f"run {run.uid}: event {event.seq_num} has images of {event.shape}, the first of "
                 f"{run.shape[1:]}; they cannot be in one array"
             )
+
+
+def _numbers(
+    run: EigerRun,
+    uses: Sequence[Reduction],
+    flat_field: "_FlatField | None",
+    progress: Callable[[], None],
+) -> dict[str, np.ndarray]:
+    """Give every image to each use; return its numbers by name, shape (events, images, ...)."""
+    masked = np.flatnonzero(run.mask)
+    collected: dict[str, list[list[Any]]] = {}
+    for event in run:
+        factors = None if flat_field is None else flat_field.factors_of(event)
         of_event: dict[str, list[Any]] = {}
         for image in event:
             image.reshape(-1)[masked] = 0
@@ -340,8 +362,8 @@ def _are_documents(runs: Any) -> bool:
     return isinstance(runs, (list, tuple)) and bool(runs) and isinstance(runs[0], tuple)
 
 
-def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
-    """Return what images are multiplied with.
+class _FlatField:
+    """What images are multiplied with: given factors, or those of each event's master file.
 
     Raises
     ------
@@ -349,38 +371,80 @@ def _factors(run: EigerRun, recipe: Recipe) -> np.ndarray | None:
         If the detector has done so already, if the shape is not that of the images, or if a factor
         of a pixel that is not left out is no finite number, of which no sum would be one.
     """
-    if recipe.flatfield is None or recipe.flatfield is False:
-        return None
-    if recipe.flatfield is True:
-        factors = run.flatfield.astype(np.float64)
+
+    def __init__(self, run: EigerRun, given: np.ndarray | bool) -> None:
+        self._run = run
+        self._of_detector = given is True
+        # Of each flat field in the order it was used, once.
+        self._sums: dict[str, None] = {}
+        self._master: Path | None = None
+        self._factors = np.empty(0)
+        if self._of_detector:
+            self._check_not_applied()
+        else:
+            self._factors = self._checked(np.asarray(given, np.float64), "")
+
+    def factors_of(self, event: RunEvent) -> np.ndarray:
+        """Return the factors of an event's images, 0 where pixels are left out."""
+        series = event.found.series
+        # The events of a master follow one another: no more than one is in memory.
+        if self._of_detector and series.master_path != self._master:
+            self._factors = self._checked(
+                series.flatfield.astype(np.float64), f" of event {event.seq_num}"
+            )
+            self._master = series.master_path
+        return self._factors
+
+    def parameters(self) -> dict[str, Any]:
+        """Return what was done, as a start document takes it."""
+        sums = list(self._sums)
+        return {
+            "flatfield": "detector" if self._of_detector else "given",
+            "flatfield_sha256": sums[0] if len(sums) == 1 else sums,
+        }
+
+    def _check_not_applied(self) -> None:
+        run = self._run
+        if run.through_catalog:
+            raise RunError(
+                f"run {run.uid}: images through the catalog have no master file and no flat field; "
+                "give factors of your own"
+            )
         said = run.metadata["configuration"]
         # Documents of other devices do not say it, or by another name.
-        series = run.series
-        of_master = read_metadata(
-            series.master_path, series.source.channel, {"flatfield_applied"}
-        ).flatfield_applied
-        if of_master or any(key.endswith(_APPLIED) and value for key, value in said.items()):
-            raise RunError(
-                f"run {run.uid}: the detector says {_APPLIED}, and its flat field is not applied "
-                "twice; give factors of your own"
+        applied = any(key.endswith(_APPLIED) and value for key, value in said.items())
+        for event in run.of_each_master():
+            series = event.found.series
+            metadata = read_metadata(
+                series.master_path, series.source.channel, {"flatfield_applied"}
             )
-    else:
-        factors = np.asarray(recipe.flatfield, np.float64)
-    if factors.shape != run.shape[2:]:
-        raise RunError(
-            f"run {run.uid}: a flat field of shape {factors.shape}, images of {run.shape[2:]}"
-        )
-    odd = np.argwhere(~(np.isfinite(factors) | run.mask))
-    if len(odd):
-        y, x = (int(place) for place in odd[0])
-        raise RunError(
-            f"run {run.uid}: a flat field with {factors[y, x]} at pixel y={y}, x={x}, and no "
-            f"finite number at {len(odd)} in all that are not left out; leave them out with a mask"
-        )
-    return factors
+            if applied or metadata.flatfield_applied:
+                raise RunError(
+                    f"run {run.uid}, event {event.seq_num}: the detector says {_APPLIED}, and its "
+                    "flat field is not applied twice; give factors of your own"
+                )
+
+    def _checked(self, factors: np.ndarray, whose: str) -> np.ndarray:
+        run = self._run
+        if factors.shape != run.shape[2:]:
+            raise RunError(
+                f"run {run.uid}: a flat field of shape {factors.shape}, images of {run.shape[2:]}"
+                f"{whose}"
+            )
+        odd = np.argwhere(~(np.isfinite(factors) | run.mask))
+        if len(odd):
+            y, x = (int(place) for place in odd[0])
+            raise RunError(
+                f"run {run.uid}: a flat field{whose} with {factors[y, x]} at pixel y={y}, x={x}, "
+                f"and no finite number at {len(odd)} in all that are not left out; leave them out "
+                "with a mask"
+            )
+        self._sums[_sha256(factors)] = None
+        # A factor of what is left out may be anything.
+        return np.where(run.mask, 0, factors)
 
 
-def _parameters(run: EigerRun, recipe: Recipe, factors: np.ndarray | None) -> dict[str, Any]:
+def _parameters(run: EigerRun, recipe: Recipe, flat_field: _FlatField | None) -> dict[str, Any]:
     """Return what was done, as a start document takes it."""
     said: dict[str, Any] = {
         "detector": run.detector,
@@ -396,23 +460,24 @@ def _parameters(run: EigerRun, recipe: Recipe, factors: np.ndarray | None) -> di
             for name, box in recipe.rois.items()
         },
     }
-    if factors is not None:
-        said["flatfield"] = "detector" if recipe.flatfield is True else "given"
-        said["flatfield_sha256"] = _sha256(factors)
+    if flat_field is not None:
+        said |= flat_field.parameters()
     if recipe.bins:
-        beam = run.geometry
         said["profile"] = {
             "bins": recipe.bins,
             "unit": recipe.unit,
             "solid_angle": recipe.solid_angle,
-            "beam_center_x": beam.beam_center_x,
-            "beam_center_y": beam.beam_center_y,
-            "distance": beam.distance,
-            "wavelength": beam.wavelength,
-            "pixel_size_x": beam.pixel_size_x,
-            "pixel_size_y": beam.pixel_size_y,
+            **{part: _agreed(run, part) for part in PARTS},
         }
     return said
+
+
+def _agreed(run: EigerRun, part: str) -> float | None:
+    """Return a part of the geometry; None where events differ and no profile depends on it."""
+    try:
+        return getattr(run.agreed_geometry([part]), part)
+    except RunError:
+        return None
 
 
 def _sha256(array: np.ndarray) -> str:

@@ -14,10 +14,30 @@ from ophyd_eiger.errors import EigerError, RegionError
 from ophyd_eiger.geometry import ScatteringGeometry
 from ophyd_eiger.regions import Regions, checked_rois
 
-PROFILE_UNITS = ("q_A^-1", "2th_deg", "r_mm")
+# The units of a profile's axis, and what it depends on besides beam centre and pixel sizes.
+_DEPENDS_ON = {"q_A^-1": ("distance", "wavelength"), "2th_deg": ("distance",), "r_mm": ()}
+PROFILE_UNITS = tuple(_DEPENDS_ON)
 WHOLE = "image"
 # What stands for a saturated pixel in a profile: no image has it.
 _NO_COUNTS = np.finfo(np.float32).min
+
+
+def parts_of_profile(unit: str, *, solid_angle: bool) -> tuple[str, ...]:
+    """Return which parts of a geometry a profile depends on.
+
+    Raises
+    ------
+    EigerError
+        If there is no such unit.
+    """
+    _check_unit(unit)
+    always = ("beam_center_x", "beam_center_y", "pixel_size_x", "pixel_size_y")
+    return (*always, *_DEPENDS_ON[unit], *(("distance",) if solid_angle else ()))
+
+
+def _check_unit(unit: str) -> None:
+    if unit not in PROFILE_UNITS:
+        raise EigerError(f"unit {unit!r} is none of {', '.join(PROFILE_UNITS)}")
 
 
 class Reduction(Protocol):
@@ -165,8 +185,7 @@ class Profile:
         unit: str = PROFILE_UNITS[0],
         solid_angle: bool = False,
     ) -> None:
-        if unit not in PROFILE_UNITS:
-            raise EigerError(f"unit {unit!r} is none of {', '.join(PROFILE_UNITS)}")
+        _check_unit(unit)
         try:
             from pyFAI.detectors import Detector
             from pyFAI.integrator.azimuthal import AzimuthalIntegrator

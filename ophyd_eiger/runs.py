@@ -8,7 +8,7 @@ import math
 import os
 import threading
 from collections import Counter
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,7 +18,7 @@ import numpy as np
 
 from ophyd_eiger.archives import HANDLERS
 from ophyd_eiger.errors import FileError, NoImagesError, RunError
-from ophyd_eiger.geometry import ScatteringGeometry, geometry_of
+from ophyd_eiger.geometry import PARTS, ScatteringGeometry, geometry_of
 from ophyd_eiger.handlers import SPEC, EigerHandler, Found
 from ophyd_eiger.reader import Series, open_series
 from ophyd_eiger.run_documents import (
@@ -33,6 +33,8 @@ from ophyd_eiger.run_documents import (
 
 # Images that are in memory at once, unless somebody asks for whole events.
 BLOCK = 8
+# Wavelengths, distances and beam centres that differ by less, relatively, are the same.
+_SAME = 1e-6
 _HANDLERS: dict[str, Any] = {SPEC: EigerHandler, **HANDLERS}
 # The group of a series' files that has the images.
 _IMAGES = ["entry", "data"]
@@ -198,36 +200,66 @@ class EigerRun:
         """The series of the first event, or what a view shows of it."""
         return self.events[0].found.series
 
+    def of_each_master(self) -> Iterator[RunEvent]:
+        """Yield the first event of each master file.
+
+        Raises
+        ------
+        MissingFileError, FileError, RunError
+            As `RunEvent.found`.
+        """
+        known: set[Path] = set()
+        for event in self.events:
+            master = event.found.series.master_path
+            if master not in known:
+                known.add(master)
+                yield event
+
     @property
     def detector_mask(self) -> np.ndarray:
-        """The detector's pixel mask, uint32 of shape (y, x); 0 is a good pixel.
+        """The detector's pixel mask, uint32 of shape (y, x); 0 is a pixel good in all events.
 
         Raises
         ------
         MissingFileError, FileError
             If there is no master file, or it has none.
+        RunError
+            If it is not of the images' shape.
         """
-        return self.series.mask
+        return functools.reduce(np.bitwise_or, map(self._detector_mask_of, self.of_each_master()))
 
     @functools.cached_property
     def mask(self) -> np.ndarray:
-        """What is left out, bool of shape (y, x): the detector's mask and the user's."""
-        masked = np.zeros(self.shape[2:], bool)
+        """What is left out, bool of shape (y, x): the detector's mask and the user's.
+
+        Of a run of several master files, what any of them masks: numbers of all its images are of
+        the same pixels.
+        """
         if self._uses_detector_mask:
-            found = self.detector_mask
-            if found.shape != masked.shape:
-                raise RunError(
-                    f"run {self.uid}: the detector's mask is of shape {found.shape}, images are of "
-                    f"{masked.shape}; give detector_mask=False"
-                )
-            masked |= found != 0
-        if self.user_mask is not None:
-            masked |= self.user_mask
-        return masked
+            return self._with_user_mask(self.detector_mask)
+        return self._with_user_mask(np.zeros(self.shape[2:], bool))
+
+    def mask_of(self, event: RunEvent) -> np.ndarray:
+        """Return what is left out of the images of one event: its master's mask and the user's."""
+        if self._uses_detector_mask:
+            return self._with_user_mask(self._detector_mask_of(event))
+        return self._with_user_mask(np.zeros(event.shape[1:], bool))
+
+    def _detector_mask_of(self, event: RunEvent) -> np.ndarray:
+        found, shape = event.found.series.mask, event.shape[1:]
+        if found.shape != shape:
+            raise RunError(
+                f"run {self.uid}, event {event.seq_num}: the detector's mask is of shape "
+                f"{found.shape}, images are of {shape}; give detector_mask=False"
+            )
+        return found
+
+    def _with_user_mask(self, mask: np.ndarray) -> np.ndarray:
+        return mask != 0 if self.user_mask is None else (mask != 0) | self.user_mask
 
     @property
     def flatfield(self) -> np.ndarray:
-        """The detector's flat-field factors, float32 of shape (y, x).
+        """The detector's flat-field factors of the first event, float32 of shape (y, x).
 
         Raises
         ------
@@ -237,20 +269,58 @@ class EigerRun:
 
     @property
     def geometry(self) -> ScatteringGeometry:
-        """Where the beam was, as it was given or as the master file has it.
+        """Where the beam was, as it was given or as the master files have it.
 
         Raises
         ------
         MissingFileError, FileError, EigerError
+        RunError
+            If they do not agree.
         """
+        return self.agreed_geometry(PARTS)
+
+    def agreed_geometry(self, parts: Iterable[str]) -> ScatteringGeometry:
+        """Return the geometry of the first event, if that of all others has the same parts.
+
+        Parameters
+        ----------
+        parts : iterable of str
+            Those that have to be the same, by the names of `ScatteringGeometry`.
+
+        Raises
+        ------
+        MissingFileError, FileError, EigerError
+        RunError
+            Naming a part that is not, and the event.
+        """
+        (first, geometry), *others = self._geometries
+        for part in parts:
+            here = getattr(geometry, part)
+            for event, other in others:
+                there = getattr(other, part)
+                if not math.isclose(here, there, rel_tol=_SAME):
+                    raise RunError(
+                        f"run {self.uid}: {part} is {here:.8g} in event {first.seq_num} and "
+                        f"{there:.8g} in event {event.seq_num}, as their master files say; give "
+                        f"one for all as geometry ({part}={here:.8g}), or profiles another unit: "
+                        "2th_deg needs no wavelength, r_mm no distance either, but for solid angles"
+                    )
+        return geometry
+
+    @functools.cached_property
+    def _geometries(self) -> list[tuple[RunEvent, ScatteringGeometry]]:
+        """That of each master file, with its first event."""
         if isinstance(self._geometry, ScatteringGeometry):
-            return self._geometry
+            return [(self.events[0], self._geometry)]
         if self.through_catalog:
             raise RunError(
                 f"run {self.uid}: images through the catalog have no master file to say where the "
                 "beam was; give geometry=ScatteringGeometry(...)"
             )
-        return geometry_of(self.series.master_path, self._geometry)
+        return [
+            (event, geometry_of(event.found.series.master_path, self._geometry))
+            for event in self.of_each_master()
+        ]
 
 
 def open_run(
@@ -277,9 +347,9 @@ def open_run(
     mask : numpy.ndarray, shape (y, x), optional
         Not 0 where a pixel is left out, besides the detector's own mask.
     detector_mask : bool
-        Whether the mask of the master file is used; for masters that have none.
+        Whether the masks of the master files are used; for masters that have none.
     geometry : ScatteringGeometry or mapping, optional
-        In place of the master file's; of a mapping, as ``{"distance": 0.2}``, the parts it has.
+        In place of the master files'; of a mapping, as ``{"distance": 0.2}``, the parts it has.
     root_map : mapping, optional
         Where folders of the documents are on this machine: ``{"/data": "/mnt/beamline"}``.
     through_catalog : bool

@@ -219,10 +219,12 @@ def _sum(of_images: Any) -> float | None:
 
 def _require_geometry(run: "EigerRun", recipe: "Recipe") -> None:
     """See that a profile can be made before the images are read."""
+    from ophyd_eiger.reprocess import geometry_of_profiles
+
     if not recipe.bins:
         return
     try:
-        _ = run.geometry
+        geometry_of_profiles(run, recipe)
     except FileError as error:
         raise unknown_geometry(error) from error
 

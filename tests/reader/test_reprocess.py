@@ -1,6 +1,7 @@
 """Runs opened and reduced: hand-made documents and files, and numbers by plain numpy."""
 
 import functools
+import hashlib
 import json
 import re
 import subprocess
@@ -308,6 +309,73 @@ def test_an_archived_run(archived, tmp_path):
     made += [("resource", resource.resource_doc), ("datum", datum), ("event", event)]
     (only,) = open_run(made)
     assert np.array_equal(only.read(), archived)
+
+
+def archived_documents(folder, series):
+    """Return documents of a run that has a whole series an event, each with a master of its own."""
+    run = event_model.compose_run()
+    key = {"source": "PV", "dtype": "array", "shape": [2, *SHAPE], "external": "FILESTORE:"}
+    stream = run.compose_descriptor(name="primary", data_keys={"eiger_image": key})
+    resource = run.compose_resource(
+        spec="AD_EIGER2",
+        root=str(folder),
+        resource_path="s",
+        resource_kwargs={"images_per_file": 2},
+    )
+    made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
+    made.append(("resource", resource.resource_doc))
+    for number in series:
+        datum = resource.compose_datum(datum_kwargs={"seq_id": number})
+        event = stream.compose_event(
+            data={"eiger_image": datum["datum_id"]},
+            timestamps={"eiger_image": 0.0},
+            filled={"eiger_image": False},
+        )
+        made += [("datum", datum), ("event", event)]
+    return [*made, ("stop", run.compose_stop())]
+
+
+class OfTwoMasters:
+    """A run of two events: series 1 and 2, which differ in all that a master says."""
+
+    def __init__(self, folder, write_data, write_master):
+        rng = np.random.default_rng(12)
+        self.images = rng.integers(0, 4000, (2, 2, *SHAPE), np.uint16)
+        self.masks = np.zeros((2, *SHAPE), np.uint32)
+        self.masks[0, 4:6], self.masks[1, :, 7], self.masks[:, 9, 9] = 1, 2, 8
+        self.images[self.masks[:, None].repeat(2, axis=1) != 0] = 65535
+        self.factors = rng.uniform(0.5, 2, (2, *SHAPE)).astype(np.float32)
+        self.folder = folder
+        for number in (1, 2):
+            data = write_data(folder / f"s_{number}_data_000001.h5", self.images[number - 1])
+            mask = self.masks[number - 1]
+            write_master(self.master(number), [data.name], nimages=2, mask=mask)
+            with h5py.File(self.master(number), "a") as file:
+                for place, value in GEOMETRY.items():
+                    file[place] = np.float64(value)
+                specific = file["entry/instrument/detector/detectorSpecific"]
+                specific["flatfield"] = self.factors[number - 1]
+        self.documents = archived_documents(folder, (1, 2))
+        self.uid = self.documents[0][1]["uid"]
+
+    def master(self, number):
+        return self.folder / f"s_{number}_master.h5"
+
+    def put(self, place, value):
+        """Let the second master say something else."""
+        with h5py.File(self.master(2), "a") as file:
+            if place in file:
+                del file[place]
+            file[place] = value
+
+    @property
+    def left_out(self):
+        return (self.masks != 0).any(axis=0)
+
+
+@pytest.fixture
+def of_two_masters(tmp_path, write_data, write_master):
+    return OfTwoMasters(tmp_path, write_data, write_master)
 
 
 def mx_documents(folder):
@@ -810,6 +878,116 @@ def test_reprocessing_needs_no_date(make, tmp_path):
         file["entry/start_time"] = "unknown"
     (reduced,) = reprocess(made.documents, recipe)
     assert np.array_equal(reduced.numbers["profile"], expected.numbers["profile"], equal_nan=True)
+
+
+# ---- of several master files
+
+
+def test_what_any_master_masks_is_left_out_of_all_events(of_two_masters):
+    run = open_run(of_two_masters.documents)
+    reduced = reduce_run(run)
+    assert np.array_equal(reduced.mask, of_two_masters.left_out)
+    assert np.array_equal(run.detector_mask, of_two_masters.masks[0] | of_two_masters.masks[1])
+    good = np.where(of_two_masters.left_out, 0, of_two_masters.images).astype(np.uint64)
+    assert np.array_equal(reduced.numbers["image_sum"], good.sum(axis=(2, 3)))
+    means = good.sum(axis=(2, 3)) / np.count_nonzero(~of_two_masters.left_out)
+    assert np.allclose(reduced.numbers["image_mean"], means, rtol=1e-15)
+    assert not reduced.numbers["saturated"].any()
+    assert np.array_equal(reduced.pictures["total"], good.sum(axis=(0, 1)))
+    assert reduced.parameters["pixels_left_out"] == np.count_nonzero(of_two_masters.left_out)
+    for event, mask in zip(run, of_two_masters.masks, strict=True):
+        assert np.array_equal(run.mask_of(event), mask != 0)
+
+
+def test_each_event_has_the_flat_field_of_its_master(of_two_masters, catalog, tmp_path):
+    recipe = Recipe(flatfield=True)
+    (reduced,) = reprocess(
+        of_two_masters.documents, recipe, into=catalog, directory=tmp_path / "new"
+    )
+    factors = of_two_masters.factors.astype(np.float64)
+    good = np.where(of_two_masters.left_out, 0, of_two_masters.images * factors[:, None])
+    assert np.allclose(reduced.numbers["image_sum"], good.sum(axis=(2, 3)), rtol=1e-12)
+    assert np.allclose(reduced.numbers["image_max"], good.max(axis=(2, 3)), rtol=1e-12)
+    assert np.allclose(reduced.pictures["total"], good.sum(axis=(0, 1)), rtol=1e-12)
+    read = catalog[reduced.parameters["new_uid"]].primary.read()
+    assert np.array_equal(read["eiger_image_image_sum"], reduced.numbers["image_sum"].ravel())
+    start = catalog[reduced.parameters["new_uid"]].metadata["start"]
+    sums = [hashlib.sha256(each.tobytes()).hexdigest() for each in factors]
+    assert list(start["reprocessing"]["flatfield_sha256"]) == sums
+    of_two_masters.put("entry/instrument/detector/detectorSpecific/flatfield", factors[0])
+    (alike,) = reprocess(of_two_masters.documents, recipe)
+    assert alike.parameters["flatfield_sha256"] == sums[0]
+
+
+@pytest.mark.parametrize(
+    ("place", "value", "said"),
+    [
+        ("detectorSpecific/flatfield", np.ones((1, 60)), "of shape (1, 60), images of (40, 60) of"),
+        ("detectorSpecific/flatfield", np.full(SHAPE, np.nan, "<f4"), "a flat field of event 2 wi"),
+        ("flatfield_correction_applied", 1, "event 2: the detector says flatfield_correction_appl"),
+    ],
+)
+def test_a_flat_field_of_a_later_master_that_cannot_be_used(of_two_masters, place, value, said):
+    of_two_masters.put(f"entry/instrument/detector/{place}", value)
+    with pytest.raises(RunError, match=f"run {of_two_masters.uid}.*{re.escape(said)}"):
+        reprocess(of_two_masters.documents, Recipe(flatfield=True))
+
+
+def test_a_mask_of_a_later_master_that_is_none_of_the_images(of_two_masters):
+    place = "entry/instrument/detector/detectorSpecific/pixel_mask"
+    of_two_masters.put(place, np.zeros((1, 60), "<u4"))
+    said = f"run {of_two_masters.uid}, event 2: the detector's mask is of shape"
+    with pytest.raises(RunError, match=said):
+        reprocess(of_two_masters.documents)
+    (reduced,) = reprocess(of_two_masters.documents, Recipe(detector_mask=False))
+    assert not reduced.mask.any()
+
+
+def test_a_profile_of_events_at_several_energies(of_two_masters):
+    of_two_masters.put("entry/instrument/beam/incident_wavelength", 2.4)
+    said = f"run {of_two_masters.uid}: wavelength is 1.2 in event 1 and 2.4 in event 2"
+    with pytest.raises(RunError, match=said) as refused:
+        reprocess(of_two_masters.documents, Recipe(bins=20))
+    assert "2th_deg needs no wavelength" in str(refused.value)
+    with pytest.raises(RunError, match=said):
+        _ = open_run(of_two_masters.documents).geometry
+    # What is advised is of use.
+    (told,) = reprocess(of_two_masters.documents, Recipe(bins=20, geometry={"wavelength": 1.2}))
+    assert told.parameters["profile"]["wavelength"] == 1.2
+    (reduced,) = reprocess(of_two_masters.documents, Recipe(bins=20, unit="2th_deg"))
+    assert reduced.parameters["profile"]["wavelength"] is None
+    assert reduced.parameters["profile"]["distance"] == 0.02
+    y, x = np.indices(SHAPE) + 0.5
+    radius = np.hypot((y - 18.5) * 7.5e-5, (x - 31.25) * 7.5e-5)
+    angle = np.degrees(np.arctan2(radius, 0.02))
+    edges = np.linspace(angle.min(), angle.max(), 21)
+    assert np.allclose(reduced.axis, (edges[:-1] + edges[1:]) / 2, rtol=1e-5)
+    good = ~of_two_masters.left_out
+    weights = of_two_masters.images[1, 1][good].astype(np.float64)
+    expected = np.histogram(angle[good], edges, weights=weights)[0]
+    expected /= np.histogram(angle[good], edges)[0]
+    assert np.allclose(reduced.numbers["profile"][1, 1], expected, rtol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("part", "place", "value", "units"),
+    [
+        ("distance", "detector_distance", 0.04, ("q_A^-1", "2th_deg")),
+        ("beam_center_x", "beam_center_x", 30.5, ("q_A^-1", "2th_deg", "r_mm")),
+    ],
+)
+def test_a_profile_of_a_detector_that_moved(of_two_masters, part, place, value, units):
+    of_two_masters.put(f"entry/instrument/detector/{place}", value)
+    for unit in ("q_A^-1", "2th_deg", "r_mm"):
+        recipe = Recipe(bins=20, unit=unit)
+        if unit in units:
+            with pytest.raises(RunError, match=f"{part} is .* in event 1 and {value} in event 2"):
+                reprocess(of_two_masters.documents, recipe)
+        else:
+            (reduced,) = reprocess(of_two_masters.documents, recipe)
+            assert reduced.parameters["profile"][part] is None
+    with pytest.raises(RunError, match=f"{part} is "):
+        reprocess(of_two_masters.documents, Recipe(bins=20, unit="r_mm", solid_angle=True))
 
 
 # ---- as a new run
