@@ -445,12 +445,12 @@ class _FlatField:
 
 
 def _parameters(run: EigerRun, recipe: Recipe, flat_field: _FlatField | None) -> dict[str, Any]:
-    """Return what was done, as a start document takes it."""
+    """Return what was done, as a start document takes it: no number is one of numpy."""
     said: dict[str, Any] = {
         "detector": run.detector,
         "data_key": run.key,
         "stream": run.stream,
-        "detector_mask": recipe.detector_mask,
+        "detector_mask": bool(recipe.detector_mask),
         "user_mask": run.user_mask is not None,
         "pixels_left_out": int(np.count_nonzero(run.mask)),
         "mask_sha256": _sha256(run.mask),
@@ -464,9 +464,9 @@ def _parameters(run: EigerRun, recipe: Recipe, flat_field: _FlatField | None) ->
         said |= flat_field.parameters()
     if recipe.bins:
         said["profile"] = {
-            "bins": recipe.bins,
+            "bins": int(recipe.bins),
             "unit": recipe.unit,
-            "solid_angle": recipe.solid_angle,
+            "solid_angle": bool(recipe.solid_angle),
             **{part: _agreed(run, part) for part in PARTS},
         }
     return said
@@ -475,7 +475,7 @@ def _parameters(run: EigerRun, recipe: Recipe, flat_field: _FlatField | None) ->
 def _agreed(run: EigerRun, part: str) -> float | None:
     """Return a part of the geometry; None where events differ and no profile depends on it."""
     try:
-        return getattr(run.agreed_geometry([part]), part)
+        return float(getattr(run.agreed_geometry([part]), part))
     except RunError:
         return None
 

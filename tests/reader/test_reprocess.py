@@ -1040,6 +1040,23 @@ def test_a_new_run_reads_back_through_databroker(make, catalog, tmp_path):
         assert np.array_equal(opened_file["entry/mask"][()] != 0, reduced.mask)
 
 
+def test_a_recipe_of_numpy_s_numbers_is_saved(make, catalog):
+    made = make()
+    recipe = Recipe(
+        detector_mask=np.bool_(True),
+        rois={"peak": np.array(BOX)},
+        bins=np.int64(5),
+        solid_angle=np.bool_(False),
+        geometry={"distance": np.float32(0.25)},
+    )
+    (reduced,) = reprocess(made.documents, recipe, into=catalog)
+    assert json.loads(json.dumps(reduced.parameters)) == reduced.parameters
+    start = catalog[reduced.parameters["new_uid"]].metadata["start"]
+    profile = start["reprocessing"]["profile"]
+    assert (profile["bins"], profile["distance"], profile["solid_angle"]) == (5, 0.25, False)
+    assert start["reprocessing"]["detector_mask"] is True
+
+
 def test_a_search_passes_over_what_has_no_images(make, catalog):
     parents = [make(number=number) for number in (21, 22)]
     for parent in parents:
