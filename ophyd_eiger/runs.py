@@ -99,7 +99,7 @@ class RunEvent:
 class EigerRun:
     """The images of a run: a sequence of its events, each of which has its images.
 
-    Made by `open_run`.
+    Made by `open_run`. It can be pickled, as its events can, if it reads the files itself.
 
     Attributes
     ----------
@@ -505,6 +505,10 @@ class _Handlers:
         self._handler: Any = None
         self._lock = threading.Lock()
 
+    def __reduce__(self) -> tuple[Any, ...]:
+        # Another process looks anew, under a lock of its own.
+        return _Handlers, ()
+
     def find(self, place: Place) -> Found:
         """Return where the images of an event are."""
         of = repr((place.spec, place.path, sorted(place.resource_kwargs.items())))
@@ -563,6 +567,9 @@ class _Concatenated:
         self._files = files
         self._series: list[Series] = []
         self._lock = threading.Lock()
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _Concatenated, (self._files,)
 
     def find(self, first: int, images: int) -> Found:
         """Return where images of these places are, opening files as far as needed."""

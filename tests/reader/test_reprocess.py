@@ -3,6 +3,7 @@
 import functools
 import hashlib
 import json
+import pickle
 import re
 import subprocess
 import sys
@@ -262,7 +263,7 @@ def test_a_run_of_a_catalog_in_each_of_its_dresses(make, catalog):
     run = insert(catalog, made)
     apart = catalog.new_variation(structure_clients=own_structure_clients(catalog))
     for dressed in (run, catalog.v1[made.uid], apart.v2[made.uid]):
-        found = open_run(dressed)
+        found = pickle.loads(pickle.dumps(open_run(dressed)))
         assert found.uid == made.uid
         assert np.array_equal([event.read() for event in found], made.images)
 
@@ -459,6 +460,41 @@ def test_what_is_no_run_of_an_eiger(make, catalog):
 def test_a_mask_of_another_shape(make):
     with pytest.raises(RunError, match=r"a mask of shape \(60, 40\), images of \(40, 60\)"):
         open_run(make().documents, mask=np.zeros(SHAPE[::-1]))
+
+
+PICKLED = """
+import pickle, sys
+run, reduced = pickle.load(sys.stdin.buffer)
+at = reduced.run.events[2]
+print(run[2].read().sum(), run[1][-1].sum(), at.data["motor"], at[0].sum(), run.mask.sum())
+"""
+
+
+@pytest.mark.parametrize("kind", ["datum", "stream"])
+def test_another_process_reads_a_pickled_run(make, kind):
+    made = make(kind)
+    run = open_run(made.documents)
+    reduced = reprocess(made.documents)[0]
+    assert len(list(run[2])) == 3
+    done = subprocess.run(
+        [sys.executable, "-c", PICKLED],
+        input=pickle.dumps((run, reduced)),
+        capture_output=True,
+        check=True,
+        timeout=100,
+    )
+    images = made.images.astype(np.uint64)
+    expected = [
+        images[2].sum(),
+        images[1, -1].sum(),
+        1.0,
+        images[2, 0].sum(),
+        (made.mask != 0).sum(),
+    ]
+    assert [float(word) for word in done.stdout.split()] == expected
+    alone = pickle.loads(pickle.dumps(run[0]))
+    assert (alone.seq_num, alone.data) == (1, {"motor": 0})
+    assert np.array_equal(alone.read(), made.images[0])
 
 
 # ---- reduced
