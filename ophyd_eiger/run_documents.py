@@ -227,7 +227,7 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
     by_descriptor: dict[str, Stream] = {}
     resources: dict[str, dict[str, Any]] = {}
     data: dict[str, dict[str, Any]] = {}
-    parts: list[tuple[dict[str, Any], dict[str, Any]]] = []
+    parts: list[dict[str, Any]] = []
     for given, page in pairs:
         for name, doc in _unpacked(given, page):
             if name == "start":
@@ -243,7 +243,7 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
             elif name == "datum":
                 data[doc["datum_id"]] = dict(doc)
             elif name == "stream_datum":
-                parts.append((resources[doc["stream_resource"]], dict(doc)))
+                parts.append(dict(doc))
             elif name == "event":
                 event = Event(doc["seq_num"], doc["time"], dict(doc["data"]), doc["descriptor"])
                 by_descriptor[doc["descriptor"]].events.append(event)
@@ -251,14 +251,34 @@ def _from_documents(pairs: Iterable[Document], root_map: Mapping[str, str]) -> R
         raise RunError("these documents are of no run: there is no start document")
     for stream in found.streams.values():
         _find_data(stream, resources, data, root_map)
-    for resource, part in parts:
-        stream = by_descriptor[part["descriptor"]]
-        _add_files(
-            stream, resource["data_key"], resource.get("parameters"), [resource["uri"]], root_map
-        )
-        stream.files[resource["data_key"]].add_indices(part)
-        _with_events(stream, part["seq_nums"]["stop"] - 1)
+    for part in parts:
+        # Before event-model had these keys, neither streams nor files can be told.
+        if stream := by_descriptor.get(part.get("descriptor", "")):
+            _add_part(stream, resources.get(part["stream_resource"], {}), part, root_map)
     return found
+
+
+def _add_part(
+    stream: Stream,
+    resource: Mapping[str, Any],
+    part: Mapping[str, Any],
+    root_map: Mapping[str, str],
+) -> None:
+    """Take what a StreamDatum says of a file; of an older kind, note that it says it otherwise."""
+    if not {"data_key", "uri"} <= set(resource) or not {"indices", "seq_nums"} <= set(part):
+        named = resource.get("data_key")
+        for key in part.get("data_keys", []) if named is None else [named]:
+            # It may be another detector's, which nobody asked for.
+            stream.unknown.setdefault(
+                key,
+                f"the files of {key!r} of stream {stream.name!r} are not known: their "
+                "stream_resource document is missing, or of an older event-model",
+            )
+        return
+    key = resource["data_key"]
+    _add_files(stream, key, resource.get("parameters"), [resource["uri"]], root_map)
+    stream.files[key].add_indices(part)
+    _with_events(stream, part["seq_nums"]["stop"] - 1)
 
 
 def _unpacked(name: str, doc: dict[str, Any]) -> Iterable[Document]:

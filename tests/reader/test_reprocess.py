@@ -696,6 +696,42 @@ def test_another_detector_s_images_that_are_not_named(make, kind, named):
     assert "\n  not known: event 1 of stream 'primary' names no images in 'camera'" in listed
 
 
+# As event-model has had them: without a descriptor, without a key, and with one but no uri.
+OLDER = {
+    "first": ({}, {"event_offset": 0, "event_count": 3, "block_idx": 0}),
+    "keys": ({}, {"data_keys": ["camera"], "descriptor": "of the stream"}),
+    "root": ({"data_key": "camera"}, {"descriptor": "of the stream"}),
+    "lost": (None, {"data_keys": ["camera"], "descriptor": "of the stream"}),
+}
+
+
+@pytest.mark.parametrize("kind", OLDER)
+def test_another_detector_s_files_in_documents_of_an_older_kind(make, kind):
+    made = make()
+    of_resource, of_datum = OLDER[kind]
+    documents = []
+    for name, doc in made.documents:
+        documents.append((name, doc))
+        if name == "descriptor":
+            other = {**doc["data_keys"]["image"], "external": "STREAM:"}
+            documents[-1] = (name, {**doc, "data_keys": {"camera": other, **doc["data_keys"]}})
+            resource = {"uid": "r1", "spec": "AD_TIFF", "root": "/", "resource_path": "a"}
+            resource |= {"resource_kwargs": {}, **(of_resource or {})}
+            datum = {"uid": "r1/0", "stream_resource": "r1", "datum_kwargs": {}, **of_datum}
+            if "descriptor" in datum:
+                indices = {"indices": {"start": 0, "stop": 3}, "seq_nums": {"start": 1, "stop": 4}}
+                datum |= {"descriptor": doc["uid"], **indices}
+            if of_resource is not None:
+                documents.append(("stream_resource", resource))
+            documents.append(("stream_datum", datum))
+    run = open_run(documents)
+    assert run.key == "image"
+    assert np.array_equal([event.read() for event in run], made.images)
+    if kind != "first":
+        with pytest.raises(RunError, match="files of 'camera' of stream 'primary' are not known"):
+            open_run(documents, key="camera")
+
+
 def test_images_that_are_not_named_are_not_those_of_another_stream(make):
     """Which stand in for those of the stream "primary" only if somebody says so."""
     made = make("stream")
