@@ -146,7 +146,7 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
         If a file is missing or broken, or rings are asked for and the master file does not say
         where the beam was.
     IndexError
-        If there is no such image.
+        If there is no such image, or none at all.
     """
     drawing = _Drawing(series, look or Look())
     if isinstance(what, (int, np.integer)):
@@ -155,6 +155,8 @@ def show(series: HasImages, what: int | str = 0, look: Look | None = None) -> Pi
         raise EigerError(f"there is no picture {what!r}; give a number, {', '.join(KINDS[1:])}")
     if what == "image":
         return drawing.one(series[0], f"image {_counted(0, series)}")
+    if not len(series):
+        raise IndexError(f"{series.path.name}: it has no images")
     sums, projections = _reduced(series, drawing.masked)
     if what == "sums":
         return drawing.sums(sums)

@@ -457,8 +457,9 @@ class Stack:
         found, promised = survey.images, survey.promised
         to_come = bool(survey.missing) if promised is None else stop <= promised
         if start < 0 or not to_come or self.source.is_view:
+            has = f"0 to {found - 1}" if found else "no images"
             return IndexError(
-                f"{self.path.name}: images {start} to {stop - 1} asked for, it has 0 to {found - 1}"
+                f"{self.path.name}: images {start} to {stop - 1} asked for, it has {has}"
             )
         said = "" if promised is None else f"{promised} images promised, "
         part = survey.part_of(stop - 1)

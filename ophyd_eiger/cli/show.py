@@ -89,7 +89,8 @@ def command(
             picture = show(series, what or (image or 1) - 1, look)
         except IndexError as error:
             has = f"it has images 1 to {len(series)}" if len(series) else "it has no images"
-            raise Failed(f"{file}: image {image or 1} asked for, {has}", "IndexError") from error
+            asked = "" if what else f"image {image or 1} asked for, "
+            raise Failed(f"{file}: {asked}{has}", "IndexError") from error
         picture.save(path)
     document: dict[str, Any] = {
         "file": str(file),

@@ -52,6 +52,21 @@ def test_each_kind(run, master, tmp_path, what):
     assert (tmp_path / "a.png").stat().st_size > 5000
 
 
+@pytest.mark.parametrize("what", ["sum", "max", "sums", "overview", None])
+def test_a_data_file_without_an_image(run, tmp_path, what):
+    path = tmp_path / "e_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        settings = {"maxshape": (None, 37, 53), "chunks": (1, 37, 53)}
+        file.create_dataset("entry/data/data", (0, 37, 53), "<u2", **settings)
+    output = tmp_path / "a.png"
+    said = run("show", path, *(["--of", what] if what else []), "--output", output, "--json")
+    assert said.status == 1
+    asked = "" if what else "image 1 asked for, "
+    assert said.json["error"]["kind"] == "IndexError"
+    assert said.json["error"]["message"] == f"{path}: {asked}it has no images"
+    assert not output.exists()
+
+
 def test_options_that_do_not_fit(run, master, tmp_path):
     assert run("show", master, "--image", 1, "--of", "sum").status == 2
     assert run("show", master, "--rings", "2,x").status == 2

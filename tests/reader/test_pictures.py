@@ -360,6 +360,16 @@ def test_what_there_is_not(taken):
         series.show(5)
 
 
+@pytest.mark.parametrize("what", [0, "image", "sum", "max", "sums", "overview"])
+def test_a_series_without_an_image(tmp_path, write_data, what):
+    write_data(tmp_path / "e_data_000001.h5", np.empty((0, *SHAPE), np.uint16))
+    series = open_series(tmp_path / "e_data_000001.h5")
+    assert len(series) == 0
+    with pytest.raises(IndexError, match=r"^e_data_000001\.h5: .*it has no images$"):
+        series.show(what)
+    assert "it has no images</p>" in series._repr_html_()
+
+
 def test_a_notebook_shows_facts_and_the_first_image(taken, tmp_path):
     series, _, _ = taken
     shown = series._repr_html_()
