@@ -5,17 +5,18 @@ client.
 """
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ophyd_eiger.errors import EigerError, FileError
-from ophyd_eiger.series_metadata import read_metadata
+from ophyd_eiger.series_metadata import HC, read_metadata
 
 # What a geometry takes, and how a series' metadata call it.
-_SOURCES = {
+SOURCES = {
     "beam_center_x": "beam_center_x",
     "beam_center_y": "beam_center_y",
     "distance": "detector_distance",
@@ -24,9 +25,9 @@ _SOURCES = {
     "pixel_size_y": "y_pixel_size",
 }
 # The names of a geometry's numbers.
-PARTS = tuple(_SOURCES)
-# What a detector says that nobody told: a beam centre of 0 is possible, the others are not.
-_MUST_BE_POSITIVE = ("distance", "wavelength", "pixel_size_x", "pixel_size_y")
+PARTS = tuple(SOURCES)
+# What a detector says that nobody told: these may be 0, the others not.
+_MAY_BE_ZERO = ("beam_center_x", "beam_center_y")
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,39 @@ class ScatteringGeometry:
         return float(self.distance * np.tan(two_theta)) if two_theta < np.pi / 2 else None
 
 
+def read_parts(master: Path, wanted: Collection[str] = PARTS) -> dict[str, float]:
+    """Read those parts of a geometry that a master file says, by their names.
+
+    Of a file that says no wavelength it is that of the photon energy.
+
+    Parameters
+    ----------
+    master : Path
+        The file.
+    wanted : collection of str
+        Which of `PARTS`.
+
+    Raises
+    ------
+    MissingFileError
+        If there is no such file.
+    FileError
+        If a value is none of its kind, or in a unit that it is not known in.
+    """
+    metadata = read_metadata(master, names=[SOURCES[name] for name in wanted])
+    found = {name: getattr(metadata, SOURCES[name]) for name in wanted}
+    if "wavelength" in found and not _is_said("wavelength", found["wavelength"]):
+        energy = read_metadata(master, names=["photon_energy"]).photon_energy
+        found["wavelength"] = HC / energy if energy else None
+    return {name: value for name, value in found.items() if _is_said(name, value)}
+
+
+def _is_said(name: str, value: Any) -> bool:
+    if value is None or not math.isfinite(value):
+        return False
+    return value > 0 or name in _MAY_BE_ZERO
+
+
 def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> ScatteringGeometry:
     """Read the geometry that a master file has.
 
@@ -99,17 +133,8 @@ def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> Sca
         raise EigerError(
             f"{', '.join(strange)}: no part of a geometry; those are {', '.join(PARTS)}"
         )
-    needed = [source for name, source in _SOURCES.items() if name not in given]
-    metadata = read_metadata(master, names=needed)
-    found: dict[str, float] = {}
-    lacking = []
-    for name, source in _SOURCES.items():
-        value = given.get(name, getattr(metadata, source))
-        if value is None or not math.isfinite(value) or (name in _MUST_BE_POSITIVE and value <= 0):
-            lacking.append(name)
-        else:
-            found[name] = value
-    if lacking:
+    found = {**read_parts(master, [name for name in PARTS if name not in given]), **given}
+    if lacking := [name for name in PARTS if not _is_said(name, found.get(name))]:
         raise FileError(
             f"{master}: it does not say {', '.join(lacking)}; give what is not there, as geometry="
             "{'distance': 0.2} in m"

@@ -14,6 +14,7 @@ import numpy as np
 
 from ophyd_eiger import reductions
 from ophyd_eiger.errors import FileError, MissingFileError
+from ophyd_eiger.geometry import read_parts
 from ophyd_eiger.image_file import Box
 from ophyd_eiger.indexing import first_image, select
 from ophyd_eiger.master import Master, read_master
@@ -370,9 +371,8 @@ class Series(Stack):
         IndexError, MissingFileError, FileError, ChunkError
             As `read` and `metadata`.
         """
-        facts = reductions.FACTS.get(unit, ())
-        metadata = read_metadata(self.master_path, self.source.channel, facts)
-        away = reductions.distances(self.shape[1:], metadata, unit, self.master_path.name)
+        parts = read_parts(self.master_path, reductions.NEEDED.get(unit, ()))
+        away = reductions.distances(self.shape[1:], parts, unit, self.master_path.name)
         # Data files alone have no mask, and some masters neither.
         mask = self.master.find("pixel_mask", self.source.channel)
         if mask is not None and mask.shape != self.shape[1:]:

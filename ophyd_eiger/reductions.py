@@ -5,7 +5,6 @@ beyond what its type or the count-rate correction can say; files do not tell the
 reduction says what it makes of it. Knows nothing of files: images come from whoever has them.
 """
 
-import math
 import threading
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,20 +13,20 @@ from typing import Protocol
 import numpy as np
 
 from ophyd_eiger.errors import RegionError
+from ophyd_eiger.geometry import PARTS, SOURCES, ScatteringGeometry
 from ophyd_eiger.image_file import Box, Geometry
 from ophyd_eiger.regions import check_inside, checked_rois
-from ophyd_eiger.series_metadata import HC, SeriesMetadata
 
 # What is put in place of a sum of a pixel that was masked or beyond its range in any image.
 NO_SUM = np.iinfo(np.uint64).max
 UNITS = {"q": "1/angstrom", "2theta": "degree", "radius": "pixel"}
-_CENTRE = ("beam_center_x", "beam_center_y")
-_FLAT_DETECTOR = (*_CENTRE, "x_pixel_size", "y_pixel_size", "detector_distance")
-# What `distances` takes of a series' metadata, for each unit.
-FACTS = {
+_CENTRE = ("beam_center_y", "beam_center_x")
+_FLAT_DETECTOR = (*_CENTRE, "pixel_size_x", "pixel_size_y", "distance")
+# What `distances` takes of a geometry, for each unit.
+NEEDED = {
     "radius": _CENTRE,
     "2theta": _FLAT_DETECTOR,
-    "q": (*_FLAT_DETECTOR, "wavelength", "photon_energy"),
+    "q": (*_FLAT_DETECTOR, "wavelength"),
 }
 # Strong pixels are added one by one, if there is no more than one in so many of all.
 _FEW = 64
@@ -255,7 +254,9 @@ def hits_of(images: Images, numbers: Sequence[int]) -> Hits:
     )
 
 
-def distances(shape: tuple[int, int], metadata: SeriesMetadata, unit: str, name: str) -> np.ndarray:
+def distances(
+    shape: tuple[int, int], parts: Mapping[str, float], unit: str, name: str
+) -> np.ndarray:
     """Return how far each pixel is from the beam, float64 of shape (y, x).
 
     The detector is taken to be perpendicular to the beam; a pixel is where its middle is.
@@ -264,9 +265,8 @@ def distances(shape: tuple[int, int], metadata: SeriesMetadata, unit: str, name:
     ----------
     shape : tuple of int
         Shape (y, x) in pixels.
-    metadata : SeriesMetadata
-        Beam centre [pixel], distance [m], pixel sizes [m], and wavelength [angstrom] or photon
-        energy [eV]; of these, what `FACTS` has for the unit.
+    parts : mapping
+        Of a geometry, by the names of `ScatteringGeometry`, what `NEEDED` has for the unit.
     unit : str
         "q" [1/angstrom], "2theta" [degree] or "radius" [pixel].
     name : str
@@ -275,39 +275,23 @@ def distances(shape: tuple[int, int], metadata: SeriesMetadata, unit: str, name:
     Raises
     ------
     ValueError
-        If there is no such unit, or if the master does not say what it takes.
+        If there is no such unit, or if the parts are not all there.
     """
     if unit not in UNITS:
         raise ValueError(f"{name}: no unit {unit!r}; there are {', '.join(UNITS)}")
-    y = np.arange(shape[0])[:, np.newaxis] + 0.5 - _needed(metadata, "beam_center_y", name)
-    x = np.arange(shape[1])[np.newaxis, :] + 0.5 - _needed(metadata, "beam_center_x", name)
+    for part in NEEDED[unit]:
+        if part not in parts:
+            raise ValueError(
+                f"{name}: the master says no {SOURCES[part]}, without which there is no profile"
+            )
+    # Pixels of size 1, where none is needed, have their radius in pixels.
+    geometry = ScatteringGeometry(**{**dict.fromkeys(PARTS, 1.0), **parts})
+    radius = geometry.radius(shape)
     if unit == "radius":
-        return np.hypot(y, x)
-    across = np.hypot(
-        y * _needed(metadata, "y_pixel_size", name), x * _needed(metadata, "x_pixel_size", name)
-    )
-    two_theta = np.arctan2(across, _needed(metadata, "detector_distance", name))
+        return radius
     if unit == "2theta":
-        return np.degrees(two_theta)
-    if _says(metadata, "photon_energy") and not _says(metadata, "wavelength"):
-        wavelength = HC / _needed(metadata, "photon_energy", name)
-    else:
-        wavelength = _needed(metadata, "wavelength", name)
-    return 4 * np.pi * np.sin(two_theta / 2) / wavelength
-
-
-def _says(metadata: SeriesMetadata, fact: str) -> bool:
-    """Return whether there is a fact: 0 is what a detector says of what nobody told it."""
-    value = getattr(metadata, fact)
-    if value is None or not math.isfinite(value):
-        return False
-    return value > 0 or fact.startswith("beam_center")
-
-
-def _needed(metadata: SeriesMetadata, fact: str, name: str) -> float:
-    if not _says(metadata, fact):
-        raise ValueError(f"{name}: the master says no {fact}, without which there is no profile")
-    return float(getattr(metadata, fact))
+        return np.degrees(np.arctan2(radius, geometry.distance))
+    return geometry.q_at(radius)
 
 
 def radial_profile_of(

@@ -214,6 +214,32 @@ def test_rings_without_a_beam_centre(taken, tmp_path):
     assert len(rings_of(series.show(0, rings=[2.0], geometry=GEOMETRY))) == 1
 
 
+@pytest.mark.parametrize("wavelength", [None, 0.0])
+def test_rings_of_a_master_that_says_the_photon_energy_alone(taken, wavelength):
+    """As profiles have it."""
+    series, _, _ = taken
+    expected = [(ring.width, ring.height) for ring in rings_of(series.show(0))]
+    with h5py.File(series.path, "a") as file:
+        del file["entry/instrument/beam/incident_wavelength"]
+        if wavelength is not None:
+            file["entry/instrument/beam/incident_wavelength"] = wavelength
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        specific["photon_energy"] = 12398.41984332  # of 1 angstrom
+    assert len(expected) > 2
+    assert [(ring.width, ring.height) for ring in rings_of(series.show(0))] == expected
+    (ring,) = rings_of(series.show(0, rings=[5.0]))
+    # Bragg: 2 d sin(theta) = wavelength.
+    angle = 2 * np.arcsin(1 / (2 * 5.0))
+    assert ring.width / 2 == pytest.approx(0.01 * np.tan(angle) / 7.5e-5, rel=1e-12)
+    assert read_geometry(series.path) == GEOMETRY
+    profile = series.radial_profile(bins=7)
+    # The middle of the farthest pixel is 70 columns and 48.5 rows from the beam.
+    farthest = np.arctan2(np.hypot(70.0, 48.5) * 7.5e-5, 0.01)
+    assert profile.positions[-1] == pytest.approx(4 * np.pi * np.sin(farthest / 2) * 6.5 / 7)
+    with pytest.raises(FileError, match="it does not say wavelength"):
+        read_geometry(series.path, {"wavelength": 0.0})
+
+
 def test_a_ring_that_there_is_not(taken):
     series, _, _ = taken
     with pytest.raises(EigerError, match=r"0\.4 angstrom does not scatter onto the"):

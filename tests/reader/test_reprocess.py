@@ -854,6 +854,18 @@ def test_a_geometry_that_nobody_told(make, tmp_path):
         reprocess(made.documents, Recipe(bins=25, geometry={"length": 0.02}))
 
 
+def test_a_profile_of_a_master_that_says_the_photon_energy_alone(make, tmp_path):
+    made = make()
+    (expected,) = reprocess(made.documents, Recipe(bins=25))
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        del file["entry/instrument/beam/incident_wavelength"]
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        specific["photon_energy"] = 12398.41984332 / 1.2
+    (reduced,) = reprocess(made.documents, Recipe(bins=25))
+    assert reduced.parameters["profile"]["wavelength"] == pytest.approx(1.2, rel=1e-12)
+    assert np.allclose(reduced.axis, expected.axis, rtol=1e-6)
+
+
 def test_a_unit_that_there_is_not():
     with pytest.raises(EigerError, match=r"unit 'furlong' is none of q_A\^-1, 2th_deg, r_mm"):
         Profile(ScatteringGeometry(1, 1, 1, 1, 1, 1), np.zeros(SHAPE, bool), unit="furlong")
