@@ -23,7 +23,7 @@ from ophyd_eiger.series_metadata import SeriesMetadata, read_metadata
 from ophyd_eiger.stack import Stack
 
 # Which images a reduction takes: all that there are, one, a stretch, or a list.
-Numbers = int | slice | Sequence[int] | None
+Numbers = int | np.integer | slice | Sequence[int] | np.ndarray | None
 
 if TYPE_CHECKING:
     from ophyd_eiger.pictures import Picture
@@ -281,7 +281,7 @@ class Series(Stack):
 
         Parameters
         ----------
-        images : int, slice or sequence of int, optional
+        images : int, slice, sequence of int or numpy.ndarray, optional
             Which; all by default. `there` has those whose files are there.
 
         Raises

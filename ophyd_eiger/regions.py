@@ -40,12 +40,15 @@ def checked_rois(rois: Mapping[str, Iterable[int] | None], name: str) -> dict[st
         if given is None:
             kept[roi] = None
             continue
-        box = tuple(given)
+        try:
+            box = tuple(given)
+        except TypeError:
+            box = (given,)
         whole = all(isinstance(n, (int, np.integer)) and not isinstance(n, bool) for n in box)
         if len(box) != 4 or not whole or min(box) < 0 or min(box[2:]) < 1:
             raise RegionError(
-                f"{name}: region {roi!r} is {box!r}; give (x0, y0, width, height) in pixels, whole "
-                "numbers, or None for the whole image"
+                f"{name}: region {roi!r} is {given!r}; give (x0, y0, width, height) in pixels, "
+                "whole numbers, or None for the whole image"
             )
         x0, y0, width, height = (int(n) for n in box)
         kept[roi] = (x0, y0, width, height)

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import re
+from typing import get_args
 
 import h5py
 import numpy as np
@@ -10,7 +11,7 @@ from armed import DETECTOR
 from written import armed, write_series
 
 from ophyd_eiger.errors import FileError, MissingFileError, RegionError
-from ophyd_eiger.reader import open_series
+from ophyd_eiger.reader import Numbers, open_series
 from ophyd_eiger.series_metadata import read_metadata
 
 MASTER_9M = "eiger1_9M_master/dectris_eiger_master.h5"
@@ -132,6 +133,15 @@ def test_regions_that_are_none(made, box):
         made[0].roi_sums({"a": box})
 
 
+@pytest.mark.parametrize("box", [5, 2.5, np.int64(3)])
+def test_a_region_that_is_one_number(made, box):
+    said = re.escape(f"r_master.h5: region 'a' is {box!r}; give (x0, y0, width, height)")
+    with pytest.raises(RegionError, match=said):
+        made[0].roi_sums({"a": box})
+    with pytest.raises(RegionError, match=r"r_master\.h5: region 'roi1' is 1; give"):
+        made[0].roi_sums((1, 2, 3, 4))
+
+
 def test_no_region_at_all(made):
     with pytest.raises(RegionError, match="no region of interest given"):
         made[0].roi_sums({})
@@ -159,6 +169,8 @@ def test_a_missing_file_is_said_and_can_be_left_out(made):
     with pytest.raises(MissingFileError, match=r"r_data_000001\.h5 is missing"):
         found.sum()
     assert np.array_equal(found.max(found.there), images[5:].max(axis=0))
+    # Nor has a type check anything against it.
+    assert type(found.there) in get_args(Numbers)
 
 
 # ---- with what the master says
