@@ -17,6 +17,7 @@ from databroker.client import CatalogOfBlueskyRuns
 from tiled_servers import own_structure_clients
 
 from ophyd_eiger import open_run
+from ophyd_eiger.errors import RunError
 from ophyd_eiger.reprocess import Recipe, reprocess
 
 COMMAND = str(Path(sys.executable).with_name("ophyd-eiger"))
@@ -163,3 +164,27 @@ def test_a_run_just_taken_is_reprocessed(eiger, dcu, RE, catalog, tmp_path, capl
     assert read["eiger_series_id"].dtype == np.int64
     assert list(read["eiger_series_id"]) == [1, 1, 2, 2]
     assert reduced.run.metadata["configuration"]["eiger_detector_nimages"] == 2
+
+
+def test_a_run_at_two_energies_has_profiles_by_angle_alone(eiger, dcu, RE, catalog):
+    """Each point is a series with a master of its own, and with a flat field of its energy."""
+    eiger.configure({"beam_center_x": 512.5, "beam_center_y": 250.25, "detector_distance": 0.12})
+    energies = [8000.0, 16000.0]
+    (uid,) = RE(bp.list_scan([eiger], eiger.detector.photon_energy, energies))
+    said = r"wavelength is 1\.549\d* in event 1 and 0\.774\d* in event 2"
+    with pytest.raises(RunError, match=said):
+        reprocess(catalog[uid], Recipe(bins=50))
+    (reduced,) = reprocess(catalog[uid], Recipe(bins=50, unit="2th_deg"))
+    assert reduced.parameters["profile"]["wavelength"] is None
+    oracle = [dcu.image(event.data["eiger_series_id"], 1) for event in reduced.run]
+    good = ~reduced.mask
+    y, x = np.indices((514, 1030)) + 0.5
+    angle = np.degrees(np.arctan2(np.hypot(y - 250.25, x - 512.5) * 7.5e-5, 0.12))
+    edges = np.linspace(angle.min(), angle.max(), 51)
+    assert np.allclose(reduced.axis, (edges[:-1] + edges[1:]) / 2, rtol=1e-5)
+    for image, profile in zip(oracle, reduced.numbers["profile"][:, 0], strict=True):
+        weights = image[good].astype(np.float64)
+        expected = np.histogram(angle[good], edges, weights=weights)[0]
+        expected /= np.histogram(angle[good], edges)[0]
+        # A pixel within rounding of an edge may be on either side of it.
+        assert np.allclose(profile, expected, rtol=0.02, equal_nan=True)
