@@ -243,10 +243,10 @@ class EigerRun:
         """Return what is left out of the images of one event: its master's mask and the user's."""
         if self._uses_detector_mask:
             return self._with_user_mask(self._detector_mask_of(event))
-        return self._with_user_mask(np.zeros(event.shape[1:], bool))
+        return self._with_user_mask(np.zeros(self.shape[2:], bool))
 
     def _detector_mask_of(self, event: RunEvent) -> np.ndarray:
-        found, shape = event.found.series.mask, event.shape[1:]
+        found, shape = event.found.series.mask, self.shape[2:]
         if found.shape != shape:
             raise RunError(
                 f"run {self.uid}, event {event.seq_num}: the detector's mask is of shape "

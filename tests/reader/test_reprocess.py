@@ -1027,6 +1027,16 @@ def test_a_mask_of_a_later_master_that_is_none_of_the_images(of_two_masters):
     assert not reduced.mask.any()
 
 
+def test_a_later_master_of_another_detector(of_two_masters, write_data, tmp_path):
+    write_data(tmp_path / "s_2_data_000001.h5", np.ones((2, 30, 60), np.uint16))
+    place = "entry/instrument/detector/detectorSpecific/pixel_mask"
+    of_two_masters.put(place, np.zeros((30, 60), "<u4"))
+    with pytest.raises(RunError, match=r"event 2 has images of \(2, 30, 60\), the first of \(2, 4"):
+        reprocess(of_two_masters.documents)
+    with pytest.raises(RunError, match=r"event 2: the detector's mask is of shape \(30, 60\)"):
+        _ = open_run(of_two_masters.documents).mask
+
+
 def test_a_profile_of_events_at_several_energies(of_two_masters):
     of_two_masters.put("entry/instrument/beam/incident_wavelength", 2.4)
     said = f"run {of_two_masters.uid}: wavelength is 1.2 in event 1 and 2.4 in event 2"
