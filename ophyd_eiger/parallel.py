@@ -9,6 +9,16 @@ from typing import TypeVar
 Task = TypeVar("Task")
 
 
+class _InPool(threading.local):
+    """Whether this thread is one of a pool."""
+
+    is_so = False
+
+    def set(self) -> None:
+        """Say that it is."""
+        self.is_so = True
+
+
 class _Pools:
     """The pool of each number of threads; a forked process begins with none."""
 
@@ -24,11 +34,11 @@ class _Pools:
         """Return the pool of so many threads."""
         with self._lock:
             if threads not in self._made:
-                self._made[threads] = ThreadPoolExecutor(threads, "ophyd_eiger-read")
+                self._made[threads] = ThreadPoolExecutor(threads, "ophyd_eiger-read", _in_pool.set)
             return self._made[threads]
 
 
-_pools = _Pools()
+_in_pool, _pools = _InPool(), _Pools()
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_pools.forget)
 
@@ -46,7 +56,8 @@ def do_all(work: Callable[[Task], None], tasks: Sequence[Task], threads: int) ->
     Where some fail, the error is that of the first of them in their order, and none is at work any
     more when it is raised.
     """
-    if threads < 2 or len(tasks) < 2:
+    # A thread of a pool that waited for others would do so for ever once all of them wait.
+    if threads < 2 or len(tasks) < 2 or _in_pool.is_so:
         for task in tasks:
             work(task)
         return

@@ -735,6 +735,29 @@ def test_many_threads_read_one_series(make):
         assert all(pool.map(read, range(6)))
 
 
+# Threads that wait for each other are ended with their process alone.
+@pytest.mark.timeout(30, method="thread")
+@pytest.mark.parametrize("threads", [2, 3])
+def test_images_are_read_while_images_are_gone_through(make, tmp_path, write_data, threads):
+    """As a dark, or those around each: of the same series, and of another with other threads."""
+    series = open_series(make([20, 20]), threads=2)
+    other = open_series(write_data(tmp_path / "dark.h5", IMAGES[50:90]), threads=threads)
+    found = np.zeros((40, 3), np.uint64)
+
+    def use(place, image):
+        inner = []
+        other.for_each(range(40), lambda _, dark: inner.append(int(dark.sum(dtype=np.uint64))))
+        found[place] = image.sum(), series[:16].sum(), sum(inner)
+
+    series.for_each(range(40), use)
+    assert np.array_equal(found[:, 0], IMAGES[:40].sum(axis=(1, 2)))
+    assert (found[:, 1:] == (IMAGES[:16].sum(), IMAGES[50:90].sum())).all()
+    totals = []
+    series.in_bands(range(40), lambda _, counts: totals.append((counts.sum(), other.sum())))
+    assert sum(int(total) for total, _ in totals) == IMAGES[:40].sum()
+    assert all(np.array_equal(dark, summed(IMAGES[50:90])) for _, dark in totals)
+
+
 def test_a_copy_is_the_same_and_it_can_be_closed(make):
     master = make([3, 3])
     with open_series(master, codec="hdf5", threads=1) as series:
