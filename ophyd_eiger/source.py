@@ -28,6 +28,8 @@ from ophyd_eiger.view import check_sum, read_view
 from ophyd_eiger.virtual_master import channel_number, read_channels, read_virtual
 
 _DATA_FILE = re.compile(r"(?P<stem>.+)_data_(?P<number>\d+)\.h5")
+# More thresholds than any detector has.
+_MOST_CHANNELS = 64
 # So many names are in an error at most.
 _NAMED = 5
 # So many data files may lack before one that is there: each has to be named.
@@ -134,6 +136,8 @@ def _channels(file: h5py.File, path: Path) -> tuple[str, ...]:
     images = object_of(file, IMAGES)
     if not isinstance(images, h5py.Dataset) or images.ndim != 4:
         return ()
+    if images.shape[1] > _MOST_CHANNELS:
+        raise FileError(f"{path}: images with {images.shape[1]} channels are none of a detector")
     master = _master_of(path)
     if master == path:
         return read_channels(file, images.shape[1])

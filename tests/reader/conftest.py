@@ -3,8 +3,10 @@
 Those of the simulator's file writer come by the helpers of its own tests.
 """
 
+import contextlib
 import sys
-from collections.abc import Callable, Sequence
+import tracemalloc
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import h5py
@@ -103,6 +105,22 @@ def series(tmp_path: Path, write_data, write_master) -> tuple[Path, np.ndarray]:
     for name, first in zip(names, (0, 3, 6), strict=True):
         write_data(tmp_path / name, images[first : first + 3], first=first + 1)
     return write_master(tmp_path / "x_7_master.h5", names, nimages=7), images
+
+
+@pytest.fixture(scope="session")
+def peak_below() -> Callable[..., contextlib.AbstractContextManager]:
+    """See that no more bytes than these are in memory at a time: `with peak_below(2**22): ...`."""
+
+    @contextlib.contextmanager
+    def watched(most: int) -> Iterator[None]:
+        tracemalloc.start()
+        try:
+            yield
+            assert tracemalloc.get_traced_memory()[1] < most
+        finally:
+            tracemalloc.stop()
+
+    return watched
 
 
 @pytest.fixture(scope="session")

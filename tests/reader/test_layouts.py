@@ -637,6 +637,16 @@ def test_channels_in_a_folder_without_a_master(tmp_path):
         open_series(tmp_path, channel="threshold_1")
 
 
+def test_more_channels_than_any_detector_has(tmp_path, peak_below):
+    """A few bytes of a file say it; nothing is laid out for each."""
+    path = tmp_path / "c_data_000001.h5"
+    with h5py.File(path, "w") as file:
+        file.create_dataset("entry/data/data", (1, 10**6, 8, 8), np.uint16, chunks=(1, 1, 8, 8))
+    for opened in (path, tmp_path):
+        with peak_below(2**22), pytest.raises(FileError, match=r"c_data_000001\.h5: .* 1000000 ch"):
+            open_series(opened)
+
+
 def test_a_channel_of_files_that_have_none(make, tmp_path):
     master = make([2])
     for path in (master, data(master, 1)):
