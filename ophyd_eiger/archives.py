@@ -43,7 +43,14 @@ import numpy as np
 
 from ophyd_eiger.errors import FileError, MissingFileError
 from ophyd_eiger.handlers import Found, lazy_images, sizes_of
-from ophyd_eiger.master import MASTER_ENDING, object_of, open_hdf5, read_master
+from ophyd_eiger.master import (
+    LARGEST_ARRAY,
+    MASTER_ENDING,
+    object_of,
+    open_hdf5,
+    read_master,
+    stored_in,
+)
 from ophyd_eiger.reader import Series, open_series
 
 _DETECTOR = "entry/instrument/detector"
@@ -326,7 +333,7 @@ def read_metadata(path: Path) -> dict[str, Any]:
     """
     with open_hdf5(path) as file:
         found = {
-            name: dataset[()]
+            name: stored_in(dataset, LARGEST_ARRAY) if name == "pixel_mask" else stored_in(dataset)
             for name, place in METADATA.items()
             if isinstance(dataset := object_of(file, place), h5py.Dataset)
         }
@@ -387,5 +394,5 @@ def _array(path: Path, name: str) -> np.ndarray:
         for group in groups:
             found = object_of(file, f"entry/{group}/{place}")
             if isinstance(found, h5py.Dataset):
-                return found[()]
+                return stored_in(found, LARGEST_ARRAY)
     raise FileError(f"{path}: no array {name!r} of goniometer, detector, beam or instrument")

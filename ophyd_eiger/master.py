@@ -7,6 +7,7 @@ take a stale file of the same name for the right one.
 """
 
 import contextlib
+import math
 import re
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -26,8 +27,9 @@ _OPEN_FOR_WRITING = "already open for"
 
 # What images depend on, with its unit; a master has it as it was when the series was armed.
 SETTINGS = {"count_time": "s", "frame_time": "s", "photon_energy": "eV", "threshold_energy": "eV"}
-# In bytes, of a mask or a flat field: several times those of the largest detector.
-_LARGEST_ARRAY = 2**29
+# In bytes, of a mask or a flat field: several times those of the largest detector. And of what is
+# one value, or a few of them.
+LARGEST_ARRAY, _LARGEST_VALUE = 2**29, 2**20
 # What a mask has for a value that uint32 has not: the highest bit, which EIGERs give no meaning.
 _MASKED_OTHERWISE = 2**31
 _DETECTOR = "entry/instrument/detector"
@@ -109,7 +111,7 @@ class Master:
                 at = f"{place}/{name}"
                 dataset = object_of(file, at)
                 if isinstance(dataset, h5py.Dataset) and dataset.ndim == 2:
-                    if dataset.nbytes > _LARGEST_ARRAY:
+                    if dataset.nbytes > LARGEST_ARRAY:
                         raise FileError(
                             f"{self.path}: {name} of shape {dataset.shape} is none of a detector"
                         )
@@ -189,6 +191,21 @@ def object_of(file: h5py.File, place: str) -> h5py.Group | h5py.Dataset | None:
     if not isinstance(found, (h5py.Group, h5py.Dataset)) or found.file.filename != file.filename:
         return None
     return found
+
+
+def stored_in(dataset: h5py.Dataset, most: int = _LARGEST_VALUE) -> Any:
+    """Return what a dataset has, if these are no more bytes: its shape may be anything.
+
+    Raises
+    ------
+    ValueError
+        If they are more.
+    """
+    # Of one value HDF5 reads all that is in its chunk.
+    values = max(dataset.size or 0, math.prod(dataset.chunks or ()))
+    if values * dataset.dtype.itemsize > most:
+        raise ValueError(f"{dataset.name} of shape {dataset.shape} is more than a master has there")
+    return dataset[()]
 
 
 def only_value(stored: Any) -> Any:
@@ -328,7 +345,8 @@ def _promised(file: h5py.File) -> int | None:
     counts = []
     for name in ("nimages", "ntrigger"):
         value = object_of(file, f"{_SPECIFIC}/{name}")
-        count = only_integer(value[()]) if isinstance(value, h5py.Dataset) else None
+        single = isinstance(value, h5py.Dataset) and value.size == 1
+        count = only_integer(stored_in(value)) if single else None
         if count is None:
             return None
         counts.append(count)
@@ -341,5 +359,5 @@ def _settings(file: h5py.File) -> dict[str, float]:
         for group in (_DETECTOR, _SPECIFIC):
             value = object_of(file, f"{group}/{name}")
             if isinstance(value, h5py.Dataset) and value.size == 1 and value.dtype.kind == "f":
-                settings[name] = float(value[()].item())
+                settings[name] = float(stored_in(value).item())
     return settings

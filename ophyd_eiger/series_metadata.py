@@ -17,12 +17,14 @@ import h5py
 import numpy as np
 
 from ophyd_eiger.errors import FileError
-from ophyd_eiger.master import HDF5_ERRORS, object_of, only_value, open_hdf5
+from ophyd_eiger.master import HDF5_ERRORS, object_of, only_value, open_hdf5, stored_in
 
 logger = logging.getLogger(__name__)
 
 _DETECTOR = "entry/instrument/detector"
 _SPECIFIC = f"{_DETECTOR}/detectorSpecific"
+# In bytes, of a value for each image: of more of them than any axis is turned for.
+_LARGEST_LIST = 2**24
 # h c / e in eV angstrom, exact since the SI of 2019.
 HC = 12398.41984332
 # What each unit that files have is in the unit used here.
@@ -209,11 +211,11 @@ def _value(dataset: h5py.Dataset, field: dataclasses.Field, path: Path) -> Any:
             return dt.datetime.fromisoformat(_text(dataset)) if _text(dataset) else None
         factor = _factor(dataset, unit)
         if "ndarray" in kind:
-            return np.atleast_1d(np.asarray(dataset[()], np.float64)) * factor
+            return np.atleast_1d(np.asarray(stored_in(dataset, _LARGEST_LIST), np.float64)) * factor
         if not dataset.size:
             raise ValueError("an array of no values")
         # What has several values is of several thresholds, the first of which is meant.
-        value = np.ravel(dataset[()])[0]
+        value = np.ravel(stored_in(dataset))[0]
         if "bool" in kind:
             return bool(value)
         return int(value) if "int" in kind else float(value) * factor
@@ -222,7 +224,7 @@ def _value(dataset: h5py.Dataset, field: dataclasses.Field, path: Path) -> Any:
 
 
 def _text(dataset: h5py.Dataset) -> str:
-    return _decoded(only_value(dataset[()]))
+    return _decoded(only_value(stored_in(dataset)))
 
 
 def _decoded(value: Any) -> str:

@@ -18,7 +18,7 @@ import numpy as np
 
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, stack_of
-from ophyd_eiger.master import file_in, folders_of, object_of
+from ophyd_eiger.master import file_in, folders_of, object_of, stored_in
 from ophyd_eiger.view import Part, is_bare
 
 _CHANNELS = "entry/data/channel"
@@ -47,8 +47,8 @@ def read_channels(file: h5py.File, channels: int) -> tuple[str, ...]:
     """Return the names of the channels; their numbers, from 1, where the file has none."""
     found = object_of(file, _CHANNELS)
     if isinstance(found, h5py.Dataset) and found.shape == (channels,):
-        names = found.asstr() if h5py.check_string_dtype(found.dtype) else found
-        return tuple(str(name) for name in names[()])
+        names = stored_in(found)
+        return tuple(name.decode() if isinstance(name, bytes) else str(name) for name in names)
     return tuple(f"{number}" for number in range(1, channels + 1))
 
 

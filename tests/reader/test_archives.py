@@ -221,6 +221,23 @@ def test_what_the_master_says_beside_the_images(archive):
     assert np.array_equal(md["binary_mask"], md["pixel_mask"] == 0)
 
 
+@pytest.mark.parametrize("name", ["count_time", "detectorSpecific/pixel_mask"])
+def test_more_values_than_a_master_has(archive, name, peak_below):
+    """A few bytes say how many there are; they are not read."""
+    prefix = archive([4])
+    master = prefix.with_name(f"{prefix.name}_7_master.h5")
+    with h5py.File(master, "a") as file:
+        place = f"entry/instrument/detector/{name}"
+        del file[place]
+        file.create_dataset(place, (10**9,), "u1", chunks=(2**20,), compression="gzip")
+    handler = ArchivedHandler(prefix, 4)
+    handler(7)
+    key = "bit_mask" if name.endswith("mask") else name
+    for ask in (lambda: handler.md, lambda: ArchivedMXHandler(prefix, 7)(data_key=key)):
+        with peak_below(2**22), pytest.raises(FileError, match=rf"_master\.h5: .*{name} of shape"):
+            ask()
+
+
 def test_images_without_metadata(tmp_path, write_data, write_master):
     """A field that is missing takes no image with it."""
     write_data(tmp_path / "bare_1_data_000001.h5", np.stack([image(0), image(1)]))

@@ -278,6 +278,30 @@ def test_what_a_master_cannot_say(made, caplog, fact, value, unit, said):
     assert len(caplog.messages) == 1
 
 
+@pytest.mark.parametrize("kind", ["u1", "f8", "S1"])
+@pytest.mark.parametrize(
+    ("name", "place"),
+    [
+        ("count_time", "entry/instrument/detector/count_time"),
+        ("bit_depth_image", "entry/instrument/detector/bit_depth_image"),
+        ("description", "entry/instrument/detector/description"),
+        ("date", "entry/start_time"),
+        ("omega", "entry/sample/goniometer/omega"),
+    ],
+)
+def test_more_values_than_a_master_has(made, caplog, name, place, kind, peak_below):
+    """A few bytes say how many there are; they are not read."""
+    series, _ = made
+    with h5py.File(series.path, "a") as file:
+        file.create_dataset(place, (10**8,), kind, chunks=(2**20,), compression="gzip")
+    with peak_below(2**23):
+        assert getattr(series.metadata, name) is None
+    (warning,) = caplog.messages
+    assert f"{place} of shape (100000000,) is more than a master has there" in warning
+    with pytest.raises(FileError, match=rf"r_master\.h5: /{place} is not what it should be"):
+        read_metadata(series.path, names=[name])
+
+
 @pytest.mark.parametrize(
     ("fact", "factor", "units"),
     [
