@@ -9,6 +9,7 @@ take a stale file of the same name for the right one.
 import contextlib
 import math
 import re
+import stat
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
@@ -157,7 +158,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
         If it is none, if it was cut off, if somebody writes it, or if what is read of it is broken.
     """
     try:
-        file = h5py.File(path, "r")
+        # Of a pipe that nobody writes to, HDF5 would wait for the first byte for ever.
+        file = h5py.File(path, "r") if stat.S_ISREG(path.stat().st_mode) else None
     except FileNotFoundError:
         raise MissingFileError(f"{path}: no such file") from None
     except BlockingIOError as error:
@@ -172,6 +174,8 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
                 "that has closed it, or, if it ended without, after `h5clear -s`"
             ) from error
         raise FileError(f"{path}: not a whole HDF5 file ({error})") from error
+    if file is None:
+        raise FileError(f"{path}: no regular file")
     with file:
         try:
             yield file

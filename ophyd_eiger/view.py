@@ -189,6 +189,8 @@ def check_sum(path: Path) -> None:
     FileError
         If the file was damaged.
     """
+    if not path.is_file():
+        return  # HDF5 is not given it either.
     try:
         with path.open("rb") as file:
             size = file.seek(0, os.SEEK_END) - len(_SUM_MARK) - _SUM_BYTES

@@ -924,6 +924,20 @@ def test_what_is_no_master_file(tmp_path, content, error):
     assert isinstance(caught.value, FileNotFoundError) is (content is None)
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes here")
+# HDF5 waits for a pipe's first byte without an end.
+@pytest.mark.timeout(30, method="thread")
+@pytest.mark.parametrize("which", ["master", "data_000001", "data_000002"])
+def test_a_pipe_under_the_name_of_a_file_is_not_waited_for(series, which):
+    master, _ = series
+    pipe = master.with_name(f"x_7_{which}.h5")
+    pipe.unlink()
+    os.mkfifo(pipe)
+    for opened in (master, pipe, master.parent):
+        with pytest.raises(FileError, match=rf"x_7_{which}\.h5: no regular file"):
+            open_series(opened)
+
+
 @pytest.mark.skipif(os.name != "posix", reason="locks are other ones there")
 def test_a_file_that_another_process_writes(series, monkeypatch):
     fcntl = pytest.importorskip("fcntl")
