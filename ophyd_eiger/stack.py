@@ -169,8 +169,7 @@ class Stack:
     def files(self) -> tuple[Path, ...]:
         """The files that hold the images found."""
         survey = self.survey
-        held = dict.fromkeys(part.path for part in survey.parts)
-        return tuple(file for file in held if file not in survey.missing)
+        return tuple(dict.fromkeys(part.path for part in survey.parts if survey.has(part)))
 
     @property
     def missing(self) -> tuple[Path, ...]:

@@ -63,9 +63,11 @@ class Survey:
     start: int | None = None
     remark: str = ""
     _firsts: tuple[int, ...] = ()
+    _lacking: frozenset[Path] = frozenset()
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "_firsts", tuple(part.first for part in self.parts))
+        object.__setattr__(self, "_lacking", frozenset(self.missing))
 
     def part_of(self, number: int) -> Part | None:
         """Return where an image is, its file there or not; None if nothing tells."""
@@ -75,7 +77,7 @@ class Survey:
 
     def has(self, part: Part) -> bool:
         """Return whether the file was there."""
-        return part.path not in self.missing
+        return part.path not in self._lacking
 
     @property
     def guessed(self) -> bool:
@@ -127,9 +129,10 @@ def survey_parts(
     """
     named = tuple(dict.fromkeys(part.path for part in parts))
     missing = tuple(file for file in named if not file.exists())
+    lacking = frozenset(missing)
     if fixed:
         return Survey(geometry, images, images, tuple(parts), named, missing)
-    kept = [part for part in parts if part.path not in missing]
+    kept = [part for part in parts if part.path not in lacking]
     if not kept:
         raise _nothing(path, missing)
     last = kept[-1]
@@ -430,8 +433,8 @@ def _with_lost(
             merged.append(known[place])
             end = merged[-1].stop
             continue
-        nexts = [known[other].first for other in order if other > place]
-        stop = nexts[0] if nexts else promised
+        after = bisect.bisect_right(order, place)
+        stop = parts[after].first if after < len(order) else promised
         each = per_file if stop is None or per_file is not None else stop - end
         images = each if each is not None else 1
         images = images if stop is None else min(images, stop - end)
