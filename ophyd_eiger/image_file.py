@@ -293,6 +293,11 @@ class ImageFile:
         return min((int(self._numbers[-1]) + 1) * self._stacked // self.channels, self.images)
 
     @property
+    def most(self) -> int:
+        """How many images there are at most, whatever its shape says."""
+        return len(self._numbers) * self._stacked
+
+    @property
     def spans_its_numbers(self) -> bool:
         """Whether it has as many images as there are numbers from its first to its last one."""
         if self.low is None or self.high is None:

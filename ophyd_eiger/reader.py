@@ -396,18 +396,18 @@ class Series(Stack):
             lost = "".join(f"{file.name} is missing" for file in survey.missing[:1])
             return f"{len(self)} found; {lost or 'the series was ended early'}"
         try:
-            for number in range(first, stop):
-                self.part_of(survey, number)
+            for _ in self.stretches(survey, range(first, stop)):
+                pass
         except MissingFileError as error:
             return str(error)
         return ""
 
     def _numbers(self, images: Numbers) -> Sequence[int]:
         """Return the numbers that a reduction takes."""
-        if images is None:
-            return range(len(self))
-        if isinstance(images, slice):
-            return range(*images.indices(len(self)))
+        if images is None or isinstance(images, slice):
+            numbers = range(*(images or slice(None)).indices(len(self)))
+            self.check_claims(numbers)
+            return numbers
         given = np.asarray([images] if isinstance(images, (int, np.integer)) else images)
         if given.dtype == bool and given.shape != (len(self),):
             raise IndexError(

@@ -3,12 +3,13 @@
 What `reader.Series` makes an array of. Files are opened when they are needed and closed again.
 """
 
+import bisect
 import contextlib
 import itertools
 import logging
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Self
@@ -31,6 +32,8 @@ logger = logging.getLogger(__name__)
 # nothing beside it. And how many tasks there are for each thread, at least, so that all end at
 # about the same time.
 _TASK_BYTES, _TASKS = 2**26, 4
+# So many images more than a file has are listed at most, before one is found not to be there.
+_LISTED = 2**16
 
 
 class Stack:
@@ -194,6 +197,8 @@ class Stack:
     def there(self) -> np.ndarray:
         """The numbers of the images that files have which are there, int64, rising."""
         found = self._look_into_all().there()
+        for numbers in found:
+            self.check_claims(numbers)
         return np.concatenate([np.empty(0, np.int64), *(np.arange(n.start, n.stop) for n in found)])
 
     def pick(
@@ -391,6 +396,7 @@ class Stack:
         ends = sorted({numbers[0], numbers[-1]} if isinstance(numbers, range) else numbers)
         ends = ends[0], ends[-1]
         self.check_there(ends[0], ends[1] + 1)
+        self.check_claims(numbers)
         survey = self.survey
         lacking: Exception | None = None
         try:
@@ -435,6 +441,45 @@ class Stack:
         if not survey.has(part):
             raise MissingFileError(f"{where} is not there; {part.path.name} is missing")
         return part
+
+    def stretches(self, survey: Survey, numbers: range) -> Iterator[tuple[Part, range]]:
+        """Yield where images are, of which the numbers rise, and which of them are there.
+
+        Raises
+        ------
+        MissingFileError
+            If one is not there, when it is its turn.
+        """
+        while numbers:
+            part = self.part_of(survey, numbers[0])
+            inside = bisect.bisect_left(numbers, part.stop)
+            yield part, numbers[:inside]
+            numbers = numbers[inside:]
+
+    def check_claims(self, numbers: Sequence[int]) -> None:
+        """See that there are images enough, before anything is laid out for each.
+
+        A file of a few bytes may claim more of them than any memory has room for.
+
+        Raises
+        ------
+        MissingFileError, FileError, ChunkError
+        """
+        if not isinstance(numbers, range) or len(numbers) <= _LISTED:
+            return
+        rising = numbers if numbers.step > 0 else numbers[::-1]
+        with contextlib.suppress(MissingFileError):
+            self._check_claims(rising)
+            return
+        # It may have come since.
+        self.refresh()
+        self._check_claims(rising)
+
+    def _check_claims(self, rising: range) -> None:
+        for part, inside in self.stretches(self.survey, rising):
+            if len(inside) > _LISTED and len(inside) > _LISTED + self._known(part).most:
+                for number in inside:
+                    self._check_written(part, number)
 
     def check_there(self, start: int, stop: int) -> None:
         """Look again if images are asked for that are not known.

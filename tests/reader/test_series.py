@@ -735,6 +735,39 @@ def test_an_image_that_was_never_written(tmp_path, write_data, write_master):
         series[2]
 
 
+@pytest.mark.parametrize("numbered", [True, False])
+def test_a_file_that_claims_more_images_than_memory_has_room_for(tmp_path, numbered, peak_below):
+    """Nothing is laid out for each: its first and its last one are there, and no other."""
+    data = tmp_path / "m_data_000001.h5"
+    with h5py.File(data, "w") as file:
+        claimed = 2 * 10**6
+        images = file.create_dataset("entry/data/data", (claimed, 8, 8), "u2", chunks=(1, 8, 8))
+        images[0] = images[claimed - 1] = np.full((8, 8), 3, np.uint16)
+        if numbered:
+            images.attrs.update(image_nr_low=1, image_nr_high=claimed)
+    series = open_series(data)
+    asked = {
+        "all": lambda: series[:],
+        "backwards": lambda: series[::-2],
+        "rows": lambda: series[:, ::2],
+        "a sum": lambda: series.sum(),
+        "the largest": lambda: series.max(slice(None, None, -1)),
+        "regions": lambda: series.roi_sums([(0, 0, 2, 2)]),
+        "hits": lambda: series.hits(),
+        "there": lambda: series.there,
+    }
+    for ask in asked.values():
+        with (
+            peak_below(2**23),
+            pytest.raises(ChunkError, match=r"m_data_000001.h5: image \d+ of 2"),
+        ):
+            ask()
+    with peak_below(2**20):
+        assert series.lacks(0, claimed) == ""
+        assert np.array_equal(series[:: claimed - 1], np.full((2, 8, 8), 3))
+        assert series.sum([0, claimed - 1]).sum() == 6 * 64
+
+
 def test_an_image_that_its_file_says_to_have_and_lost(tmp_path, write_data):
     """A broken index is no room for more: nothing of it goes unseen."""
     images = np.random.default_rng(7).integers(0, 99, (3, 4, 6), np.uint16)
