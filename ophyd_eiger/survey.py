@@ -24,6 +24,8 @@ from ophyd_eiger.view import Part
 
 # As many files are all looked into when a series is opened; it takes a millisecond each.
 _FEW = 16
+# More images than a DCU takes in a series; it counts them in 32 bits.
+_MOST_IMAGES = 2**31
 
 
 @dataclass(frozen=True)
@@ -127,6 +129,7 @@ def survey_parts(
     MissingFileError
         If no file is there and places do not count.
     """
+    _check_size(path, geometry, images)
     named = tuple(dict.fromkeys(part.path for part in parts))
     missing = tuple(file for file in named if not file.exists())
     lacking = frozenset(missing)
@@ -208,6 +211,7 @@ def survey_files(
         remark = _remark(path, looked, firsts)
     parts = [Part(there[k], firsts[k], counts[k], place=at[k], channel=channel) for k in order]
     images = parts[-1].stop
+    _check_size(parts[-1].path, geometry, images)
     lost = {
         number - base: Part(file, 0, 0, place=at[number - base], channel=channel)
         for number, file in files.items()
@@ -218,6 +222,17 @@ def survey_files(
     start = None if guessed is None else (looked[order[0]].low or 0) - firsts[order[0]]
     named = tuple(dict.fromkeys(files.values()))
     return Survey(geometry, images, promised, tuple(parts), named, missing, known, start, remark)
+
+
+def _check_size(path: Path, geometry: Geometry, images: int) -> None:
+    """Check that an array of all images is one of which numpy can tell the size.
+
+    Raises
+    ------
+    FileError
+    """
+    if images * geometry.nbytes >= 2**63:
+        raise FileError(f"{path}: {images} images up to its last one, more than can be")
 
 
 def _nothing(path: Path, missing: Sequence[Path]) -> MissingFileError:
@@ -364,7 +379,7 @@ def _check_promise(
     promised: int | None,
     start: int,
 ) -> None:
-    """Check that numbers leave the images within what was promised, if so few are there.
+    """Check that numbers leave the images within what was promised or can be, if so few are there.
 
     Raises
     ------
@@ -372,11 +387,11 @@ def _check_promise(
     """
     place, last = list(looked.items())[-1]
     images = sum(found.written for found in looked.values())
-    if promised is not None and images <= promised < firsts[place] + last.written:
+    most = _MOST_IMAGES if promised is None else promised
+    if images <= most < firsts[place] + last.written:
         raise FileError(
             f"{path}: {last.path.name} says to have images from {last.low} on, which cannot be in "
-            f"a series of {promised} images from {start} on: it or a file before is of another "
-            "series"
+            f"a series of {most} images from {start} on: it or a file before is of another series"
         )
 
 

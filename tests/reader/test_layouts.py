@@ -289,6 +289,29 @@ def test_a_number_beyond_all_images_where_a_file_is_missing(make):
         open_series(master)
 
 
+@pytest.mark.parametrize("low", [2**31, 10**18, 2**63 - 2])
+@pytest.mark.parametrize("promised", [None, 10**30])
+def test_a_number_beyond_those_of_any_series(make, tmp_path, low, promised):
+    """With a master that promises nothing, or anything, and without one."""
+    master = make([2, 2], promised=0)
+    with h5py.File(master, "a") as file:
+        specific = file["entry/instrument/detector/detectorSpecific"]
+        del specific["nimages"]
+        if promised:
+            specific["nimages"] = str(promised)
+    renumber(data(master, 2), low=low, high=low + 1)
+    said = r"s_data_000002.h5.* which cannot be in|s_data_000002.h5: .* more than can be"
+    if promised and low == 2**31:
+        assert np.array_equal(open_series(master)[2**31 - 1 :], IMAGES[2:4])
+    else:
+        with pytest.raises(FileError, match=said):
+            open_series(master)
+    master.unlink()
+    with pytest.raises(FileError, match=r"s_data_000002.h5 says to have images from \d+ on, which"):
+        open_series(tmp_path)
+    assert np.array_equal(open_series(data(master, 2))[:], IMAGES[2:4])
+
+
 @pytest.mark.parametrize("start", [1, 11])
 def test_links_in_another_order_than_the_images(make, start):
     master = make([4, 4, 2], start=start)

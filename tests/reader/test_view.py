@@ -576,6 +576,12 @@ def test_a_view_may_promise_anything(tmp_path, write_data):
     path = craft(tmp_path / "l_view.h5", (ALL, "d.h5", DATA, long, ALL), shape=long)
     with pytest.raises(FileError, match="3 images found, image 1099511627776 is"):
         open_series(path)[0]
+    beyond = (2**52, *SHAPE)
+    for name, master in (("b_view.h5", "x_master.h5"), ("b_master.h5", None)):
+        mapped = (ALL, "d.h5", DATA, beyond, ALL)
+        path = craft(tmp_path / name, mapped, shape=beyond, master=master)
+        with pytest.raises(FileError, match=rf"{name}: {2**52} images .* more than can be"):
+            open_series(path)
     assert tracemalloc.get_traced_memory()[1] < 1 << 24
     tracemalloc.stop()
 
