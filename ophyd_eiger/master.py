@@ -275,8 +275,8 @@ def read_master(path: Path, channel: str = "") -> Master:
             only = links.get(PurePosixPath(IMAGES).name, getlink=True)
             found = {1: only} if isinstance(only, h5py.ExternalLink) else {}
         folders = folders_of(path)
-        files = tuple(_linked(folders, link.filename) for link in found.values())
-        places = {_place_of(link) for link in found.values()} or {IMAGES}
+        files = tuple(linked_file(folders, link.filename) for link in found.values())
+        places = {place_of(link) for link in found.values()} or {IMAGES}
         if len(places) > 1:
             raise FileError(f"{path}: its links lead to {' and to '.join(sorted(places))}")
         settings = _settings(file)
@@ -308,7 +308,7 @@ def _numbered(group: h5py.Group) -> list[tuple[int, str]]:
     return sorted((int(each[1]), each[0]) for each in matched if each)
 
 
-def _linked(folders: Sequence[Path], name: str) -> Path:
+def linked_file(folders: Sequence[Path], name: str) -> Path:
     """Return the file that a link names; where there is none, as it would be beside the master.
 
     One of this name beside the master comes first: files are fetched into one folder, and what the
@@ -325,8 +325,8 @@ def _linked(folders: Sequence[Path], name: str) -> Path:
     return beside
 
 
-def _place_of(link: h5py.ExternalLink) -> str:
-    # Whatever slashes it is written with.
+def place_of(link: h5py.ExternalLink) -> str:
+    """Return where a link says that images are, whatever slashes it is written with."""
     return "/".join(PurePosixPath(f"/{link.path.lstrip('/')}").parts[1:])
 
 

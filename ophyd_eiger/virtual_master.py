@@ -18,7 +18,7 @@ import numpy as np
 
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, stack_of
-from ophyd_eiger.master import file_in, folders_of, object_of, stored_in
+from ophyd_eiger.master import file_in, folders_of, linked_file, object_of, place_of, stored_in
 from ophyd_eiger.view import Part, is_bare
 
 _CHANNELS = "entry/data/channel"
@@ -81,7 +81,8 @@ def read_virtual(file: h5py.File, path: Path, channel: int) -> VirtualMaster | N
     images = stack_of(file, path)
     folders = folders_of(path)
     parts = [
-        _part(source, images.shape, path, folders, channel) for source in images.virtual_sources()
+        _part(source, images.shape, path, _source(file, path, folders, source), channel)
+        for source in images.virtual_sources()
     ]
     ordered = tuple(sorted((part for part in parts if part), key=lambda part: part.first))
     for before, after in itertools.pairwise(ordered):
@@ -93,13 +94,10 @@ def read_virtual(file: h5py.File, path: Path, channel: int) -> VirtualMaster | N
 
 
 def _part(
-    source: Any, shape: tuple[int, ...], path: Path, folders: list[Path], channel: int
+    source: Any, shape: tuple[int, ...], path: Path, at: tuple[Path, str], channel: int
 ) -> Part | None:
     """Return what one mapping shows of a channel; None if it shows another."""
-    name = _beside(path, source.file_name) if source.file_name != "." else path.name
-    place = source.dset_name.removeprefix("/")
-    if name == path.name and place == IMAGES:
-        raise FileError(f"{path}: its images are a link to themselves")
+    shown, place = at
     first, images, low, channels = _stretch(source.vspace, shape[-2:], path)
     if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
         # All that the file has; how much that is, its own dataset alone says.
@@ -108,12 +106,25 @@ def _part(
         start, found, source_low, source_channels = _stretch(source.src_space, shape[-2:], path)
     if (images, channels) != (found, source_channels):
         raise FileError(
-            f"{path}: {found} images of {source_channels} channels of {name} are shown as "
+            f"{path}: {found} images of {source_channels} channels of {shown.name} are shown as "
             f"{images} of {channels}"
         )
     if not low <= channel < low + channels:
         return None
-    return Part(file_in(folders, name), first, images, start, place, channel - low + source_low)
+    return Part(shown, first, images, start, place, channel - low + source_low)
+
+
+def _source(file: h5py.File, path: Path, folders: list[Path], source: Any) -> tuple[Path, str]:
+    """Return the file that one mapping shows images of, and where they are in it."""
+    name = _beside(path, source.file_name) if source.file_name != "." else path.name
+    place = source.dset_name.removeprefix("/")
+    link = file.get(place, getlink=True) if name == path.name else None
+    if isinstance(link, h5py.ExternalLink):
+        # Some masters show the images of their own links.
+        return linked_file(folders, link.filename), place_of(link)
+    if name == path.name and place == IMAGES:
+        raise FileError(f"{path}: its images are a link to themselves")
+    return file_in(folders, name), place
 
 
 def _beside(path: Path, name: str) -> str:

@@ -631,6 +631,35 @@ def test_the_names_in_a_virtual_dataset(tmp_path):
             open_series(master)
 
 
+@pytest.mark.parametrize("counts", [[3, 3, 2], [4]])
+def test_a_virtual_dataset_over_the_masters_own_links(make, monkeypatch, tmp_path, counts):
+    """As programs write it that make a master for files of a DCU."""
+    master, total = make(counts), sum(counts)
+    layout, first = h5py.VirtualLayout((total, 5, 8), np.uint16), 0
+    for number, count in enumerate(counts, 1):
+        link = f"/entry/data/data_{number:06d}"
+        layout[first : first + count] = h5py.VirtualSource(".", link, shape=(count, 5, 8))
+        first += count
+    with h5py.File(master, "a", libver=("v110", "v110")) as file:
+        file.create_virtual_dataset(PLACE, layout)
+    with h5py.File(master) as file:
+        assert np.array_equal(file[PLACE][()], IMAGES[:total]), "HDF5 reads the same"
+    series = open_series(master)
+    assert np.array_equal(series[:], IMAGES[:total])
+    assert series.files == tuple(data(master, number) for number in range(1, len(counts) + 1))
+    if len(counts) > 1:
+        # A stale file of this name in the working directory is none of its images.
+        elsewhere = tmp_path / "elsewhere"
+        elsewhere.mkdir()
+        data(master, 2).replace(elsewhere / data(master, 2).name)
+        monkeypatch.chdir(elsewhere)
+        series = open_series(master)
+        assert series.missing == (data(master, 2),)
+        assert np.array_equal(series[[0, 1, 2, 6, 7]], IMAGES[[0, 1, 2, 6, 7]])
+        with pytest.raises(MissingFileError, match=r"s_data_000002.h5 is missing"):
+            series[3]
+
+
 def test_channels_with_numbers_for_names(tmp_path):
     stack = np.ones((2, 2, 33, 61), np.uint32)
     master = write_nexus(tmp_path, stack, 2, together=False)
