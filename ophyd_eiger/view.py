@@ -14,6 +14,7 @@ come back where single bits of it are wrong.
 import bisect
 import hashlib
 import itertools
+import math
 import os
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
@@ -345,23 +346,22 @@ def _part(source: Any, shape: tuple[int, int, int], path: Path) -> Part:
         raise FileError(
             f"{path}: images of shape {source.src_space.shape[1:]} in {name}, {shape[1:]} shown"
         )
-    first, images = _whole_images(source.vspace, shape[1:], path)
-    start, found = _whole_images(source.src_space, shape[1:], path)
+    first, images, *_ = stretch(source.vspace, shape[1:], path)
+    start, found, *_ = stretch(source.src_space, shape[1:], path)
     if images != found:
         raise FileError(f"{path}: {found} images of {name} are shown as {images}")
     return Part(path.parent / name, first, images, start)
 
 
-def _whole_images(space: h5py.h5s.SpaceID, shape: tuple[int, int], path: Path) -> tuple[int, int]:
-    """Return the first and the number of the whole images, one after the other, of a selection."""
-    if space.get_select_type() in (h5py.h5s.SEL_ALL, h5py.h5s.SEL_HYPERSLABS):
+def stretch(
+    space: h5py.h5s.SpaceID, shape: tuple[int, ...], path: Path
+) -> tuple[int, int, int, int]:
+    """Return the first image, how many, the first channel, and how many, of a selection."""
+    slab = space.get_select_type() in (h5py.h5s.SEL_ALL, h5py.h5s.SEL_HYPERSLABS)
+    if slab and len(space.shape) in (3, 4) and space.shape[-2:] == shape:
         low, high = space.get_select_bounds()
-        images = high[0] - low[0] + 1
-        pixels = shape[0] * shape[1]
-        if (
-            low[1:] == (0, 0)
-            and tuple(end + 1 for end in high[1:]) == shape
-            and space.get_select_npoints() == images * pixels
-        ):
-            return int(low[0]), int(images)
+        sizes = [end - begin + 1 for begin, end in zip(low, high, strict=True)]
+        if tuple(sizes[-2:]) == shape and space.get_select_npoints() == math.prod(sizes):
+            channels = (low[1], sizes[1]) if len(low) == 4 else (0, 1)
+            return int(low[0]), int(sizes[0]), int(channels[0]), int(channels[1])
     raise FileError(f"{path}: it shows something else than whole images that follow one another")

@@ -19,7 +19,7 @@ import numpy as np
 from ophyd_eiger.errors import FileError
 from ophyd_eiger.images import IMAGES, stack_of
 from ophyd_eiger.master import file_in, folders_of, linked_file, object_of, place_of, stored_in
-from ophyd_eiger.view import Part, is_bare
+from ophyd_eiger.view import Part, is_bare, stretch
 
 _CHANNELS = "entry/data/channel"
 
@@ -98,12 +98,12 @@ def _part(
 ) -> Part | None:
     """Return what one mapping shows of a channel; None if it shows another."""
     shown, place = at
-    first, images, low, channels = _stretch(source.vspace, shape[-2:], path)
+    first, images, low, channels = stretch(source.vspace, shape[-2:], path)
     if source.src_space.get_select_type() == h5py.h5s.SEL_ALL:
         # All that the file has; how much that is, its own dataset alone says.
         start, found, source_low, source_channels = 0, images, 0, channels
     else:
-        start, found, source_low, source_channels = _stretch(source.src_space, shape[-2:], path)
+        start, found, source_low, source_channels = stretch(source.src_space, shape[-2:], path)
     if (images, channels) != (found, source_channels):
         raise FileError(
             f"{path}: {found} images of {source_channels} channels of {shown.name} are shown as "
@@ -136,17 +136,3 @@ def _beside(path: Path, name: str) -> str:
             "of files beside the master alone are read"
         )
     return bare
-
-
-def _stretch(
-    space: h5py.h5s.SpaceID, shape: tuple[int, ...], path: Path
-) -> tuple[int, int, int, int]:
-    """Return the first image, how many, the first channel, and how many, of a selection."""
-    slab = space.get_select_type() in (h5py.h5s.SEL_ALL, h5py.h5s.SEL_HYPERSLABS)
-    if slab and len(space.shape) in (3, 4) and space.shape[-2:] == shape:
-        low, high = space.get_select_bounds()
-        sizes = [end - begin + 1 for begin, end in zip(low, high, strict=True)]
-        if tuple(sizes[-2:]) == shape and space.get_select_npoints() == np.prod(sizes):
-            channels = (low[1], sizes[1]) if len(low) == 4 else (0, 1)
-            return int(low[0]), int(sizes[0]), int(channels[0]), int(channels[1])
-    raise FileError(f"{path}: it shows something else than whole images that follow one another")
