@@ -51,7 +51,8 @@ def select(index: Any, shape: tuple[int, int, int]) -> Selection:
     IndexError, TypeError, ValueError
         Whatever numpy raises for it.
     """
-    tried = np.broadcast_to(np.uint8(0), shape)[index]
+    # Of a type without a byte: what comes out of arrays of indices is no view, and of any size.
+    tried = np.broadcast_to(np.empty((), "V0"), shape)[index]
     if not tried.size:
         # Nothing to read; numpy does not look then whether other entries are within bounds.
         return Selection((), range(0), range(0), (), nothing=tried.shape)

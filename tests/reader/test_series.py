@@ -750,6 +750,7 @@ def test_a_file_that_claims_more_images_than_memory_has_room_for(tmp_path, numbe
         "all": lambda: series[:],
         "backwards": lambda: series[::-2],
         "rows": lambda: series[:, ::2],
+        "pixels": lambda: series[:, [1, 2, 3, 5, 6, 7], [0, 1, 2, 3, 4, 5]],
         "a sum": lambda: series.sum(),
         "the largest": lambda: series.max(slice(None, None, -1)),
         "regions": lambda: series.roi_sums([(0, 0, 2, 2)]),
