@@ -349,8 +349,9 @@ def _promised(file: h5py.File) -> int | None:
     counts = []
     for name in ("nimages", "ntrigger"):
         value = object_of(file, f"{_SPECIFIC}/{name}")
-        single = isinstance(value, h5py.Dataset) and value.size == 1
-        count = only_integer(stored_in(value)) if single else None
+        if not isinstance(value, h5py.Dataset) or value.size != 1:
+            return None
+        count = only_integer(stored_in(value))
         if count is None:
             return None
         counts.append(count)
