@@ -249,17 +249,14 @@ def test_a_promise_is_one_however_it_is_stored(series, stored):
     assert open_series(master).master.images_promised == 7
 
 
-# Of so many values a file has none, in a few bytes.
-MANY = {"shape": (10**8,), "dtype": "u1", "chunks": (2**20,), "compression": "gzip"}
-
-
 @pytest.mark.parametrize("name", ["nimages", "ntrigger"])
 def test_a_promise_of_any_size_is_not_read(series, name, peak_below):
+    """A few bytes say how many values there are."""
     master, images = series
     with h5py.File(master, "a") as file:
         specific = file["entry/instrument/detector/detectorSpecific"]
         del specific[name]
-        specific.create_dataset(name, **MANY)
+        specific.create_dataset(name, (10**8,), "u1", chunks=(2**20,), compression="gzip")
     with peak_below(2**22):
         found = open_series(master)
     assert found.master.images_promised is None
