@@ -52,7 +52,11 @@ def run_night(folder, *, blocks):
             assert not outcome.unread or "_data_" in named, (block, fault, outcome)
             scan.eiger.recover().wait(60)
             gc.collect()
-            used.append((process.memory_info().rss, threading.active_count(), process.num_fds()))
+            # Those that fetch try again what is broken on the DCU, of each series so many at once.
+            threads = [thread.name for thread in threading.enumerate()]
+            assert threads.count("eiger file") <= scan.eiger.file_policy.at_once, threads
+            lasting = sum(name != "eiger file" for name in threads)
+            used.append((process.memory_info().rss, lasting, process.num_fds()))
         scan.eiger.destroy()
     # The least of some blocks each: what grows with each scan would show, what ends late does not.
     some = max(blocks // 5, 1)
