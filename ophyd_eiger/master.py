@@ -175,7 +175,7 @@ def open_hdf5(path: Path) -> Iterator[h5py.File]:
             ) from error
         raise FileError(f"{path}: not a whole HDF5 file ({error})") from error
     if file is None:
-        raise FileError(f"{path}: no regular file")
+        raise FileError(f"{path}: not a whole HDF5 file (no regular file)")
     with file:
         try:
             yield file

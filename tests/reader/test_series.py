@@ -965,7 +965,7 @@ def test_a_pipe_under_the_name_of_a_file_is_not_waited_for(series, which):
     pipe.unlink()
     os.mkfifo(pipe)
     for opened in (master, pipe, master.parent):
-        with pytest.raises(FileError, match=rf"x_7_{which}\.h5: no regular file"):
+        with pytest.raises(FileError, match=rf"x_7_{which}\.h5: .*no regular file"):
             open_series(opened)
 
 
