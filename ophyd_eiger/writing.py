@@ -9,7 +9,7 @@ import os
 import secrets
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO
 
@@ -58,7 +58,9 @@ def new_file(path: Path | str, *, replace: bool = False) -> Iterator[IO[bytes]]:
         else:
             give_name(aside, final)
     finally:
-        aside.unlink(missing_ok=True)
+        # Where nothing can be removed the file has its name, or what failed before is told.
+        with suppress(OSError):
+            aside.unlink()
 
 
 def give_name(aside: Path, final: Path) -> None:

@@ -1,10 +1,13 @@
 """New files: under their names whole or not at all, whoever is killed, and never over another."""
 
+import errno
 import json
 import os
 import signal
 import subprocess
 import sys
+from contextlib import nullcontext
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,6 +31,21 @@ def test_it_has_its_name_when_it_is_whole(tmp_path):
         assert not path.exists()
     assert np.array_equal(np.load(path), np.arange(1000))
     assert names(tmp_path) == ["mask.npy"]
+
+
+@pytest.mark.parametrize("failed", [False, True])
+def test_where_nothing_can_be_removed_what_happened_is_told(tmp_path, monkeypatch, failed):
+    def refuse(path, **_):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS), str(path))
+
+    monkeypatch.setattr(Path, "unlink", refuse)
+    path = tmp_path / "mask.npy"
+    wrong = pytest.raises(ValueError, match="no mask") if failed else nullcontext()
+    with wrong, new_file(path) as file:
+        file.write(b"whole")
+        if failed:
+            raise ValueError("no mask")
+    assert path.exists() is not failed
 
 
 def test_who_is_killed_leaves_nothing_of_this_name(tmp_path):
