@@ -517,6 +517,7 @@ def pulse(dcu):
     raise AssertionError("the detector takes no signal")
 
 
+@pytest.mark.long
 def test_a_detector_whose_process_was_killed_while_it_armed_is_disarmed(dcu, tmp_path):
     """Signals from outside have exposed images meanwhile, of which no event tells."""
     killed_while_it_armed(dcu, tmp_path / "data", "after")
@@ -559,6 +560,7 @@ def test_a_short_file_of_triggers_that_no_event_tells_of_is_told(dcu, tmp_path):
     assert contents(tmp_path / "data") == on_the_dcu(dcu)
 
 
+@pytest.mark.long
 def test_a_list_that_is_empty_for_a_moment_gives_up_nothing(dcu, tmp_path, monkeypatch):
     killed_while_it_armed(dcu, tmp_path / "data", "after")
     pulse(dcu)
@@ -1037,6 +1039,7 @@ def killed_after_a_trigger(dcu, folder, *, per_file=5, delete="keep"):
     assert done.returncode == 9, done.stderr
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("per_file", "late"),
     [
@@ -1054,6 +1057,7 @@ def test_files_that_are_late_after_a_kill_are_waited_for(dcu, tmp_path, per_file
     assert contents(tmp_path / "data") == on_the_dcu(dcu)
 
 
+@pytest.mark.long
 def test_a_file_that_never_comes_after_a_kill_is_named(dcu, tmp_path):
     dcu.faults.set("file-missing", file=1)
     killed_after_a_trigger(dcu, tmp_path / "data")

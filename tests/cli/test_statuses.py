@@ -172,6 +172,7 @@ def test_ctrl_c_is_one_line(shared):
     assert ended == (130, "", "Error: interrupted\n")
 
 
+@pytest.mark.long
 def test_ctrl_c_while_settings_are_put(dcu):
     """What was begun is ended, and that is said: the settings belong together."""
     dcu.server.faults.set("late", path="PUT detector*", seconds=1, times=1)

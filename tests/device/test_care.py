@@ -155,6 +155,7 @@ def test_watching_tells_subscribers_and_ends(dcu, eiger, model):
     assert "eiger_care" not in [thread.name for thread in threading.enumerate()]
 
 
+@pytest.mark.long
 def test_watching_ends_with_a_device_that_nobody_uses(dcu, tmp_path):
     eiger = EigerDetector(dcu.url, name="left", directory=tmp_path)
     eiger.care.period = 0.1

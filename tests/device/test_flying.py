@@ -147,6 +147,7 @@ def test_stop_with_success_keeps_what_is_taken(RE, catalog, dcu, eiger, is_late)
     assert eiger.owed == {}
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("trigger", ["ints", "exts"])
 def test_stop_with_success_waits_for_the_only_file(RE, catalog, slow, trigger):
     """Nothing is published when the series is ended early, and its file is listed late."""
@@ -341,6 +342,7 @@ def test_a_series_of_one_command_ends_after_what_is_recorded(RE, catalog, slow, 
     assert delivery.images_home < 100
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("nimages", "ntrigger"), [(6, 1), pytest.param(1, 6, marks=pytest.mark.long)]
 )

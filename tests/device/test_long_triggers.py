@@ -47,6 +47,7 @@ def check(catalog, dcu, uid, points):
         assert np.array_equal(image, dcu.image(series, number))
 
 
+@pytest.mark.long
 def test_a_step_scan(RE, catalog, dcu, eiger):
     eiger.configure({"ntrigger": 2})
     (uid,) = RE(bp.count([eiger], 2))

@@ -26,6 +26,7 @@ STRIKES = (
 )
 
 
+@pytest.mark.long
 def test_a_block_of_a_night(tmp_path):
     run_night(tmp_path, blocks=4)
 

@@ -662,6 +662,7 @@ def test_an_exposure_that_somebody_ends_is_no_point(tmp_path, instant_settings):
         eiger.destroy()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "model", ["eiger-500k", pytest.param("eiger2-500k", marks=pytest.mark.long)]
 )

@@ -204,6 +204,7 @@ def test_an_event_that_was_dropped(RE, tiled, tmp_path, dropped):
         eiger.destroy()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     ("ntrigger", "points", "documents"),
     [

@@ -52,6 +52,7 @@ def errors(caplog):
     return [each.getMessage() for each in caplog.records if each.levelno >= logging.ERROR]
 
 
+@pytest.mark.long
 def test_a_file_that_never_comes_is_told_while_scans_go_on(dcu, device, caplog):
     dcu.faults.set("file-truncated", file=1, times=1)
     stuck = taken(device)
@@ -67,6 +68,7 @@ def test_a_file_that_never_comes_is_told_while_scans_go_on(dcu, device, caplog):
     assert list(device.owed) == [stuck]
 
 
+@pytest.mark.long
 def test_fetch_beside_a_scan_ends_when_nothing_comes_of_what_is_owed(dcu, device):
     dcu.faults.set("file-truncated", file=1, times=1)
     stuck = taken(device)

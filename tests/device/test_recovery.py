@@ -310,6 +310,7 @@ def test_a_restart_that_the_old_process_outlives(dcu, eiger, ask, foreign, throu
     assert foreign.requests.count("PUT detector command/initialize") == 3
 
 
+@pytest.mark.long
 def test_what_hangs_beside_the_detector_keeps_nobody_from_it(dcu, eiger, ask, foreign, tmp_path):
     """Nor from a detector that this process has not connected to before."""
     fail(eiger, dcu)

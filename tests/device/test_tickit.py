@@ -157,6 +157,7 @@ def test_it_connects_and_has_what_is_there(tickit, plain):
         assert subsystem.undeclared() == []
 
 
+@pytest.mark.long
 def test_before_initialize_it_says_what_to_do(new, RE):
     with pytest.raises(
         FailedStatus, match=r"eiger: the detector at http\S+ is in state 'na', not "

@@ -140,6 +140,7 @@ def test_it_can_be_listed_and_checked_without_a_detector(RE, tmp_path, capsys):
     eiger.destroy()
 
 
+@pytest.mark.long
 def test_beside_armed_once_as_a_preprocessor(RE, eiger, capsys):
     RE.preprocessors.append(armed_once(eiger))
     RE(acceptance_test(eiger, time_scale=0))

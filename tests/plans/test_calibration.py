@@ -529,6 +529,7 @@ def test_a_mask_keeps_all_of_the_old_one_and_forgets_no_more_than_it_may(
     assert np.array_equal(array(dcu, model, "pixel_mask"), mask)
 
 
+@pytest.mark.long
 def test_light_that_is_not_flat_masks_nothing(dcu, model, eiger, engine, tmp_path):
     factory = array(dcu, model, "pixel_mask")
     before = settings(dcu, model)

@@ -131,6 +131,7 @@ def interrupted(RE, at_work, y, x, command, *, one_series):
         thread.join()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("one_series", [True, pytest.param(False, marks=pytest.mark.long)])
 def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
     dcu, eiger = at_work

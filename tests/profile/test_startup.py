@@ -303,6 +303,7 @@ RE.md["sample"] = "lysozyme"
 """
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("content", ['{"scan_id": 12,', "[1, 2]"])
 def test_damaged_metadata_are_kept_aside(tmp_path, content):
     (tmp_path / "metadata.json").write_text(content)

@@ -76,6 +76,7 @@ def test_images_that_end_about_where_a_band_does(tmp_path, width):
         assert np.array_equal(open_series(path, codec=codec).sum(), expected_sum(images))
 
 
+@pytest.mark.long
 def test_images_of_more_bytes_than_are_kept_of_whole_ones(tmp_path):
     images = np.random.default_rng(2).poisson(0.01, (3, 4096, 4100)).astype("<u4")
     images[1, 4000, 7] = 2**32 - 2
