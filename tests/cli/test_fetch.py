@@ -1040,14 +1040,7 @@ def killed_after_a_trigger(dcu, folder, *, per_file=5, delete="keep"):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    ("per_file", "late"),
-    [
-        (5, 1),
-        pytest.param(5, 2, marks=pytest.mark.long),
-        pytest.param(0, 0, marks=pytest.mark.long),
-    ],
-)
+@pytest.mark.parametrize(("per_file", "late"), [(5, 1), (5, 2), (0, 0)])
 def test_files_that_are_late_after_a_kill_are_waited_for(dcu, tmp_path, per_file, late):
     dcu.faults.set("file-late", file=late, seconds=6)
     killed_after_a_trigger(dcu, tmp_path / "data", per_file=per_file)

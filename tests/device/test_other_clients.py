@@ -663,10 +663,8 @@ def test_an_exposure_that_somebody_ends_is_no_point(tmp_path, instant_settings):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize(
-    "model", ["eiger-500k", pytest.param("eiger2-500k", marks=pytest.mark.long)]
-)
-@pytest.mark.parametrize("time_scale", [pytest.param(1, marks=pytest.mark.long), 0.5])
+@pytest.mark.parametrize("model", ["eiger-500k", "eiger2-500k"])
+@pytest.mark.parametrize("time_scale", [1, 0.5])
 def test_a_series_of_one_trigger_that_somebody_ends_is_no_point(
     RE, tmp_path, instant_settings, catalog, model, time_scale
 ):

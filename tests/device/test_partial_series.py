@@ -209,11 +209,11 @@ def test_an_event_that_was_dropped(RE, tiled, tmp_path, dropped):
     ("ntrigger", "points", "documents"),
     [
         (1, 6, "datum"),
+        (6, 3, "datum"),
+        (6, 6, "datum"),
+        (1, 6, "stream"),
         (6, 3, "stream"),
-        *(
-            pytest.param(*case, marks=pytest.mark.long)
-            for case in ((6, 6, "datum"), (6, 3, "datum"), (1, 6, "stream"), (6, 6, "stream"))
-        ),
+        (6, 6, "stream"),
     ],
 )
 def test_streams_that_take_turns(RE, catalog, tmp_path, documents, ntrigger, points):

@@ -132,7 +132,7 @@ def interrupted(RE, at_work, y, x, command, *, one_series):
 
 
 @pytest.mark.long
-@pytest.mark.parametrize("one_series", [True, pytest.param(False, marks=pytest.mark.long)])
+@pytest.mark.parametrize("one_series", [True, False])
 def test_aborted_in_the_second_line(RE, documents, at_work, x, y, one_series):
     dcu, eiger = at_work
     interrupted(RE, at_work, y, x, lambda: RE.abort("enough"), one_series=one_series)

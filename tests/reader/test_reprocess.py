@@ -289,39 +289,16 @@ def test_images_through_the_catalog(make, catalog):
         open_run(made.documents, through_catalog=True)
 
 
-def test_an_archived_run(archived, tmp_path):
-    """No handler need be registered."""
-    run = event_model.compose_run()
-    key = {"source": "PV", "dtype": "array", "shape": [5, *SHAPE], "external": "FILESTORE:"}
-    stream = run.compose_descriptor(name="primary", data_keys={"eiger_image": key})
-    resource = run.compose_resource(
-        spec="AD_EIGER2",
-        root=str(tmp_path),
-        resource_path="old",
-        resource_kwargs={"images_per_file": 3},
-    )
-    datum = resource.compose_datum(datum_kwargs={"seq_id": 3})
-    event = stream.compose_event(
-        data={"eiger_image": datum["datum_id"]},
-        timestamps={"eiger_image": 0.0},
-        filled={"eiger_image": False},
-    )
-    made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
-    made += [("resource", resource.resource_doc), ("datum", datum), ("event", event)]
-    (only,) = open_run(made)
-    assert np.array_equal(only.read(), archived)
-
-
-def archived_documents(folder, series):
+def archived_documents(folder, series, *, path="s", images=2, per_file=2):
     """Return documents of a run that has a whole series an event, each with a master of its own."""
     run = event_model.compose_run()
-    key = {"source": "PV", "dtype": "array", "shape": [2, *SHAPE], "external": "FILESTORE:"}
+    key = {"source": "PV", "dtype": "array", "shape": [images, *SHAPE], "external": "FILESTORE:"}
     stream = run.compose_descriptor(name="primary", data_keys={"eiger_image": key})
     resource = run.compose_resource(
         spec="AD_EIGER2",
         root=str(folder),
-        resource_path="s",
-        resource_kwargs={"images_per_file": 2},
+        resource_path=path,
+        resource_kwargs={"images_per_file": per_file},
     )
     made = [("start", run.start_doc), ("descriptor", stream.descriptor_doc)]
     made.append(("resource", resource.resource_doc))
@@ -334,6 +311,13 @@ def archived_documents(folder, series):
         )
         made += [("datum", datum), ("event", event)]
     return [*made, ("stop", run.compose_stop())]
+
+
+def test_an_archived_run(archived, tmp_path):
+    """No handler need be registered."""
+    made = archived_documents(tmp_path, [3], path="old", images=5, per_file=3)
+    (only,) = open_run(made)
+    assert np.array_equal(only.read(), archived)
 
 
 class OfTwoMasters:
