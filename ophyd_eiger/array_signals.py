@@ -205,7 +205,7 @@ class EigerArray(EigerSignal):
         return self.link.worker.submit(self._restore, status)
 
     def _restore(self) -> None:
-        self.link.refuse_while_staged(self.subsystem, self.resource)
+        self.link.refuse_what_loses(self.subsystem, self.resource)
         self.link.make_way()
         try:
             reply = self.link.client.delete(self.subsystem, self.resource)

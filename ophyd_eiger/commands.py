@@ -90,7 +90,7 @@ class EigerCommand(Signal):
         self.set(value).wait()
 
     def _send_for_user(self, value: Any) -> None:
-        self.link.refuse_while_staged(self.owner.subsystem, self.resource)
+        self.link.refuse_what_loses(self.owner.subsystem, self.resource)
         if self.ends_series:
             self.link.make_way()
         self.send(value=self.argument(value))

@@ -252,7 +252,7 @@ class Configuration:
 
     def _check(self, wanted: Mapping[EigerSignal, Any]) -> None:
         for signal, value in wanted.items():
-            self.link.refuse_while_staged(signal.subsystem, signal.resource)
+            self.link.refuse_what_loses(signal.subsystem, signal.resource)
             if not self._moves_limits(wanted, signal):
                 signal.check_value(value)
         asked = {s.key: value for s, value in wanted.items() if s.subsystem == "detector"}

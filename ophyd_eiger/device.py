@@ -99,7 +99,7 @@ class EigerDevice(Device):
         )
         self.link.make_way = self._acquisition.make_way
         self.link.interrupt = self._acquisition.interrupt
-        self.link.refuse_while_staged = self._acquisition.refuse_while_staged
+        self.link.refuse_what_loses = self._acquisition.refuse_what_loses
         self.link.state = lambda: self.detector.state.last
         self.link.after_command = self._after_command
         self.files_home = FilesHome(

@@ -39,7 +39,7 @@ class Link:
     interrupt : callable
         Called with the command before cancel and abort, which end the exposure that the worker
         waits for.
-    refuse_while_staged : callable
+    refuse_what_loses : callable
         Called in the worker with (subsystem, resource) before a user's put or command; raises if
         it would take the staged device's files or triggers away, or files still to come home.
     after_command : callable
@@ -60,9 +60,7 @@ class Link:
     worker: Worker
     make_way: Callable[[], None] = field(default=lambda: None)
     interrupt: Callable[[str], None] = field(default=lambda command: None)
-    refuse_while_staged: Callable[[str, str], None] = field(
-        default=lambda subsystem, resource: None
-    )
+    refuse_what_loses: Callable[[str, str], None] = field(default=lambda subsystem, resource: None)
     after_command: Callable[[str, str], None] = field(default=lambda subsystem, command: None)
     changed: Callable[[str, Iterable[str]], None] = field(default=lambda subsystem, keys: None)
     state: Callable[[], str | None] = field(default=lambda: None)

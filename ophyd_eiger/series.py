@@ -276,10 +276,8 @@ class Acquisition:
         if exposure is not None and not exposure.status.done:
             exposure.interrupt(stopped=stopped, by=by)
 
-    def refuse_while_staged(self, subsystem: str, resource: str) -> None:
-        """Refuse what would take a staged device's files or triggers away.
-
-        Nor are files deleted afterwards that are still to come home.
+    def refuse_what_loses(self, subsystem: str, resource: str) -> None:
+        """Refuse what takes a staged device's files or triggers away, or files yet to come home.
 
         Raises
         ------

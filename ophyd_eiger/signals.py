@@ -251,7 +251,7 @@ class EigerSignal(Signal):
         self.set(value).wait()
 
     def _put_for_user(self, value: Any) -> None:
-        self.link.refuse_while_staged(self.subsystem, self.resource)
+        self.link.refuse_what_loses(self.subsystem, self.resource)
         self.put_now(value)
 
     def put_now(self, value: Any) -> None:
