@@ -168,6 +168,10 @@ class FileError(EigerError, OSError):
     """A file is not what it should be."""
 
 
+class GeometryError(FileError):
+    """A master file does not say where the beam was."""
+
+
 class ConfigurationFileError(FileError, ValueError):
     """A saved configuration that cannot be written, understood, or used for this detector."""
 

@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from ophyd_eiger.errors import EigerError, FileError
+from ophyd_eiger.errors import EigerError, GeometryError
 from ophyd_eiger.series_metadata import HC, read_metadata
 
 # What a geometry takes, and how a series' metadata call it.
@@ -124,6 +124,8 @@ def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> Sca
     MissingFileError
         If there is no such file.
     FileError
+        If it is not what it should be.
+    GeometryError
         Naming what it does not have, or has as 0, which a detector says that nobody told.
     EigerError
         If what is given is no part of a geometry.
@@ -133,9 +135,10 @@ def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> Sca
         raise EigerError(
             f"{', '.join(strange)}: no part of a geometry; those are {', '.join(PARTS)}"
         )
-    found = {**read_parts(master, [name for name in PARTS if name not in given]), **given}
+    wanted = [name for name in PARTS if name not in given]
+    found = {**(read_parts(master, wanted) if wanted else {}), **given}
     if lacking := [name for name in PARTS if not _is_said(name, found.get(name))]:
-        raise FileError(
+        raise GeometryError(
             f"{master}: it does not say {', '.join(lacking)}; give what is not there, as geometry="
             "{'distance': 0.2} in m"
         )

@@ -148,7 +148,14 @@ class EigerHandler:
 
 
 def lazy_images(found: Found) -> da.Array:
-    """Return images that are read when they are computed, one chunk an image."""
+    """Return images that are read when they are computed, one chunk an image.
+
+    Raises
+    ------
+    FileError, ChunkError
+        Where files claim so many images more than they have that no list of them is to be made.
+    """
+    found.series.check_list(found.numbers)
     event: Any = _EventImages(found)
     chunks: Any = (1, *found.shape[1:])  # typed as text by dask
     return da.from_array(event, chunks=chunks, name=False, fancy=False)

@@ -51,11 +51,11 @@ def select(index: Any, shape: tuple[int, int, int]) -> Selection:
     IndexError, TypeError, ValueError
         Whatever numpy raises for it.
     """
-    # Of a type without a byte: what comes out of arrays of indices is no view, and of any size.
-    tried = np.broadcast_to(np.empty((), "V0"), shape)[index]
-    if not tried.size:
+    stack = np.broadcast_to(np.empty((), bool), shape)
+    # What comes out of arrays of indices is no view, and of any size: of slices, one is enough.
+    if not stack[_with_short_slices(index, shape)].size:
         # Nothing to read; numpy does not look then whether other entries are within bounds.
-        return Selection((), range(0), range(0), (), nothing=tried.shape)
+        return Selection((), range(0), range(0), (), nothing=stack[index].shape)
     entries = _expanded(index, len(shape))
     places = _axes(entries)
     images, entries[places[0]] = _images(entries[places[0]], shape[0])
@@ -72,6 +72,43 @@ def select(index: Any, shape: tuple[int, int, int]) -> Selection:
     else:
         pixels = np.ix_(of_rows, of_columns)
     return Selection(images, rows, columns, tuple(entries), pixels, kept)
+
+
+def _with_short_slices(index: Any, shape: tuple[int, ...]) -> tuple:
+    """Return an index in which slices take one element of their axis at most, and `...` too.
+
+    numpy says the same of it: of what it refuses, and of whether anything is left.
+    """
+    entries = index if isinstance(index, tuple) else (index,)
+    taken = [_axes_of(entry) for entry in entries]
+    if sum(taken) > len(shape) or sum(entry is Ellipsis for entry in entries) > 1:
+        return entries
+    if not any(entry is Ellipsis for entry in entries):
+        entries, taken = (*entries, Ellipsis), [*taken, 0]
+    short: list = []
+    axes = iter(shape)
+    for entry, count in zip(entries, taken, strict=True):
+        if entry is Ellipsis:
+            between = len(shape) - sum(taken)
+            # Where it stands for no axis it is kept: between arrays it parts them all the same.
+            short += [slice(0, min(1, next(axes))) for _ in range(between)] or [Ellipsis]
+            continue
+        sizes = [next(axes) for _ in range(count)]
+        if isinstance(entry, slice):
+            short.append(slice(0, min(1, len(range(*entry.indices(*sizes))))))
+        else:
+            short.append(entry)
+    return tuple(short)
+
+
+def _axes_of(entry: Any) -> int:
+    """Return how many axes an entry of an index takes; 0 of `...`."""
+    if entry is None or entry is Ellipsis:
+        return 0
+    if isinstance(entry, slice):
+        return 1
+    array = np.asarray(entry)
+    return array.ndim if array.dtype == bool else 1
 
 
 def first_image(index: Any) -> int | None:

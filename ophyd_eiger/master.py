@@ -128,6 +128,8 @@ class Master:
         if dataset.dtype.kind not in "biuf":
             raise FileError(f"{self.path}: {dataset.name} of type {dataset.dtype} is no mask")
         stored = dataset[()]
+        if stored.dtype == np.uint32:
+            return stored
         with np.errstate(invalid="ignore"):
             mask = stored.astype(np.uint32)
         mask[mask != stored] = _MASKED_OTHERWISE

@@ -228,8 +228,14 @@ class Series(Stack):
         ----------
         images : int
             How many make a chunk.
+
+        Raises
+        ------
+        FileError, ChunkError
+            Where files claim so many images more than they have that no list of them is to be made.
         """
         count, y, x = self.shape
+        self.check_list(range(count))
         chunks: Any = (max(1, min(images, count)), y, x)  # typed as text by dask
         whole: Any = self
         return da.from_array(whole, chunks=chunks, name=False)

@@ -184,7 +184,7 @@ def reduce_run(
         master files differ in what a profile depends on.
     """
     with naming_run(run.uid):
-        _check_shapes(run)
+        _check(run, recipe)
         flat_field = None
         if recipe.flatfield is not None and recipe.flatfield is not False:
             flat_field = _FlatField(run, recipe.flatfield)
@@ -222,12 +222,52 @@ def geometry_of_profiles(run: EigerRun, recipe: Recipe) -> ScatteringGeometry:
     return run.agreed_geometry(parts_of_profile(recipe.unit, solid_angle=recipe.solid_angle))
 
 
-def _check_shapes(run: EigerRun) -> None:
+def _check(run: EigerRun, recipe: Recipe) -> None:
+    """See that a run can be worked on, as far as its masters tell it: before any image is read.
+
+    Raises
+    ------
+    EigerError
+        As of `reduce_run`.
+    """
     for event in run:
         if event.shape != run.shape[1:]:
             raise RunError(
                 f"run {run.uid}: event {event.seq_num} has images of {event.shape}, the first of "
                 f"{run.shape[1:]}; they cannot be in one array"
+            )
+    if recipe.flatfield is True:
+        _check_not_applied(run)
+    elif recipe.flatfield is not None and recipe.flatfield is not False:
+        _check_factors(run, np.shape(recipe.flatfield))
+    if recipe.bins:
+        geometry_of_profiles(run, recipe)
+
+
+def _check_factors(run: EigerRun, shape: tuple[int, ...], whose: str = "") -> None:
+    if shape != run.shape[2:]:
+        raise RunError(
+            f"run {run.uid}: a flat field of shape {shape}, images of {run.shape[2:]}{whose}"
+        )
+
+
+def _check_not_applied(run: EigerRun) -> None:
+    """See that the detector has not multiplied the images with its flat field itself."""
+    if run.through_catalog:
+        raise RunError(
+            f"run {run.uid}: images through the catalog have no master file and no flat field; "
+            "give factors of your own"
+        )
+    said = run.metadata["configuration"]
+    # Documents of other devices do not say it, or by another name.
+    applied = any(key.endswith(_APPLIED) and value for key, value in said.items())
+    for event in run.of_each_master():
+        series = event.found.series
+        metadata = read_metadata(series.master_path, series.source.channel, {"flatfield_applied"})
+        if applied or metadata.flatfield_applied:
+            raise RunError(
+                f"run {run.uid}, event {event.seq_num}: the detector says {_APPLIED}, and its "
+                "flat field is not applied twice; give factors of your own"
             )
 
 
@@ -291,7 +331,7 @@ def reprocess(
     -------
     list of Reduced
         One for each run, in the order they were taken. Of a search, runs without images and those
-        that cannot be opened as asked are passed over.
+        that cannot be worked on as asked are passed over, before any image is read.
     """
     from ophyd_eiger.processed_runs import write_run
 
@@ -319,9 +359,9 @@ def opened(
     runs, recipe, **opening
         As of `reprocess`.
     passed_over : callable, optional
-        Told why, of each run of a search that has no images, or images that cannot be opened as
-        asked: of several detectors, or of another shape than the mask. Without it the log has
-        those that have images.
+        Told why, of each run of a search that has no images, or images that cannot be worked on as
+        asked: of several detectors, of another shape than the mask, at several energies where
+        profiles are in q. Without it the log has those that have images.
 
     Raises
     ------
@@ -339,17 +379,25 @@ def opened(
     if isinstance(runs, EigerRun):
         return [runs]
     if is_run(runs) or _are_documents(runs):
-        return [open_run(runs, **opening)]
+        return [_opened(runs, recipe, opening)]
     found = []
     for run in list(_each(runs)):
         try:
-            found.append(open_run(run, **opening))
+            found.append(_opened(run, recipe, opening))
         except RunError as error:
             if passed_over is not None:
                 passed_over(str(error))
             elif not isinstance(error, NoImagesError):
                 logger.warning("passed over: %s", error)
     return sorted(found, key=lambda run: run.metadata["start"]["time"])
+
+
+def _opened(run: Any, recipe: Recipe, opening: Mapping[str, Any]) -> EigerRun:
+    # Of a search, before work begins that may take hours.
+    opened_run = open_run(run, **opening)
+    with naming_run(opened_run.uid):
+        _check(opened_run, recipe)
+    return opened_run
 
 
 def _each(runs: Any) -> Iterator[Any]:
@@ -368,8 +416,8 @@ class _FlatField:
     Raises
     ------
     RunError
-        If the detector has done so already, if the shape is not that of the images, or if a factor
-        of a pixel that is not left out is no finite number, of which no sum would be one.
+        If the shape is not that of the images, or if a factor of a pixel that is not left out is
+        no finite number, of which no sum would be one.
     """
 
     def __init__(self, run: EigerRun, given: np.ndarray | bool) -> None:
@@ -378,10 +426,9 @@ class _FlatField:
         # Of each flat field in the order it was used, once.
         self._sums: dict[str, None] = {}
         self._master: Path | None = None
+        self._stored = np.empty(0)
         self._factors = np.empty(0)
-        if self._of_detector:
-            self._check_not_applied()
-        else:
+        if not self._of_detector:
             self._factors = self._checked(np.asarray(given, np.float64), "")
 
     def factors_of(self, event: RunEvent) -> np.ndarray:
@@ -389,9 +436,12 @@ class _FlatField:
         series = event.found.series
         # The events of a master follow one another: no more than one is in memory.
         if self._of_detector and series.master_path != self._master:
-            self._factors = self._checked(
-                series.flatfield.astype(np.float64), f" of event {event.seq_num}"
-            )
+            stored = series.flatfield
+            # Each point may be a master of its own, and their flat fields are mostly the same.
+            if not np.array_equal(stored, self._stored):
+                whose = f" of event {event.seq_num}"
+                self._factors = self._checked(stored.astype(np.float64), whose)
+                self._stored = stored
             self._master = series.master_path
         return self._factors
 
@@ -403,34 +453,9 @@ class _FlatField:
             "flatfield_sha256": sums[0] if len(sums) == 1 else sums,
         }
 
-    def _check_not_applied(self) -> None:
-        run = self._run
-        if run.through_catalog:
-            raise RunError(
-                f"run {run.uid}: images through the catalog have no master file and no flat field; "
-                "give factors of your own"
-            )
-        said = run.metadata["configuration"]
-        # Documents of other devices do not say it, or by another name.
-        applied = any(key.endswith(_APPLIED) and value for key, value in said.items())
-        for event in run.of_each_master():
-            series = event.found.series
-            metadata = read_metadata(
-                series.master_path, series.source.channel, {"flatfield_applied"}
-            )
-            if applied or metadata.flatfield_applied:
-                raise RunError(
-                    f"run {run.uid}, event {event.seq_num}: the detector says {_APPLIED}, and its "
-                    "flat field is not applied twice; give factors of your own"
-                )
-
     def _checked(self, factors: np.ndarray, whose: str) -> np.ndarray:
         run = self._run
-        if factors.shape != run.shape[2:]:
-            raise RunError(
-                f"run {run.uid}: a flat field of shape {factors.shape}, images of {run.shape[2:]}"
-                f"{whose}"
-            )
+        _check_factors(run, factors.shape, whose)
         odd = np.argwhere(~(np.isfinite(factors) | run.mask))
         if len(odd):
             y, x = (int(place) for place in odd[0])

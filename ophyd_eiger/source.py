@@ -84,8 +84,18 @@ def read_source(path: Path, channel: str | None, *, thorough: bool = False) -> S
     MissingFileError
         If there is nothing, or none of its images.
     FileError
-        If a file is not what it should be, or if a folder has several series or none.
+        If a file is not what it should be, or may not be looked at, or if a folder has several
+        series or none.
     """
+    try:
+        return _read_source(path, channel, thorough=thorough)
+    except FileError:
+        raise
+    except OSError as error:  # of a folder that may not be looked into, or a name too long
+        raise FileError(f"{path}: cannot be looked at ({error})") from error
+
+
+def _read_source(path: Path, channel: str | None, *, thorough: bool) -> Source:
     if path.is_dir():
         found = _only_series(path)
         if isinstance(found, dict):

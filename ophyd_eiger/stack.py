@@ -468,12 +468,30 @@ class Stack:
         if not isinstance(numbers, range) or len(numbers) <= _LISTED:
             return
         rising = numbers if numbers.step > 0 else numbers[::-1]
-        with contextlib.suppress(MissingFileError):
+        try:
             self._check_claims(rising)
+        except MissingFileError:
+            lacking = self.refresh  # It may have come since.
+        except _ShortFileError:
+            lacking = self._look_into_all
+        else:
             return
-        # It may have come since.
-        self.refresh()
+        # What is raised here is not chained to that: it would name two images for one error.
+        lacking()
         self._check_claims(rising)
+
+    def check_list(self, numbers: range) -> None:
+        """See that a list of images can be made, step 1, before it is: some may be missing.
+
+        Raises
+        ------
+        FileError, ChunkError
+        """
+        for there in self.survey.there():
+            with contextlib.suppress(MissingFileError):
+                self.check_claims(
+                    range(max(there.start, numbers.start), min(there.stop, numbers.stop))
+                )
 
     def _check_claims(self, rising: range) -> None:
         for part, inside in self.stretches(self.survey, rising):
@@ -563,7 +581,7 @@ class Stack:
 class _ShortFileError(Exception):
     """A file that was taken to be like the first one has fewer images.
 
-    Goes no further than `_tasks` and `_do_all`.
+    Goes no further than `check_claims`, `_tasks` and `_do_all`.
     """
 
 

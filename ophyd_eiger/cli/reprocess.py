@@ -14,7 +14,7 @@ from ophyd_eiger.cli.catalogs import opened
 from ophyd_eiger.cli.common import Call, Failed, file_command
 from ophyd_eiger.cli.geometry import geometry_option, unknown_geometry
 from ophyd_eiger.cli.words import plural
-from ophyd_eiger.errors import FileError
+from ophyd_eiger.errors import GeometryError
 from ophyd_eiger.finding import find_run
 from ophyd_eiger.writing import new_file
 
@@ -172,13 +172,16 @@ def _near(client: Any, plan: str | None) -> str:
 def _found(runs: Any, recipe: "Recipe", options: dict[str, Any], call: Call) -> "list[EigerRun]":
     from ophyd_eiger import reprocess
 
-    return reprocess.opened(
-        runs,
-        recipe,
-        passed_over=lambda reason: call.say(f"passed over: {reason}"),
-        key=options["key"],
-        root_map=dict(options["root"]),
-    )
+    try:
+        return reprocess.opened(
+            runs,
+            recipe,
+            passed_over=lambda reason: call.say(f"passed over: {reason}"),
+            key=options["key"],
+            root_map=dict(options["root"]),
+        )
+    except GeometryError as error:
+        raise unknown_geometry(error) from error
 
 
 def _worked(
@@ -191,7 +194,6 @@ def _worked(
     total = sum(run.shape[0] * run.shape[1] for run in runs)
     with _bar(total, call) as advance:
         for run in runs:
-            _require_geometry(run, recipe)
             reduced = reduce_run(run, recipe, progress=advance)
             said: dict[str, Any] = {
                 "uid": run.uid,
@@ -215,18 +217,6 @@ def _sum(of_images: Any) -> float | None:
     """Return the sum over all images; None of a region without a good pixel in any of them."""
     known = [value for value in of_images.flat if not math.isnan(value)]
     return float(sum(known)) if known else None
-
-
-def _require_geometry(run: "EigerRun", recipe: "Recipe") -> None:
-    """See that a profile can be made before the images are read."""
-    from ophyd_eiger.reprocess import geometry_of_profiles
-
-    if not recipe.bins:
-        return
-    try:
-        geometry_of_profiles(run, recipe)
-    except FileError as error:
-        raise unknown_geometry(error) from error
 
 
 @contextlib.contextmanager

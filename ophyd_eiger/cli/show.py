@@ -9,7 +9,7 @@ from ophyd_eiger.cli.arrays import load_array
 from ophyd_eiger.cli.common import Call, Failed, Number, file_command
 from ophyd_eiger.cli.geometry import geometry_option, unknown_geometry
 from ophyd_eiger.cli.words import plural
-from ophyd_eiger.errors import FileError
+from ophyd_eiger.errors import GeometryError, MissingFileError
 
 _NO_RINGS, _RINGS_THAT_FIT = "none", "fitting"
 
@@ -107,7 +107,7 @@ def _require_geometry(master: Path, given: dict[str, float]) -> None:
 
     try:
         read_geometry(master, given)
-    except FileError as error:
+    except (GeometryError, MissingFileError) as error:
         raise unknown_geometry(error, ", or leave rings out (--rings none)") from error
 
 

@@ -9,6 +9,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from ophyd_eiger.indexing import select
 from ophyd_eiger.reader import open_series
 
 SHAPE = (7, 9, 11)
@@ -119,6 +120,18 @@ def test_it_is_an_array_to_numpy(series):
     assert (series.ndim, len(series), series.size, series.nbytes) == (3, 7, 693, 1386)
     with pytest.raises(ValueError, match="without being read"):
         np.array(series, copy=False)
+
+
+def test_what_an_index_asks_is_known_without_going_through_its_pixels():
+    """Of a whole archive's images: numpy itself would copy each, or find no memory for them."""
+    shape = (2**36, 4371, 4150)
+    asked = select(([2**36 - 1, 5, 5], slice(None, None, 2)), shape)
+    assert list(asked.images) == [5, 2**36 - 1]
+    assert (asked.rows, asked.columns) == (range(4371), range(4150))
+    assert len(select((slice(None), [1, 2], [0, 1]), shape).images) == 2**36
+    assert len(select(np.arange(50_000), shape).images) == 50_000
+    with pytest.raises(IndexError, match="out of bounds"):
+        select([2**36], shape)
 
 
 @pytest.mark.parametrize("chunk", [1, 2, 7, 100])

@@ -1,8 +1,10 @@
 """Runs opened and reduced: hand-made documents and files, and numbers by plain numpy."""
 
+import errno
 import functools
 import hashlib
 import json
+import os
 import pickle
 import re
 import subprocess
@@ -1068,6 +1070,50 @@ def test_a_profile_of_a_detector_that_moved(of_two_masters, part, place, value, 
         reprocess(of_two_masters.documents, Recipe(bins=20, unit="r_mm", solid_angle=True))
 
 
+def test_a_search_goes_on_after_a_run_that_cannot_be_worked_on(of_two_masters, make):
+    """What its masters tell is known before any image is read, and nothing is half done."""
+    made = make()
+    of_two_masters.put("entry/instrument/beam/incident_wavelength", 2.4)
+    of_two_masters.put("entry/instrument/detector/flatfield_correction_applied", 1)
+    search = [made.documents, of_two_masters.documents]
+    for recipe, said in (
+        (Recipe(bins=20), "wavelength is 1.2 in event 1 and 2.4 in event 2"),
+        (Recipe(flatfield=True), "event 2: the detector says flatfield_correction_applied"),
+    ):
+        reasons = []
+        (reduced,) = reprocess(search, recipe, passed_over=reasons.append)
+        assert reduced.run.uid == made.uid
+        assert len(reasons) == 1
+        assert reasons[0].startswith(f"run {of_two_masters.uid}")
+        assert said in reasons[0]
+    of_two_masters.master(2).unlink()
+    done, new = [], []
+    with pytest.raises(MissingFileError, match=r"s_2_master\.h5"):
+        reprocess(
+            search, into=lambda *document: new.append(document), progress=lambda: done.append(1)
+        )
+    assert (done, new) == ([], [])
+
+
+@pytest.mark.parametrize("folder", ["a" * 300, "closed/x"])
+def test_a_path_that_cannot_be_looked_at(tmp_path, monkeypatch, folder):
+    """A name too long, or a folder that one may not look into."""
+    path = tmp_path / folder / "x_7_master.h5"
+    if folder == "closed/x":
+        path.parent.mkdir(parents=True)
+        of_any = os.stat
+
+        def refused(at, *args, **kwargs):
+            if "closed/x" in os.fspath(at):
+                raise PermissionError(errno.EACCES, "Permission denied", os.fspath(at))
+            return of_any(at, *args, **kwargs)
+
+        # The user who runs tests may be one who may look into all folders.
+        monkeypatch.setattr(os, "stat", refused)
+    with pytest.raises(FileError, match=r"x_7_master\.h5: cannot be looked at"):
+        open_series(path)
+
+
 # ---- as a new run
 
 
@@ -1235,6 +1281,26 @@ def test_the_command_sums_what_images_know_of_a_region(make, tiled, tmp_path):
     (run,) = json.loads(done.stdout)["runs"]
     assert run["sum"] == images.sum()
     assert run["regions"] == {"peak": images[:, :, 11:17, 31:40].sum()}
+
+
+@pytest.mark.long
+def test_the_command_tells_a_missing_file_from_an_unknown_geometry(make, tiled, tmp_path):
+    made = make("stream", number=36)
+    in_catalog(tiled, made.documents)
+    (tmp_path / "x_36_data_000002.h5").unlink()
+    address = f"{tiled.context.api_uri}?api_key={tiled.context.api_key}"
+    command = Path(sys.executable).with_name("ophyd-eiger")
+    asked = ["--profile", "20", "--npz", "--directory", tmp_path / "new", "--json"]
+    done = subprocess.run(
+        [command, "reprocess", address, made.uid, *asked],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=100,
+    )
+    assert (done.returncode, (tmp_path / "new").exists()) == (1, False)
+    said = json.loads(done.stdout)["error"]["message"]
+    assert said.endswith("x_36_data_000002.h5 is missing")
 
 
 @pytest.mark.parametrize("factor", [np.nan, np.inf])

@@ -14,6 +14,7 @@ from hdf5plugin import Bitshuffle
 from nexus_layout import write_nexus
 
 from ophyd_eiger.errors import ChunkError, EigerError, FileError, MissingFileError, StorageError
+from ophyd_eiger.handlers import EigerHandler
 from ophyd_eiger.master import read_master
 from ophyd_eiger.reader import open_series
 
@@ -737,7 +738,7 @@ def test_a_file_that_claims_more_images_than_memory_has_room_for(tmp_path, numbe
     """Nothing is laid out for each: its first and its last one are there, and no other."""
     data = tmp_path / "m_data_000001.h5"
     with h5py.File(data, "w") as file:
-        claimed = 2 * 10**6
+        claimed = 2 * 10**9
         images = file.create_dataset("entry/data/data", (claimed, 8, 8), "u2", chunks=(1, 8, 8))
         images[0] = images[claimed - 1] = np.full((8, 8), 3, np.uint16)
         if numbered:
@@ -753,6 +754,8 @@ def test_a_file_that_claims_more_images_than_memory_has_room_for(tmp_path, numbe
         "regions": lambda: series.roi_sums([(0, 0, 2, 2)]),
         "hits": lambda: series.hits(),
         "there": lambda: series.there,
+        "dask": series.dask,
+        "a handler": lambda: EigerHandler(data)(0, claimed),
     }
     for ask in asked.values():
         with (
@@ -764,6 +767,25 @@ def test_a_file_that_claims_more_images_than_memory_has_room_for(tmp_path, numbe
         assert series.lacks(0, claimed) == ""
         assert np.array_equal(series[:: claimed - 1], np.full((2, 8, 8), 3))
         assert series.sum([0, claimed - 1]).sum() == 6 * 64
+
+
+def test_files_between_that_are_far_shorter_than_the_others(tmp_path):
+    """They are taken to be like the first, until images are asked for of which there are none."""
+    files, each = 17, 70_000
+    for number in range(files):
+        with h5py.File(tmp_path / f"g_data_{number + 1:06d}.h5", "w") as file:
+            held = 1 if number == 8 else each
+            data = np.full((held, 2, 2), number, np.uint16)
+            images = file.create_dataset("entry/data/data", data=data)
+            first = number * each + 1
+            images.attrs.update(image_nr_low=first, image_nr_high=first + held - 1)
+    series = open_series(tmp_path)
+    lost = slice(8 * each, 9 * each)
+    for ask in (lambda: series[lost], lambda: series.sum(lost)):
+        with pytest.raises(MissingFileError, match="image 560002 of 1190000 did not come"):
+            ask()
+    assert (series[8 * each] == 8).all()
+    assert (series.dask()[9 * each].compute() == 9).all()
 
 
 def test_an_image_that_its_file_says_to_have_and_lost(tmp_path, write_data):
