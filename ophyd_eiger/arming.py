@@ -404,11 +404,18 @@ class Arming:
             If no master is listed soon.
         """
         deadline = time.monotonic() + MASTER_WITHIN_S
-        while not (ids := self._newer_ids(staging)):
+        while True:
+            refused: DcuError | None = None
+            try:
+                ids = self._newer_ids(staging)
+            except DcuError as error:
+                # There may be no list, or none for a moment.
+                ids, refused = [], error
+            if ids:
+                return max(ids)
             if time.monotonic() > deadline:
-                raise self._without_id(lost) from lost
+                raise self._without_id(lost) from (lost or refused)
             time.sleep(STATE_PERIOD_S)
-        return max(ids)
 
     def _newer_ids(self, staging: Staging) -> list[int]:
         """Return the ids of a staging's series whose masters are listed, but for those before."""

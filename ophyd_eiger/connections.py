@@ -6,6 +6,7 @@ address, looks for proxies, certificates and the right pool each time anew. A DC
 
 import functools
 import io
+import threading
 import time
 from http.client import HTTPResponse
 from typing import Any
@@ -35,16 +36,23 @@ class Connections(HTTPAdapter):
     def __init__(self, connect_s: float) -> None:
         super().__init__(max_retries=0, pool_connections=1, pool_maxsize=MOST_CONNECTIONS)
         self._pool: Any = None
+        self._making_pool = threading.Lock()
         self._connect_s = connect_s
 
     def get_connection_with_tls_context(self, *args: Any, **kwargs: Any) -> Any:
         """Return the one pool there is."""
         if self._pool is None:
-            self._pool = super().get_connection_with_tls_context(*args, **kwargs)
-            kind = self._pool.ConnectionCls
-            own = {"response_class": _Reply, "connect_s": self._connect_s}
-            self._pool.ConnectionCls = type(kind.__name__, (_Connection, kind), own)
+            with self._making_pool:
+                if self._pool is None:
+                    self._pool = self._new_pool(*args, **kwargs)
         return self._pool
+
+    def _new_pool(self, *args: Any, **kwargs: Any) -> Any:
+        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        kind = pool.ConnectionCls
+        own = {"response_class": _Reply, "connect_s": self._connect_s}
+        pool.ConnectionCls = type(kind.__name__, (_Connection, kind), own)
+        return pool
 
     def request_url(self, request: requests.PreparedRequest, proxies: Any) -> str:
         """Return the path: there is no proxy."""

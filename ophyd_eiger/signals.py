@@ -105,8 +105,10 @@ class EigerSignal(Signal):
         DcuError
             If it cannot be asked.
         """
-        self._tell_aside(self._fetch())
-        return self._readback
+        news = self._fetch()
+        self._tell_aside(news)
+        # Another thread may have asked since.
+        return news["value"]
 
     def ask(self) -> None:
         """Ask the DCU and tell the subscribers from the caller's thread; errors as of `get`."""

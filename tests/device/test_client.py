@@ -9,6 +9,7 @@ import socketserver
 import sys
 import threading
 import weakref
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -514,6 +515,27 @@ def test_a_worker_nobody_uses_ends_its_thread():
     thread.join(5)
     assert gone() is None
     assert not thread.is_alive()
+
+
+def test_the_first_requests_of_a_client_from_several_threads(dcu):
+    """There is one pool of connections for all, and it is whole before anybody has it."""
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for _ in range(20):
+            client = DcuClient(dcu.url, api_version="1.6.0")
+            start = threading.Barrier(5)
+
+            def ask(client=client, start=start):
+                start.wait()
+                return client.get("detector", "status/state")["value"]
+
+            with ThreadPoolExecutor(5) as pool:
+                asked = [pool.submit(ask) for _ in range(5)]
+            assert len({each.result() for each in asked}) == 1
+            client.close()
+    finally:
+        sys.setswitchinterval(before)
 
 
 def test_ctrl_c_as_a_worker_starts_its_thread(monkeypatch):

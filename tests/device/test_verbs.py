@@ -539,6 +539,24 @@ def test_a_lost_reply_is_made_good_though_the_master_is_listed_a_moment_later(
     assert_right(uid, points=2, images=1)
 
 
+def test_a_lost_reply_is_made_good_though_the_list_of_files_is_refused_for_a_moment(
+    RE, dcu, eiger, assert_right
+):
+    dcu.faults.set("lose", command="arm")
+    refusals = dcu.faults.set("refuse", path="GET filewriter/*/files", status=503, times=2)
+    (uid,) = RE(bp.count([eiger], 2))
+    assert refusals.struck == 2
+    assert_right(uid, points=2, images=1)
+
+
+def test_a_list_of_files_that_is_refused_does_not_hide_that_a_reply_was_lost(dcu, eiger):
+    dcu.faults.set("lose", command="arm")
+    dcu.faults.set("refuse", path="GET filewriter/*/files", status=404)
+    with pytest.raises(ReplyError, match=r"arm: the connection was lost.* no master file tells"):
+        eiger.stage().wait(20)
+    assert eiger.detector.state.get() == "idle"
+
+
 def test_a_series_whose_end_failed_is_not_used_for_the_next_point(dcu, eiger):
     """Images of the point that is taken again are in it, which would shift all that follow."""
     eiger.configure({"nimages": 2, "ntrigger": 3})
