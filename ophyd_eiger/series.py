@@ -65,7 +65,12 @@ from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
 
-CLEAR = ("filewriter", "command/clear")
+# What every file on the DCU is gone with; what it has not stored on a disk is lost when it is off.
+LOSES_FILES = {
+    ("filewriter", "command/clear"),
+    ("system", "command/reboot"),
+    ("system", "command/shutdown"),
+}
 # What a staged device cannot share: with these its next images would go elsewhere or be miscounted.
 REFUSED_WHILE_STAGED = {
     ("detector", "command/arm"),
@@ -73,9 +78,9 @@ REFUSED_WHILE_STAGED = {
     ("detector", "command/initialize"),
     ("filewriter", "config/mode"),
     ("filewriter", "config/name_pattern"),
-    CLEAR,
     ("filewriter", "command/initialize"),
     ("system", "command/restart"),
+    *LOSES_FILES,
 }
 # What a file writer has before anybody puts another one (SIMPLON API Reference, name_pattern).
 FACTORY_NAME_PATTERN = "series_$id"
@@ -288,18 +293,19 @@ class Acquisition:
                 f"{self.name}: no {subsystem} {resource} while it is staged, which would lose or "
                 f"mix up images; first unstage it: {self.name}.unstage()"
             )
-        if (subsystem, resource) == CLEAR:
-            self._refuse_to_lose_files()
+        if (subsystem, resource) in LOSES_FILES:
+            self._refuse_to_lose_files(subsystem, resource.removeprefix("command/"))
 
-    def _refuse_to_lose_files(self) -> None:
-        owed = [each.basename for each in self.transfer.owed if each.missing()]
+    def _refuse_to_lose_files(self, subsystem: str, command: str) -> None:
+        owed = [each.basename for each in self.transfer.to_come if each.missing()]
         if owed:
             more = f" and {len(owed) - 3} more series" if owed[3:] else ""
             raise StateError(
-                f"{self.name}: no filewriter clear, which deletes every file on the DCU, before "
-                f"those of {', '.join(owed[:3])}{more} are home: {self.name}.wait_for_files() "
-                f"waits for what is on its way, {self.name}.fetch() brings what did not come; to "
-                f"lose them, {self.name}.filewriter.clear.send()"
+                f"{self.name}: no {subsystem} {command}, with which every file on the DCU is gone, "
+                f"before those of {', '.join(owed[:3])}{more} are home: "
+                f"{self.name}.wait_for_files() waits for what is on its way, {self.name}.fetch() "
+                "brings what did not come; to lose them, "
+                f"{self.name}.{subsystem}.{command}.send()"
             )
 
     def close(self) -> None:
@@ -548,6 +554,8 @@ class Acquisition:
 
     def arm(self, staging: Staging) -> Series:
         """Arm the next series, under a name that none had before."""
+        # Of a point before, whose arm was carried out late.
+        self.ending.disarm_what_is_left()
         changed = any(signal.put_at > self._armed_at for signal in self._settings)
         self.link.worker.follow(Countdown(self._arm_seconds[changed]))
         began = time.monotonic()

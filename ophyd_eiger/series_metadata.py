@@ -7,6 +7,7 @@ Source: real master files of firmware 1.6, and DECTRIS' description of the forma
 import dataclasses
 import datetime as dt
 import logging
+import os
 import unicodedata
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -162,13 +163,13 @@ class SeriesMetadata:
 
 
 def read_metadata(
-    path: Path, channel: str = "", names: Collection[str] | None = None
+    path: str | os.PathLike, channel: str = "", names: Collection[str] | None = None
 ) -> SeriesMetadata:
     """Read what a master file says of its series.
 
     Parameters
     ----------
-    path : Path
+    path : path
         The master file.
     channel : str
         The threshold whose energy is meant, where a file has several.
@@ -183,6 +184,7 @@ def read_metadata(
     FileError
         If a value that is needed is none of its kind, or in a unit that it is not known in.
     """
+    path = Path(path)
     found: dict[str, Any] = {}
     with open_hdf5(path) as file:
         for field in dataclasses.fields(SeriesMetadata):

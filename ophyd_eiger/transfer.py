@@ -188,6 +188,12 @@ class Transfer:
             return [*self._owed, *self.ended]
 
     @property
+    def to_come(self) -> list[Delivery]:
+        """The series of which not all is home, those that could not be ended among them."""
+        with self._state:
+            return [*self._owed, *self._open]
+
+    @property
     def ended(self) -> list[Delivery]:
         """The series that are over and on their way home."""
         with self._state:

@@ -37,6 +37,8 @@ if TYPE_CHECKING:
 _NAMED = 3
 # In s: between two attempts at a file whose connection broke.
 _RETRY_S = 0.2
+# What a DCU that is gone makes of a request.
+_NO_ANSWER = (DcuUnreachableError, LostReplyError, DcuTimeoutError)
 
 
 @dcu_command("fetch")
@@ -373,7 +375,7 @@ def _by_name(
         ) from error
 
     with telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
-        for name in wanted:
+        for number, name in enumerate(wanted, 1):
             if "\0" in name:
                 failed.append(f"{name!r}: not fetched: no file can have this name")
                 continue
@@ -390,11 +392,27 @@ def _by_name(
                     failed.append(why)
             except (EigerError, OSError) as error:
                 failed.append(f"{name}: {error}")
+                gone = isinstance(error, _NO_ANSWER) and silence.seconds >= search.patience
+                # It may be this file alone.
+                if gone and (why := _why_gone(client)):
+                    failed += [f"{each}: not fetched: {why}" for each in wanted[number:]]
+                    break
             finally:
                 # Nobody goes on with it; that it cannot be removed is not what went wrong.
                 with contextlib.suppress(OSError):
                     download.discard()
     return came, failed
+
+
+def _why_gone(client: "DcuClient") -> str:
+    """Return why a DCU that sends no file does not even say which it has; "" if it answers."""
+    try:
+        client.files()
+    except _NO_ANSWER as error:
+        return str(error)
+    except DcuError:
+        return ""
+    return ""
 
 
 def _brought(
@@ -436,7 +454,7 @@ def _brought(
     while True:
         try:
             fetched = download.fetch(handling)
-        except (DcuUnreachableError, LostReplyError, DcuTimeoutError):
+        except _NO_ANSWER:
             if silence.seconds >= search.patience:
                 raise
             time.sleep(_RETRY_S)

@@ -725,6 +725,28 @@ def test_files_by_name_are_waited_for_as_long_as_something_comes(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("gone", [True, False])
+def test_a_dcu_that_is_gone_is_not_waited_for_with_each_file(dcu, tmp_path, gone):
+    put = functools.partial(requests.put, timeout=20)
+    for name, value in (("nimages", 3), ("frame_time", 0.02), ("count_time", 0.01)):
+        put(f"{dcu.url}/detector/api/1.6.0/config/{name}", json={"value": value})
+    put(f"{dcu.url}/filewriter/api/1.6.0/config/nimages_per_file", json={"value": 1})
+    for command in ("arm", "trigger", "disarm"):
+        put(f"{dcu.url}/detector/api/1.6.0/command/{command}")
+    names = sorted(on_the_dcu(dcu))
+    assert len(names) == 4
+    files = dcu.faults.set("hang", path=f"GET data/{'*' if gone else names[0]}")
+    if gone:
+        dcu.faults.set("hang", path="GET filewriter/*/files", after=1)
+    looked = (dcu.url, "--all", "--directory", tmp_path, "--patience", "0.5")
+    document = answer(*looked, "--timeout", "0.5", status=1)
+    # In the order of their names, of which the first is tried.
+    assert [each.partition(": ")[0] for each in document["errors"]] == names[: 4 if gone else 1]
+    assert len(document["fetched"]) == (0 if gone else 3)
+    assert files.struck < 4
+    assert all(": not fetched: GET " in each for each in document["errors"][1:])
+
+
 def test_what_went_wrong_is_told_where_nothing_can_be_removed(tmp_path, monkeypatch):
     def refuse(path, missing_ok=False, unlink=Path.unlink):
         if path.suffix == ".part":

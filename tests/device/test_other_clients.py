@@ -397,6 +397,8 @@ def test_an_exposure_that_the_trigger_brings_is_nobody_elses(dcu, eiger):
                 ("filewriter", "mode", "disabled"),
                 ("filewriter", "clear", 1),
                 ("filewriter", "initialize", 1),
+                ("system", "reboot", 1),
+                ("system", "shutdown", 1),
             )
         ),
     ],

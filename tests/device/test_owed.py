@@ -24,7 +24,13 @@ import sim_dcu
 from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, open_series, transfer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery, FetchedFile
-from ophyd_eiger.errors import DcuError, DcuUnreachableError, StateError, TransferError
+from ophyd_eiger.errors import (
+    DcuError,
+    DcuTimeoutError,
+    DcuUnreachableError,
+    StateError,
+    TransferError,
+)
 from ophyd_eiger.transfer import Transfer
 
 # Of each test's cases the short run takes every 2nd, see conftest.
@@ -452,6 +458,35 @@ def test_with_wait_false_what_failed_comes_with_one_call(RE, dcu, tmp_path):
     device.destroy()
 
 
+LOSES_FILES = [("filewriter", "clear"), ("system", "reboot"), ("system", "shutdown")]
+
+
+def test_a_dcu_is_not_cleared_after_a_series_that_could_not_be_ended(dcu, tmp_path):
+    device = EigerDetector(
+        dcu.url,
+        name="eiger",
+        directory=tmp_path,
+        timeouts=replace(SHORT, end=0.5),
+        file_policy=FilePolicy(wait=False),
+    )
+    device.configure({"ntrigger": 3})
+    dcu.faults.set("hang", path="GET data/*")
+    take(device)
+    dcu.faults.set("hang", path="PUT */command/*")
+    with pytest.raises(DcuTimeoutError):
+        device.unstage().wait(20)
+    dcu.faults.clear()
+    dcu.faults.set("hang", path="GET data/*")
+    for subsystem, command in LOSES_FILES:
+        with pytest.raises(StateError, match=f"no {subsystem} {command}, .* are home"):
+            getattr(getattr(device, subsystem), command).set(1).wait(20)
+    dcu.faults.clear()
+    device.unstage().wait(20)
+    device.wait_for_files()
+    assert len(device.fetched) == 2
+    device.destroy()
+
+
 def test_a_dcu_is_not_cleared_while_files_are_to_come_home(dcu, tmp_path):
     device = EigerDetector(
         dcu.url, name="eiger", directory=tmp_path, file_policy=FilePolicy(wait=False)
@@ -460,8 +495,11 @@ def test_a_dcu_is_not_cleared_while_files_are_to_come_home(dcu, tmp_path):
     take(device)
     device.unstage().wait(20)
     (series,) = device.owed
-    with pytest.raises(StateError, match=f"no filewriter clear, .* before those of {series} are"):
-        device.filewriter.clear.set(1).wait(20)
+    for subsystem, command in LOSES_FILES:
+        said = f"no {subsystem} {command}, .* those of {series} are .* eiger.{subsystem}.{command}.s"
+        with pytest.raises(StateError, match=said):
+            getattr(getattr(device, subsystem), command).set(1).wait(20)
+    assert len(device.link.client.files()) == 2
     dcu.faults.clear()
     device.wait_for_files()
     assert len(device.fetched) == 2

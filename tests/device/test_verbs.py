@@ -348,6 +348,24 @@ def test_one_that_was_seen_idle_since_arm_failed_is_not_disarmed(left_armed, oth
     assert other.get("detector", "status/state")["value"] == "ready"
 
 
+def test_an_arm_that_was_carried_out_late_is_not_in_the_way_of_the_next_point(dcu, tmp_path):
+    device = EigerDetector(
+        dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(arm=0.5, end=0.5)
+    )
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    dcu.faults.set("late", command="arm", seconds=1)
+    dcu.faults.set("hang", command="disarm")
+    with pytest.raises(DcuTimeoutError, match="it may be armed, and cannot be disarmed"):
+        device.trigger().wait(20)
+    dcu.faults.clear()
+    assert device.detector.state.get() == "ready"
+    device.trigger().wait(20)
+    device.unstage().wait(20)
+    assert [file.images for file in device.fetched if "_data_" in file.path.name] == [1, 1]
+    device.destroy()
+
+
 def test_an_arm_that_was_carried_out_late_is_not_in_the_way_of_the_next_scan(left_armed):
     left_armed.stage().wait(20)
     left_armed.trigger().wait(20)
