@@ -48,7 +48,7 @@ class Connections(HTTPAdapter):
         return self._pool
 
     def _new_pool(self, *args: Any, **kwargs: Any) -> Any:
-        pool = super().get_connection_with_tls_context(*args, **kwargs)
+        pool: Any = super().get_connection_with_tls_context(*args, **kwargs)
         kind = pool.ConnectionCls
         own = {"response_class": _Reply, "connect_s": self._connect_s}
         pool.ConnectionCls = type(kind.__name__, (_Connection, kind), own)

@@ -26,8 +26,8 @@ SOURCES = {
 }
 # The names of a geometry's numbers.
 PARTS = tuple(SOURCES)
-# A detector says 0 of what nobody told it. Of these one may be 0 in truth, but not both: that is the
-# corner of the image.
+# A detector says 0 of what nobody told it. Of these one may be 0 in truth, but not both: that is
+# the corner of the image.
 _MAY_BE_ZERO = ("beam_center_x", "beam_center_y")
 
 

@@ -496,8 +496,8 @@ def test_a_dcu_is_not_cleared_while_files_are_to_come_home(dcu, tmp_path):
     device.unstage().wait(20)
     (series,) = device.owed
     for subsystem, command in LOSES_FILES:
-        said = f"no {subsystem} {command}, .* those of {series} are .* eiger.{subsystem}.{command}.s"
-        with pytest.raises(StateError, match=said):
+        said = f"no {subsystem} {command}, .* those of {series} are home"
+        with pytest.raises(StateError, match=f"{said}.* eiger.{subsystem}.{command}.send"):
             getattr(getattr(device, subsystem), command).set(1).wait(20)
     assert len(device.link.client.files()) == 2
     dcu.faults.clear()
