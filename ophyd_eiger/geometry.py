@@ -26,8 +26,7 @@ SOURCES = {
 }
 # The names of a geometry's numbers.
 PARTS = tuple(SOURCES)
-# A detector says 0 of what nobody told it. Of these one may be 0 in truth, but not both: that is
-# the corner of the image.
+# What a detector says that nobody told: these may be 0, the others not.
 _MAY_BE_ZERO = ("beam_center_x", "beam_center_y")
 
 
@@ -80,8 +79,7 @@ class ScatteringGeometry:
 def read_parts(master: Path, wanted: Collection[str] = PARTS) -> dict[str, float]:
     """Read those parts of a geometry that a master file says, by their names.
 
-    Of a file that says no wavelength it is that of the photon energy. A beam centre of (0, 0), or
-    another part that is 0, is one that nobody told the detector.
+    Of a file that says no wavelength it is that of the photon energy.
 
     Parameters
     ----------
@@ -102,9 +100,6 @@ def read_parts(master: Path, wanted: Collection[str] = PARTS) -> dict[str, float
     if "wavelength" in found and not _is_said("wavelength", found["wavelength"]):
         energy = read_metadata(master, names=["photon_energy"]).photon_energy
         found["wavelength"] = HC / energy if energy else None
-    if all(found.get(name) == 0 for name in _MAY_BE_ZERO):
-        for name in _MAY_BE_ZERO:
-            del found[name]
     return {name: value for name, value in found.items() if _is_said(name, value)}
 
 

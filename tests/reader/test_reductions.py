@@ -10,8 +10,7 @@ import pytest
 from armed import DETECTOR
 from written import armed, write_series
 
-from ophyd_eiger.errors import FileError, GeometryError, MissingFileError, RegionError
-from ophyd_eiger.geometry import read_geometry
+from ophyd_eiger.errors import FileError, MissingFileError, RegionError
 from ophyd_eiger.reader import Numbers, open_series
 from ophyd_eiger.series_metadata import read_metadata
 
@@ -352,24 +351,6 @@ def test_a_profile_needs_lengths_that_can_be_used(made, unit):
     with_facts(series.path, **{**GEOMETRY, "beam_center_x": (20.0, "furlong")})
     with pytest.raises(FileError, match=r"r_master\.h5: .*a unit of 'furlong', pixel expected"):
         series.radial_profile(bins=5, unit=unit)
-
-
-@pytest.mark.parametrize("unit", ["radius", "2theta", "q"])
-def test_a_beam_in_the_corner_is_one_that_nobody_told(made, unit):
-    """A detector says 0 of both then; a beam at the edge is one all the same."""
-    series, _ = made
-    corner = {"beam_center_x": (0.0, "pixel"), "beam_center_y": (0.0, "pixel")}
-    with_facts(series.path, **{**GEOMETRY, **corner})
-    with pytest.raises(ValueError, match="the master says no beam_center_y"):
-        series.radial_profile(bins=5, unit=unit)
-    with pytest.raises(GeometryError, match="it does not say beam_center_x, beam_center_y; give"):
-        read_geometry(series.path)
-    told = read_geometry(series.path, {"beam_center_x": 0.0, "beam_center_y": 0.0})
-    assert (told.beam_center_x, told.beam_center_y) == (0, 0)
-    with h5py.File(series.path, "a") as file:
-        file["entry/instrument/detector/beam_center_y"][()] = 10.0
-    assert series.radial_profile(bins=5, unit=unit).pixels.sum() > 0
-    assert read_geometry(series.path).beam_center_x == 0
 
 
 def test_metadata_by_a_path_that_is_text(made):
