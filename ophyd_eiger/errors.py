@@ -31,6 +31,7 @@
     ├── TransferError (OSError)                   a file that could not be brought home
     └── FileError (OSError)                       a file that is not what it should be
         ├── ConfigurationFileError (ValueError)       a saved configuration that cannot be used
+        ├── GeometryError                             a master does not say where the beam was
         ├── JournalError (ValueError)                 a record of a series that cannot be used
         ├── ChangedFileError                          a file replaced while it was read
         ├── ChunkError (ValueError)                   an image whose bytes are broken
