@@ -109,6 +109,24 @@ def _is_said(name: str, value: Any) -> bool:
     return value > 0 or name in _MAY_BE_ZERO
 
 
+def untold_centre(master: Path, x: float, y: float) -> str:
+    """Return what is said of a beam in the image's corner; "" of any other.
+
+    Parameters
+    ----------
+    master : Path
+        The file that has it.
+    x, y : float
+        Where it is, in pixels.
+    """
+    if (x, y) != (0, 0):
+        return ""
+    return (
+        f"{master}: the beam centre is (0, 0), as it is of a detector that nobody told; profiles "
+        "are around the corner of the image"
+    )
+
+
 def read_geometry(master: Path, given: Mapping[str, float] | None = None) -> ScatteringGeometry:
     """Read the geometry that a master file has.
 

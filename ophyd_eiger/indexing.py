@@ -74,31 +74,41 @@ def select(index: Any, shape: tuple[int, int, int]) -> Selection:
     return Selection(images, rows, columns, tuple(entries), pixels, kept)
 
 
+def first_image(index: Any) -> int | None:
+    """Return the number of the image that an index names alone; None if it names none or more."""
+    first = index[0] if isinstance(index, tuple) and index else index
+    if isinstance(first, (int, np.integer)) and not isinstance(first, (bool, np.bool_)):
+        return int(first)
+    return None
+
+
 def _with_short_slices(index: Any, shape: tuple[int, ...]) -> tuple:
-    """Return an index in which slices take one element of their axis at most, and `...` too.
+    """Return an index whose slices, and `...`, take one element of their axis at most.
 
     numpy says the same of it: of what it refuses, and of whether anything is left.
     """
-    entries = index if isinstance(index, tuple) else (index,)
-    taken = [_axes_of(entry) for entry in entries]
-    if sum(taken) > len(shape) or sum(entry is Ellipsis for entry in entries) > 1:
-        return entries
-    if not any(entry is Ellipsis for entry in entries):
-        entries, taken = (*entries, Ellipsis), [*taken, 0]
     short: list = []
     axes = iter(shape)
-    for entry, count in zip(entries, taken, strict=True):
-        if entry is Ellipsis:
-            between = len(shape) - sum(taken)
-            # Where it stands for no axis it is kept: between arrays it parts them all the same.
-            short += [slice(0, min(1, next(axes))) for _ in range(between)] or [Ellipsis]
-            continue
-        sizes = [next(axes) for _ in range(count)]
+    for entry in _spelled_out(index, len(shape)):
+        # Of more than there are axes numpy refuses all.
+        sizes = [next(axes, 0) for _ in range(_axes_of(entry))]
         if isinstance(entry, slice):
             short.append(slice(0, min(1, len(range(*entry.indices(*sizes))))))
         else:
             short.append(entry)
     return tuple(short)
+
+
+def _spelled_out(index: Any, axes: int) -> list:
+    """Return the entries of an index, with a slice for each axis that none is for or `...` is.
+
+    `...` is kept behind them, for no axis: between arrays it parts them all the same.
+    """
+    given = list(index) if isinstance(index, tuple) else [index]
+    between = [slice(None)] * (axes - sum(map(_axes_of, given)))
+    dots = [place for place, entry in enumerate(given) if entry is Ellipsis]
+    place = dots[0] if dots else len(given)
+    return [*given[:place], *between, *given[place:]]
 
 
 def _axes_of(entry: Any) -> int:
@@ -111,31 +121,15 @@ def _axes_of(entry: Any) -> int:
     return array.ndim if array.dtype == bool else 1
 
 
-def first_image(index: Any) -> int | None:
-    """Return the number of the image that an index names alone; None if it names none or more."""
-    first = index[0] if isinstance(index, tuple) and index else index
-    if isinstance(first, (int, np.integer)) and not isinstance(first, (bool, np.bool_)):
-        return int(first)
-    return None
-
-
 def _expanded(index: Any, axes: int) -> list:
     """Return the entries of an index, one for each axis it takes, and others between them."""
     entries: list = []
-    rest: int | None = None
-    ellipsis: list = []
-    for entry in index if isinstance(index, tuple) else (index,):
-        if entry is Ellipsis:
-            rest, ellipsis = len(entries), [Ellipsis]
-        elif entry is None or isinstance(entry, slice):
+    for entry in _spelled_out(index, axes):
+        if entry is None or entry is Ellipsis or isinstance(entry, slice):
             entries.append(entry)
         else:
             entries += _as_entries(entry)
-    missing = axes - len(_axes(entries))
-    rest = len(entries) if rest is None else rest
-    # Where it stands for no axis it is kept: between arrays it parts them all the same.
-    between = [slice(None)] * missing or ellipsis
-    return [*entries[:rest], *between, *entries[rest:]]
+    return entries
 
 
 def _as_entries(entry: Any) -> list:

@@ -14,7 +14,7 @@ import numpy as np
 
 from ophyd_eiger import reductions
 from ophyd_eiger.errors import FileError, MissingFileError
-from ophyd_eiger.geometry import read_parts
+from ophyd_eiger.geometry import read_parts, untold_centre
 from ophyd_eiger.image_file import Box
 from ophyd_eiger.indexing import first_image, select
 from ophyd_eiger.master import Master, read_master
@@ -358,6 +358,7 @@ class Series(Stack):
         """Return the mean counts of images by distance from the beam.
 
         The detector is taken to be perpendicular to the beam; a pixel counts where its middle is.
+        A beam centre of (0, 0), which a detector has that nobody told, is a warning.
         Left out are those that the master's pixel mask has, if there is one, and those that hold
         the largest value of their type in any of the images.
 
@@ -379,6 +380,7 @@ class Series(Stack):
         """
         parts = read_parts(self.master_path, reductions.NEEDED.get(unit, ()))
         away = reductions.distances(self.shape[1:], parts, unit, self.master_path.name)
+        self._tell(untold_centre(self.master_path, parts["beam_center_x"], parts["beam_center_y"]))
         # Data files alone have no mask, and some masters neither.
         mask = self.master.find("pixel_mask", self.source.channel)
         if mask is not None and mask.shape != self.shape[1:]:

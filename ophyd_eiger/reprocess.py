@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from ophyd_eiger.errors import EigerError, NoImagesError, RunError
-from ophyd_eiger.geometry import PARTS, ScatteringGeometry
+from ophyd_eiger.geometry import PARTS, ScatteringGeometry, untold_centre
 from ophyd_eiger.regions import SATURATED
 from ophyd_eiger.run_documents import is_run
 from ophyd_eiger.run_reductions import (
@@ -192,8 +192,13 @@ def reduce_run(
         axis = None
         uses: list[Reduction] = [Numbers(mask, recipe.rois), Projections(), *reductions]
         if recipe.bins:
+            geometry = geometry_of_profiles(run, recipe)
+            if not run.through_catalog:
+                centre = geometry.beam_center_x, geometry.beam_center_y
+                if remark := untold_centre(run.series.master_path, *centre):
+                    logger.warning("%s", remark)
             profile = Profile(
-                geometry_of_profiles(run, recipe),
+                geometry,
                 mask,
                 bins=recipe.bins,
                 unit=recipe.unit,

@@ -65,7 +65,7 @@ from ophyd_eiger.worker import EigerStatus
 
 logger = logging.getLogger(__name__)
 
-# What every file on the DCU is gone with; what it has not stored on a disk is lost when it is off.
+# With these every file on the DCU is gone: it keeps them in memory.
 LOSES_FILES = {
     ("filewriter", "command/clear"),
     ("system", "command/reboot"),

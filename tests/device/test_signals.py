@@ -3,6 +3,7 @@
 import datetime as dt
 import enum
 import logging
+import threading
 import time
 
 import bluesky.plan_stubs as bps
@@ -196,6 +197,25 @@ def test_what_follows_from_a_put_is_asked_for_though_unnamed(case):
         assert (first.last, second.last) == (np.count_nonzero(mask), np.count_nonzero(mask) - 1)
         detector.threshold_2_pixel_mask.set(np.zeros_like(mask)).wait(10)
         assert (first.last, second.last) == (detector.number_of_excluded_pixels.last, 0)
+
+
+def test_get_returns_its_own_answer_though_another_thread_has_asked_since(eiger1):
+    """While it gives subscribers a moment: one of them asks anew here, after a put."""
+    signal = eiger1.detector.frame_time
+    first, told, asked = signal.get(), [], threading.Event()
+
+    def ask_again(value, **_):
+        told.append(value)
+        if len(told) == 1:
+            eiger1.put("frame_time", 1.5)
+            signal.ask()
+            asked.set()
+
+    signal.subscribe(ask_again, run=False)
+    assert signal.get() == first
+    assert asked.wait(20)
+    assert told == [first, 1.5]
+    assert signal.last == 1.5
 
 
 def test_subscribers_hear_of_every_answer(eiger1):

@@ -294,20 +294,30 @@ def test_names_that_the_disk_does_not_take_are_refused_before_arm(
 
 
 @pytest.fixture
-def left_armed(dcu, tmp_path):
-    """A device whose arm is carried out and not answered in time, and then its disarm neither."""
+def impatient(dcu, tmp_path):
+    """A device that waits for no arm that takes long."""
     device = EigerDetector(
         dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(arm=0.5, end=0.5)
     )
     device.connect()
+    yield device
+    device.destroy()
+
+
+def leave_armed(dcu, device, verb):
+    """Let a verb's arm be carried out and not answered in time, and then its disarm neither."""
     dcu.faults.set("late", command="arm", seconds=1)
     dcu.faults.set("hang", command="disarm")
     with pytest.raises(DcuTimeoutError, match="it may be armed, and cannot be disarmed"):
-        device.stage().wait(20)
+        verb().wait(20)
     dcu.faults.clear()
     assert device.detector.state.get() == "ready"
-    yield device
-    device.destroy()
+
+
+@pytest.fixture
+def left_armed(dcu, impatient):
+    leave_armed(dcu, impatient, impatient.stage)
+    return impatient
 
 
 @pytest.fixture
@@ -348,22 +358,13 @@ def test_one_that_was_seen_idle_since_arm_failed_is_not_disarmed(left_armed, oth
     assert other.get("detector", "status/state")["value"] == "ready"
 
 
-def test_an_arm_that_was_carried_out_late_is_not_in_the_way_of_the_next_point(dcu, tmp_path):
-    device = EigerDetector(
-        dcu.url, name="eiger", directory=tmp_path, timeouts=Timeouts(arm=0.5, end=0.5)
-    )
-    device.stage().wait(20)
-    device.trigger().wait(20)
-    dcu.faults.set("late", command="arm", seconds=1)
-    dcu.faults.set("hang", command="disarm")
-    with pytest.raises(DcuTimeoutError, match="it may be armed, and cannot be disarmed"):
-        device.trigger().wait(20)
-    dcu.faults.clear()
-    assert device.detector.state.get() == "ready"
-    device.trigger().wait(20)
-    device.unstage().wait(20)
-    assert [file.images for file in device.fetched if "_data_" in file.path.name] == [1, 1]
-    device.destroy()
+def test_an_arm_that_was_carried_out_late_is_not_in_the_way_of_the_next_point(dcu, impatient):
+    impatient.stage().wait(20)
+    impatient.trigger().wait(20)
+    leave_armed(dcu, impatient, impatient.trigger)
+    impatient.trigger().wait(20)
+    impatient.unstage().wait(20)
+    assert [file.images for file in impatient.fetched if "_data_" in file.path.name] == [1, 1]
 
 
 def test_an_arm_that_was_carried_out_late_is_not_in_the_way_of_the_next_scan(left_armed):

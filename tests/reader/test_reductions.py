@@ -353,6 +353,22 @@ def test_a_profile_needs_lengths_that_can_be_used(made, unit):
         series.radial_profile(bins=5, unit=unit)
 
 
+@pytest.mark.parametrize("unit", ["radius", "q"])
+def test_a_beam_in_the_corner_is_told(made, unit, caplog):
+    """It is what a detector says that nobody told; one at an edge is not."""
+    series, _ = made
+    corner = {"beam_center_x": (0.0, "pixel"), "beam_center_y": (0.0, "pixel")}
+    with_facts(series.path, **{**GEOMETRY, **corner})
+    for _ in range(2):
+        series.radial_profile(bins=5, unit=unit)
+    (said,) = caplog.messages
+    assert said.startswith(f"{series.path}: the beam centre is (0, 0), as it is of a detector")
+    with h5py.File(series.path, "a") as file:
+        file["entry/instrument/detector/beam_center_y"][()] = 10.0
+    open_series(series.path).radial_profile(bins=5, unit=unit)
+    assert caplog.messages == [said]
+
+
 def test_metadata_by_a_path_that_is_text(made):
     series, _ = made
     assert read_metadata(str(series.path)).frame_time == read_metadata(series.path).frame_time

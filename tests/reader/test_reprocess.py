@@ -852,6 +852,22 @@ def test_a_profile_of_a_master_that_says_the_photon_energy_alone(make, tmp_path)
     assert np.allclose(reduced.axis, expected.axis, rtol=1e-6)
 
 
+def test_profiles_around_a_beam_in_the_corner_are_told(make, tmp_path, caplog):
+    made = make()
+
+    def said():
+        return [each.getMessage() for each in caplog.records if "ophyd_eiger" in each.name]
+
+    reprocess(made.documents, Recipe(bins=25))
+    assert said() == []
+    with h5py.File(tmp_path / "x_7_master.h5", "a") as file:
+        for axis in "xy":
+            file[f"entry/instrument/detector/beam_center_{axis}"][()] = 0
+    reprocess(made.documents, Recipe(bins=25))
+    (remark,) = said()
+    assert remark.startswith(f"{tmp_path / 'x_7_master.h5'}: the beam centre is (0, 0)")
+
+
 def test_a_unit_that_there_is_not():
     with pytest.raises(EigerError, match=r"unit 'furlong' is none of q_A\^-1, 2th_deg, r_mm"):
         Profile(ScatteringGeometry(1, 1, 1, 1, 1, 1), np.zeros(SHAPE, bool), unit="furlong")
