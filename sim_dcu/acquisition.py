@@ -305,7 +305,10 @@ class Acquisition:
     def _run(self) -> None:
         """Wait until the train's last image is exposed, or it ends before."""
         with self._changed:
-            while self._may_go_on() and self._exposures.count < self._exposures.last:
+            # Looked at before any wait, too: a short train may be over before this thread is woken.
+            while self._may_go_on() and not self._overflown():
+                if self._exposures.count >= self._exposures.last:
+                    return
                 awaited = self._exposures.last - 1
                 if self._disturbed:
                     awaited = self._exposures.count
@@ -318,8 +321,6 @@ class Acquisition:
                     # The first one that would be lost.
                     awaited = min(awaited, self.delivered + self._buffer)
                 self._interrupted.wait(self._exposures.until(awaited))
-                if self._overflown():
-                    return
 
     def _overflown(self) -> bool:
         """Return whether an image that is exposed found no room; then the series has failed."""

@@ -236,6 +236,21 @@ def test_one_image_more_than_the_buffer_takes_is_lost() -> None:
     assert len(shelf.chunks) == 3
 
 
+def test_what_is_lost_is_noticed_where_the_train_is_over_before_anyone_looks() -> None:
+    clock, lock = HandClock(), threading.RLock()
+    shelf = Stuck(clock)
+    series = Acquisition(9, None, [shelf], clock, lock, lambda _: None, buffer=3)
+    train = Train(9, exposure=1.0, period=1.0)
+    with lock:
+        series.trigger(train)
+        clock.time = 200.0
+    until(lambda: series.exposed == 3)
+    shelf.free.set()
+    with pytest.raises(OSError, match="image 4 is lost: the buffer is full of 3 images"):
+        train.done.result(timeout=10)
+    assert len(shelf.chunks) == 3
+
+
 def test_what_is_lost_is_noticed_when_it_is_due() -> None:
     shelf = Stuck(HandClock())
     series = acquisition(Clock(), 10**6, [shelf], buffer=3)
