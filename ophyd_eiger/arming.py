@@ -59,8 +59,8 @@ SHARED = (
     "filewriter.name_pattern",
 )
 # Of these, what another client that sets up the detector at the same time may have put before the
-# first series of a staging was armed: it decides where its images go.
-NAMED_BY = ("filewriter.mode", "filewriter.name_pattern")
+# first series of a staging was armed: it decides into which files its images go.
+NAMED_BY = ("filewriter.mode", "filewriter.name_pattern", "filewriter.nimages_per_file")
 # Of these, what documents say only if there is something to say.
 WHERE_SERVED = (
     "detector.photon_energy",

@@ -1,4 +1,4 @@
-"""What is done with each file of a series: brought, checked, deleted on the DCU; and its views.
+"""What is done with each file of a series: brought, checked, named; and its views.
 
 The steps alone, each in the caller's thread. Knows nothing of when they are due.
 """
@@ -13,15 +13,11 @@ from pathlib import Path
 
 from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery, FetchedFile, data_file_name
+from ophyd_eiger.deliveries import Delivery, FetchedFile, data_file_name, some
 from ophyd_eiger.errors import (
-    DcuError,
-    DcuTimeoutError,
     EigerError,
     FileError,
-    LostReplyError,
     MissingFileError,
-    NotServedError,
     TransferError,
 )
 from ophyd_eiger.fetching import Download, Handling, aside_of, require_equal
@@ -95,20 +91,11 @@ class Bringer:
         )
         if delivery.policy.delete_on_dcu and name == delivery.master:
             # Nothing in it tells whether a byte of its mask or of a value is another one.
-            handling = replace(handling, prove=lambda path: self._compare(name, path, proceed))
+            handling = replace(
+                handling, prove=lambda path: self._compare(delivery, name, path, proceed)
+            )
         fetched = download.fetch(handling)
         self._begun.pop((delivery, name), None)
-        if delivery.policy.delete_on_dcu and download.was_here:
-            logger.warning("%s: %s", self.name, stays_on_dcu(fetched.path))
-        elif delivery.policy.delete_on_dcu and disk_of(delivery.directory) != delivery.disk:
-            logger.warning(
-                "%s: %s stays on the DCU: %s is on another disk than when the series was armed",
-                self.name,
-                name,
-                delivery.directory,
-            )
-        elif delivery.policy.delete_on_dcu:
-            self._delete(fetched.path)
         return fetched
 
     def share(self, delivery: Delivery, name: str) -> float:
@@ -199,30 +186,12 @@ class Bringer:
             link.symlink_to(there)
         return FetchedFile(link, there.stat().st_size, images, 0.0)
 
-    def _compare(self, name: str, path: Path, proceed: Callable[[int], None]) -> None:
-        size = path.stat().st_size
+    def _compare(
+        self, delivery: Delivery, name: str, path: Path, proceed: Callable[[int], None]
+    ) -> None:
+        size = delivery.sizes[name] = path.stat().st_size
         # What comes a second time is progress, too.
         require_equal(self.client, name, path, lambda compared: proceed(size + compared))
-
-    def _delete(self, copy: Path) -> None:
-        """Delete a file on the DCU whose copy here is proven good and has its name."""
-        try:
-            keep_names(copy.parent)
-            self.client.delete_file(copy.name)
-        except (DcuError, OSError) as error:
-            may_be_done = isinstance(error, LostReplyError | DcuTimeoutError)
-            if stays := self._stays(copy.name) if may_be_done else "stays":
-                logger.warning("%s: %s %s on the DCU: %s", self.name, copy.name, stays, error)
-
-    def _stays(self, name: str) -> str:
-        """Return what to tell of a file that was to be deleted, as the DCU never answered."""
-        try:
-            self.client.file_size(name)
-        except NotServedError:
-            return ""
-        except DcuError:
-            return "may still be"
-        return "stays"
 
 
 @in_hdf5()
@@ -344,6 +313,8 @@ def make_folder_again(delivery: Delivery) -> None:
     is_same_disk = delivery.disk is not None and disk_of(there) == delivery.disk
     if there == directory and is_same_disk:
         return
+    if is_same_disk or there == directory:
+        _note_gone(delivery)
     if delivery.policy.delete_on_dcu:
         delivery.policy = replace(delivery.policy, delete_on_dcu=False)
         logger.warning(
@@ -366,6 +337,24 @@ def make_folder_again(delivery: Delivery) -> None:
     except OSError as error:
         # What is then not written there tells it.
         logger.warning("%s cannot be made: %s", directory, error)
+
+
+def _note_gone(delivery: Delivery) -> None:
+    """Note which files that had come home went with the folder of their series.
+
+    What was moved out of a folder that is still there was somebody's wish, and is no loss.
+    """
+    home = tuple(delivery.home.items())
+    gone = [name for name, file in home if not os.path.lexists(file.path)]
+    if gone:
+        delivery.note_gone(gone)
+        logger.warning(
+            "%s: %s had come home, and went with the folder %s when it was removed or renamed; "
+            "what the DCU still has of them is fetched again",
+            delivery.basename,
+            some(gone),
+            delivery.directory,
+        )
 
 
 def prepare_directory(directory: Path, stem: str, policy: FilePolicy) -> None:

@@ -32,6 +32,8 @@ class FetchedFile:
     """A file that is home: where, how many bytes, how many images, and in how many seconds.
 
     `landed` is when it came, in s since 1970, which can be told after it was moved away, too.
+    `was_here` is whether it had its name already when it was fetched. It may then be the DCU's own,
+    where that folder is the DCU's: nothing proves that it is a copy.
     """
 
     path: Path
@@ -39,6 +41,7 @@ class FetchedFile:
     images: int
     seconds: float
     landed: float = field(default_factory=time.time)
+    was_here: bool = False
 
 
 @dataclass
@@ -109,6 +112,12 @@ class Delivery:
         What was home when it was taken on again, for `fetch` to tell what came.
     listed : set of str
         The files of it that the DCU lists, as last seen.
+    seen : set of str
+        Those that it ever listed.
+    gone : set of str
+        Those that had come home and are gone with their folder.
+    sizes : dict of str to int
+        Bytes of files that are here whole and not home yet, as they are compared a second time.
     views : list of View
         What events name of it.
     may_be_empty : bool
@@ -151,6 +160,9 @@ class Delivery:
     listed_at: float = 0.0
     known: set[str] = field(default_factory=set)
     listed: set[str] = field(default_factory=set)
+    seen: set[str] = field(default_factory=set)
+    gone: set[str] = field(default_factory=set)
+    sizes: dict[str, int] = field(default_factory=dict)
     views: list[View] = field(default_factory=list)
     home: dict[str, FetchedFile] = field(default_factory=dict)
     errors: dict[str, Exception] = field(default_factory=dict)
@@ -405,6 +417,28 @@ class Delivery:
         self.reached[name] = 0
         return True
 
+    def note_listed(self, listed: Iterable[str]) -> None:
+        """Note which files the DCU lists."""
+        named = {name for name in listed if name.startswith(self.basename)}
+        if named != self.listed or not self.listed_at:
+            self.listed, self.listed_at = named, time.monotonic()
+            self.seen |= named
+
+    def note_gone(self, names: Iterable[str]) -> None:
+        """Note that files that had come home are gone with their folder, and are to come again."""
+        for name in names:
+            if self.home.pop(name, None) is not None:
+                self.gone.add(name)
+                self.is_home = False
+
+    def on_the_way(self) -> list[tuple[str, int]]:
+        """Return the names of files of which a part has come, and how many bytes."""
+        return [
+            (name, min(size, self.sizes.get(name, size)))
+            for name, size in tuple(self.reached.items())
+            if name not in self.home
+        ]
+
     def came(self) -> list[FetchedFile]:
         """Return the files that came since it was taken on again."""
         return [file for name, file in tuple(self.home.items()) if name not in self.known]
@@ -508,6 +542,11 @@ def series_ids(listed: Iterable[str], stem: str) -> list[int]:
         and name.endswith(MASTER_ENDING)
         and (number := name[len(start) : -len(MASTER_ENDING)]).isdecimal()
     ]
+
+
+def some(names: list[str]) -> str:
+    """Return the first of these names, and how many more there are."""
+    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 
 
 def data_file_name(basename: str, number: int) -> str:

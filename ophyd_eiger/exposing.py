@@ -157,11 +157,13 @@ class Exposing:
     ) -> None:
         sent = series.points * series.scheme.triggers
         for number, seconds in enumerate(each, start=1):
-            # What is armed when a reply comes late may be another client's.
-            if exposure.interrupted or series.ended:
-                return
             last, began = sent + number == series.scheme.ntrigger, time.monotonic()
             series.delivery.note_begun((sent + number) * series.scheme.nimages)
+            # After the note, which a disk may keep waiting. What is armed when a reply comes late
+            # may be another client's, and what is being ended takes no further trigger.
+            if exposure.interrupted or series.ended or series.failed_to_end:
+                series.delivery.note_begun(series.delivery.recorded)
+                return
             try:
                 exposure.looked_at = self._send_trigger(series, seconds, last=last)
             except Exception:

@@ -138,7 +138,8 @@ class Download:
                     # A file that is not what it should be is no beginning of one that is.
                     if self._begun is None:
                         _remove(self.aside)
-        return FetchedFile(self.final, size, images, time.perf_counter() - began)
+        seconds = time.perf_counter() - began
+        return FetchedFile(self.final, size, images, seconds, was_here=self.was_here)
 
     def _settle(self, file: BinaryIO, size: int, handling: Handling) -> int:
         handling.settling(True)

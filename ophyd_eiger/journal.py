@@ -9,6 +9,7 @@ the files, as on a full disk, it is in the place of that link, and says where th
 """
 
 import contextlib
+import functools
 import json
 import logging
 import os
@@ -20,6 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ophyd_eiger import owner
+from ophyd_eiger.addresses import same_dcu
 from ophyd_eiger.deliveries import JOURNAL_ENDING, Delivery
 from ophyd_eiger.errors import JournalError, PreflightError
 from ophyd_eiger.master import MASTER_ENDING
@@ -364,6 +366,26 @@ class Journals:
             owners, self._owners = self._owners, {}
         for each in (*journals.values(), *owners.values()):
             each.leave()
+
+    def owed_to_others(self) -> list[str]:
+        """Return the names of series of this DCU that other processes of this user owe.
+
+        Those that live, and those that have ended, as far as their journals can be read.
+        """
+        # A name is looked up once, which takes long where nobody answers.
+        is_ours = functools.cache(lambda other: same_dcu(other, self.dcu))
+        names = []
+        for path in find():
+            if path in self:
+                continue
+            try:
+                owed = read(path)
+            except (JournalError, OSError) as error:
+                logger.debug("%s: %s", path, error)
+                continue
+            if is_ours(owed.dcu):
+                names.append(owed.delivery.basename)
+        return names
 
     def __contains__(self, path: Path) -> bool:
         with self._lock:

@@ -298,14 +298,15 @@ class Acquisition:
 
     def _refuse_to_lose_files(self, subsystem: str, command: str) -> None:
         owed = [each.basename for each in self.transfer.to_come if each.missing()]
+        owed += self.transfer.journals.owed_to_others()
         if owed:
             more = f" and {len(owed) - 3} more series" if owed[3:] else ""
             raise StateError(
                 f"{self.name}: no {subsystem} {command}, with which every file on the DCU is gone, "
                 f"before those of {', '.join(owed[:3])}{more} are home: "
                 f"{self.name}.wait_for_files() waits for what is on its way, {self.name}.fetch() "
-                "brings what did not come; to lose them, "
-                f"{self.name}.{subsystem}.{command}.send()"
+                "brings what did not come, also of programs that have ended, and those that run "
+                f"bring their own; to lose them, {self.name}.{subsystem}.{command}.send()"
             )
 
     def close(self) -> None:
@@ -566,6 +567,8 @@ class Acquisition:
                 "the detector or restarted its DCU; the next files have another name",
                 self.name,
             )
+            # While the name tells that it is ours, where it could not be disarmed.
+            self.ending.disarm_what_is_left()
             staging.rename()
             self._put_name_pattern(staging)
             series = self._arm_under_its_name(staging)

@@ -3,23 +3,28 @@
 Knows nothing of ophyd and nothing of the detector's states. One thread asks the DCU for its list
 of files; a few others fetch those that are due, several at once. Nothing that exists is
 overwritten; a file is deleted on the DCU only if its series' policy says so, and only after its
-copy has its name. What is left behind is owed, and can be asked for again.
+copy has its name, by one more thread, for which nobody's copies wait. What is left behind is owed,
+and can be asked for again.
 """
 
+import atexit
 import logging
 import math
 import threading
 import time
+import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
 
 from ophyd_eiger.bringing import Bringer, make_folder_again, note_folder
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery, FetchedFile
+from ophyd_eiger.deleting import Deletions
+from ophyd_eiger.deliveries import Delivery, FetchedFile, some
 from ophyd_eiger.errors import DcuError, TransferError
 from ophyd_eiger.fetching import SMALLEST_PIECE
 from ophyd_eiger.journal import Journal, Journals
 from ophyd_eiger.listing import Listing
+from ophyd_eiger.missing import no_list, not_home
 from ophyd_eiger.progress import Progress
 
 logger = logging.getLogger(__name__)
@@ -34,6 +39,7 @@ PATIENCE_FOR_UNNEEDED_S = 2.0
 # For so long the list of files must be the same that tells which ones a series has, where nothing
 # else does, in s.
 SETTLED_S = 5.0
+_transfers: "weakref.WeakSet[Transfer]" = weakref.WeakSet()
 
 
 class Transfer:
@@ -54,6 +60,7 @@ class Transfer:
         self.name = name
         self.later = later or f"{name}.fetch() or `ophyd-eiger fetch`"
         self.bringer = Bringer(client, name)
+        self.deletions = Deletions(client, name)
         self._open: list[Delivery] = []
         self._owed: list[Delivery] = []
         self.journals = Journals(client.url)
@@ -78,6 +85,7 @@ class Transfer:
         self._listing = Listing()
         self._told = False
         self._period = POLL_PERIOD_S
+        _transfers.add(self)
 
     def add(self, delivery: Delivery, *, seen_by_files: bool = False) -> None:
         """Take on a series whose first images are about to be exposed.
@@ -282,6 +290,7 @@ class Transfer:
             lost = [each for each in wanted if each in self._owed and each.lacks()]
             if lost and failed is None:
                 failed = self._missing(lost, patience)
+        self.deletions.wait(patience, wanted)
         if failed is not None and wrong:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}; {failed}") from failed
         if failed is not None:
@@ -310,12 +319,29 @@ class Transfer:
         with self._state:
             self._waits_no_more = True
             self._state.notify_all()
+        self.deletions.break_off()
 
     def close(self) -> None:
         """Leave what is not home yet on the DCU, for another process, and let the threads end."""
+        self.tell_what_is_left()
+        self.deletions.close()
         with self._state:
             self._give_up(self._open)
         self.journals.leave()
+
+    def tell_what_is_left(self) -> None:
+        """Tell of files that are still on their way and will not come, because the program ends."""
+        with self._state:
+            left = {each.basename: each.missing() for each in self._open}
+        names = [name for missing in left.values() for name in missing]
+        if names:
+            logger.warning(
+                "%s: %s had still to come when this program let go of them; what is on the DCU "
+                "stays there, and %s brings it",
+                self.name,
+                some(names),
+                self.later,
+            )
 
     def _give_up(self, deliveries: list[Delivery]) -> list[Delivery]:
         given_up = list(deliveries)
@@ -425,40 +451,12 @@ class Transfer:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}")
 
     def _missing(self, wanted: list[Delivery], patience: float) -> TransferError:
-        missing = list(dict.fromkeys(name for d in wanted for name in d.lacks()))
         if self._listing.is_there is False:
-            error = TransferError(
-                f"{self.name}: {_some(missing)} cannot be fetched, because this DCU has no list "
-                f"of its files ({self._dcu_error}); the images were taken, and what is on "
-                "the DCU is still there"
-            )
-            error.__cause__ = self._dcu_error
-            return error
-        reasons = [error for delivery in wanted for error in tuple(delivery.errors.values())]
-        reason = reasons[-1] if reasons else self._dcu_error
-        on_the_way = [
-            f"{size} bytes of {name} had come"
-            for delivery in wanted
-            for name, size in tuple(delivery.reached.items())
-            if name not in delivery.home
-        ]
-        listed = [name for name in missing if any(name in delivery.listed for delivery in wanted)]
-        said = reason or "; ".join(on_the_way)
-        if not said and listed:
-            said = f"the DCU lists {_some(listed)} and has sent nothing of it"
-        hope = f"what is on the DCU is still there, and {self.later} brings it"
-        if not said:
-            said = "the DCU does not list them"
-            hope = f"unless it does later they were never written; {self.later} asks again"
+            return no_list(self.name, wanted, self._dcu_error)
         by_when = f"within {patience:g} s of the last byte"
         if self._waits_no_more:
             by_when = "before the device was destroyed"
-        error = TransferError(
-            f"{self.name}: {_some(missing)} did not come home to {wanted[0].directory} {by_when} "
-            f"({said}); {hope}"
-        )
-        error.__cause__ = reason
-        return error
+        return not_home(self.name, wanted, by_when, self._dcu_error, self.later)
 
     # ---- the thread that asks what there is ----
 
@@ -515,9 +513,7 @@ class Transfer:
             for delivery in deliveries:
                 if delivery not in self._open:
                     continue
-                named = {name for name in listed if name.startswith(delivery.basename)}
-                if named != delivery.listed or not delivery.listed_at:
-                    delivery.listed, delivery.listed_at = named, time.monotonic()
+                delivery.note_listed(listed)
                 if delivery in ended and self._is_settled(delivery):
                     delivery.listed_since_end = True
                 jobs = [(delivery, name) for name in delivery.due(listed)]
@@ -673,6 +669,8 @@ class Transfer:
         with self._state:
             delivery.errors.pop(name, None)
             delivery.home[name] = fetched
+            if delivery.policy.delete_on_dcu and delivery.policy.mount is None:
+                self.deletions.add(delivery, fetched)
             self._came = time.monotonic()
             self._note_progress(delivery)
             self._note_if_home(delivery)
@@ -719,5 +717,8 @@ class Transfer:
         self._state.notify_all()
 
 
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
+@atexit.register
+def _tell_at_the_end() -> None:
+    """Tell what is on its way when Python ends, which nobody else may be there to see."""
+    for transfer in tuple(_transfers):
+        transfer.tell_what_is_left()

@@ -9,7 +9,7 @@ SHARED = "GET what `ophyd_eiger.arming.SHARED` lists"
 NAME = ["PUT filewriter config/name_pattern", "GET filewriter config/name_pattern"]
 # What another client has put since is left.
 NAME_BACK = [NAME[1], *NAME]
-NAMED_BY = ["GET filewriter config/mode", "GET filewriter config/name_pattern"]
+NAMED_BY = [f"GET filewriter config/{key}" for key in ("mode", "name_pattern", "nimages_per_file")]
 # Another client may have set the detector up at the same time.
 ARM = ["PUT detector command/arm", *NAMED_BY, "GET detector config/bit_depth_image"]
 # What somebody may have changed since the series before.

@@ -21,14 +21,22 @@ from file_server import serving
 from owing import SHORT, named, refuse_files, take
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, FilePolicy, bringing
+from ophyd_eiger import EigerDetector, FilePolicy, bringing, deleting
 from ophyd_eiger.bringing import Bringer, disk_of
 from ophyd_eiger.client import DcuClient
+from ophyd_eiger.deleting import Deletions
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import FileError, TransferError
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
+
+
+def delete(client, delivery, file):
+    """Delete on the DCU what is home, as after its copy has its name."""
+    deletions = Deletions(client, "eiger")
+    deletions.add(delivery, file)
+    deletions.wait(20, [delivery])
 
 
 def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path, caplog):
@@ -101,7 +109,7 @@ def test_nothing_is_deleted_from_the_dcu_whose_copy_is_on_another_disk(
     device.file_policy = FilePolicy(delete_on_dcu=True)
     dcu.faults.set("hang", path="GET data/*")
     take(device)
-    monkeypatch.setattr(bringing, "disk_of", lambda path: -1)
+    monkeypatch.setattr(deleting, "disk_of", lambda path: -1)
     dcu.faults.clear()
     device.unstage().wait(20)
     assert len(device.fetched) == 2
@@ -277,7 +285,9 @@ def test_a_master_is_deleted_only_after_it_came_twice_alike(tmp_path):
             bring()
         assert named(home) == set()
         assert list(server.files) == [delivery.master]
-        assert bring().path.read_bytes() == whole
+        file = bring()
+        assert file.path.read_bytes() == whole
+        delete(client, delivery, file)
         assert server.files == {}
         client.close()
 
@@ -418,5 +428,10 @@ def test_the_comparison_before_a_deletion_counts_as_bytes_that_come(dcu, tmp_pat
     file = Bringer(client, "eiger").bring(delivery, delivery.master, came.append, lambda _: None)
     assert came == sorted(came)
     assert came[-1] == 2 * file.bytes == 2 * file.path.stat().st_size
+    # What a person is told is no more than the file has.
+    assert delivery.on_the_way() == []
+    delivery.reached[delivery.master] = came[-1]
+    assert delivery.on_the_way() == [(delivery.master, file.bytes)]
+    delete(client, delivery, file)
     assert delivery.master not in client.files()
     client.close()

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 import requests
 from bluesky.utils import FailedStatus, RunEngineInterrupted
+from foreign_dcu import Reply
 from signals_at_the_input import one_signal
 
 import sim_dcu
@@ -254,6 +255,11 @@ def test_what_somebody_changed_is_told_before_the_next_exposure(dcu, eiger, reso
             r"whose files begin with 'b_15f37d00', may hold it\. Take the scan again",
         ),
         ("mode", "disabled", r"mode 'enabled' -> 'disabled' while it was set up, .*exposed\. Take"),
+        (
+            "nimages_per_file",
+            7,
+            r"nimages_per_file 1000 -> 7 while it was set up, .*exposed\. Take",
+        ),
     ],
 )
 def test_what_another_client_put_before_the_first_arm_is_told(
@@ -336,6 +342,32 @@ def test_ids_that_begin_again_between_two_points_mix_up_no_files(
     for series_id, stack in found.items():
         assert np.array_equal(stack, [dcu.image(series_id, 1)])
     assert at_defaults.filewriter.name_pattern.get() == "series_$id"
+
+
+def test_a_series_of_an_id_that_was_there_is_disarmed_before_the_next_has_another_name(
+    dcu, foreign, at_defaults
+):
+    """Its name is all that tells that it is ours."""
+    at_defaults.stage().wait(20)
+    at_defaults.trigger().wait(20)
+    at_defaults.wait_for_files()
+    put_command(dcu, "initialize")
+    ours = at_defaults.filewriter.name_pattern.get()
+    refused = []
+
+    def refuses_disarm_once(request):
+        if request.asks("PUT detector command/disarm") and not refused:
+            refused.append(request)
+            return Reply(500, b"", "text/html")
+        return request.forward()
+
+    foreign.gap = refuses_disarm_once
+    at_defaults.trigger().wait(20)
+    assert refused
+    assert at_defaults.filewriter.name_pattern.get() != ours
+    at_defaults.unstage().wait(20)
+    images = images_at_home(at_defaults)
+    assert sorted(int(name.rpartition("_")[2]) for name in images) == [1, 2]
 
 
 def test_a_second_threshold_that_somebody_enabled_is_told(tmp_path):

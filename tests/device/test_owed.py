@@ -516,6 +516,20 @@ def test_a_dcu_is_cleared_of_what_did_not_come_home_if_that_is_meant(dcu, device
     assert device.link.client.files() == []
 
 
+def test_a_dcu_is_not_cleared_of_what_an_earlier_program_owes(dcu, device, tmp_path):
+    leave_owing(dcu, device)
+    (series,) = device.owed
+    device.destroy()
+    dcu.faults.clear()
+    later = EigerDetector(dcu.url, name="later", directory=tmp_path / "other")
+    with pytest.raises(StateError, match=rf"no filewriter clear, .* those of {series} are home"):
+        later.filewriter.clear.set(1).wait(20)
+    assert len(later.fetch()) == 2
+    later.filewriter.clear.set(1).wait(20)
+    assert later.link.client.files() == []
+    later.destroy()
+
+
 def test_waiting_for_files_leaves_the_series_alone_that_is_being_taken(dcu, device, tmp_path):
     device.configure({"ntrigger": 4})
     device.stage().wait(20)

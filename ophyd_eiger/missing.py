@@ -1,0 +1,98 @@
+"""What is told of files that did not come home: which, why, and what can be done.
+
+Pure: no requests, no files, no threads.
+"""
+
+from collections.abc import Sequence
+
+from ophyd_eiger.deliveries import Delivery, some
+from ophyd_eiger.errors import DcuError, TransferError
+
+
+def no_list(name: str, wanted: Sequence[Delivery], said: DcuError | None) -> TransferError:
+    """Return the error of series whose DCU has no list of its files.
+
+    Parameters
+    ----------
+    name : str
+        Name of the detector.
+    wanted : sequence of Delivery
+        They lack files.
+    said : DcuError or None
+        What the DCU answered.
+    """
+    error = TransferError(
+        f"{name}: {some(_lacking(wanted))} cannot be fetched, because this DCU has no list of its "
+        f"files ({said}); the images were taken, and what is on the DCU is still there"
+    )
+    error.__cause__ = said
+    return error
+
+
+def not_home(
+    name: str, wanted: Sequence[Delivery], by_when: str, dcu_error: DcuError | None, later: str
+) -> TransferError:
+    """Return the error of series that lack files, with the best reason that is known.
+
+    Parameters
+    ----------
+    name : str
+        Name of the detector.
+    wanted : sequence of Delivery
+        They lack files.
+    by_when : str
+        Until when they were waited for, in words.
+    dcu_error : DcuError or None
+        How the DCU refused its list of files last.
+    later : str
+        What brings files that did not come, in words.
+    """
+    missing = _lacking(wanted)
+    listed = [file for file in missing if any(file in each.listed for each in wanted)]
+    gone, deleted = _not_there_any_more(wanted)
+    reasons = [error for each in wanted for error in tuple(each.errors.values())]
+    reason = reasons[-1] if reasons else dcu_error
+    said = str(reason or "") or "; ".join(
+        f"{size} bytes of {file} had come" for each in wanted for file, size in each.on_the_way()
+    )
+    hope = f"what is on the DCU is still there, and {later} brings it"
+    if not said and listed:
+        said = f"the DCU lists {some(listed)} and has sent nothing of it"
+    if not said:
+        said = "the DCU does not list them"
+        if not (gone or deleted):
+            hope = f"unless it does later they were never written; {later} asks again"
+    if gone:
+        hope = (
+            f"{some(gone)} had come home, and went with the folder, {wanted[0].directory}, when it "
+            f"was removed or renamed: look for them where it went; {hope}"
+        )
+    if deleted:
+        hope = (
+            f"the DCU listed {some(deleted)} and does not any more: somebody deleted them there, "
+            f"or it was restarted; {hope}"
+        )
+    error = TransferError(
+        f"{name}: {some(missing)} did not come home to {wanted[0].directory} {by_when} ({said}); "
+        f"{hope}"
+    )
+    error.__cause__ = reason
+    return error
+
+
+def _lacking(wanted: Sequence[Delivery]) -> list[str]:
+    return list(dict.fromkeys(name for each in wanted for name in each.lacks()))
+
+
+def _not_there_any_more(wanted: Sequence[Delivery]) -> tuple[list[str], list[str]]:
+    """Return what was home and what the DCU listed, of what is neither here nor there now."""
+    gone, deleted = [], []
+    for each in wanted:
+        for name in each.lacks():
+            if name in each.listed:
+                continue
+            if name in each.gone:
+                gone.append(name)
+            elif name in each.seen:
+                deleted.append(name)
+    return gone, deleted
