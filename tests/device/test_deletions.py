@@ -170,7 +170,7 @@ def test_what_went_with_its_folder_and_is_on_the_dcu_comes_again(foreign, deleti
         deleting.unstage().wait(20)
     held.release.set()
     assert len(deleting.fetch()) == 2
-    assert len(named(tmp_path / "data")) == 2
+    assert len(data_files(tmp_path / "data")) == 2
     assert deleting.owed == {}
 
 
