@@ -125,8 +125,9 @@ class Delivery:
         asked for after all was over.
     silence : Silence
         For how long nothing came of it.
-    settling : int
-        How many of its files are all here and being synced and checked, which takes what it takes.
+    settling : dict of str to float
+        Until when, as of time.monotonic(), each of its files is let that is all here and is being
+        synced and checked.
     disk : int or None
         Which disk `directory` was on when the series was taken on, as the system numbers them.
     inode : int or None
@@ -170,7 +171,7 @@ class Delivery:
     restarts: Counter[str] = field(default_factory=Counter)
     may_be_empty: bool = False
     silence: Silence = field(default_factory=Silence)
-    settling: int = 0
+    settling: dict[str, float] = field(default_factory=dict)
     disk: int | None = None
     inode: int | None = None
     settings: dict[str, float] = field(default_factory=dict)
@@ -438,6 +439,12 @@ class Delivery:
             for name, size in tuple(self.reached.items())
             if name not in self.home
         ]
+
+    @property
+    def settles(self) -> bool:
+        """Whether one of its files is all here, and has its time to be synced and checked."""
+        now = time.monotonic()
+        return any(now < until for until in tuple(self.settling.values()))
 
     def came(self) -> list[FetchedFile]:
         """Return the files that came since it was taken on again."""

@@ -3,7 +3,7 @@
 Pure: no requests, no files, no threads.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ophyd_eiger.deliveries import Delivery, some
 from ophyd_eiger.errors import DcuError, TransferError
@@ -52,9 +52,7 @@ def not_home(
     gone, deleted = _not_there_any_more(wanted)
     reasons = [error for each in wanted for error in tuple(each.errors.values())]
     reason = reasons[-1] if reasons else dcu_error
-    said = str(reason or "") or "; ".join(
-        f"{size} bytes of {file} had come" for each in wanted for file, size in each.on_the_way()
-    )
+    said = str(reason or "") or "; ".join(_how_far(wanted))
     hope = f"what is on the DCU is still there, and {later} brings it"
     if not said and listed:
         said = f"the DCU lists {some(listed)} and has sent nothing of it"
@@ -82,6 +80,16 @@ def not_home(
 
 def _lacking(wanted: Sequence[Delivery]) -> list[str]:
     return list(dict.fromkeys(name for each in wanted for name in each.lacks()))
+
+
+def _how_far(wanted: Sequence[Delivery]) -> Iterator[str]:
+    """Say how far each file has come of which anything has."""
+    for each in wanted:
+        if settling := list(each.settling):
+            yield f"all of {some(settling)} had come, and is not synced to its disk and checked yet"
+        for file, size in each.on_the_way():
+            if file not in settling:
+                yield f"{size} bytes of {file} had come"
 
 
 def _not_there_any_more(wanted: Sequence[Delivery]) -> tuple[list[str], list[str]]:

@@ -36,6 +36,9 @@ FIRST_POLL_S = 0.02
 # How long what no event needs is waited for without anything coming: an aborted series may never
 # get the master file that it is asked for.
 PATIENCE_FOR_UNNEEDED_S = 2.0
+# How long a file that is all here may be synced and checked: so many s, and what it takes at so
+# many bytes a second, slower than any disk that works. One of the network may hang for ever.
+SETTLES_S, SLOWEST_DISK = 60.0, 10e6
 # For so long the list of files must be the same that tells which ones a series has, where nothing
 # else does, in s.
 SETTLED_S = 5.0
@@ -405,13 +408,13 @@ class Transfer:
 
     def _quiet_for(self, delivery: Delivery) -> float:
         """Return for how long nothing came of a series that could have come, in s."""
-        if delivery.settling:
-            # All bytes of a file are here: it is synced and checked, which takes what it takes.
+        if delivery.settles:
+            # All bytes of a file are here: it is synced and checked, which takes its time.
             return 0.0
         queued = delivery.silence.held
         if queued is None:
             return delivery.silence.seconds
-        if any(of.settling for of, _ in self._under_way):
+        if any(of.settles for of, _ in self._under_way):
             return 0.0
         # As long as something comes of those before it, its turn will come.
         return time.monotonic() - max(queued, self._came)
@@ -420,7 +423,7 @@ class Transfer:
         """Note whether a series waits for its turn, or its file is checked: no silence, either."""
         queued = any(of is delivery for of, _ in self._queue)
         under_way = any(of is delivery for of, _ in self._under_way)
-        delivery.silence.hold(delivery.settling > 0 or (queued and not under_way))
+        delivery.silence.hold(bool(delivery.settling) or (queued and not under_way))
 
     def _are_unneeded_and_absent(self, deliveries: Sequence[Delivery]) -> bool:
         under_way = {of for of, _ in (*self._queue, *self._under_way)}
@@ -643,7 +646,11 @@ class Transfer:
         def settle(begins: bool) -> None:
             # No progress: a file that fails its check again and again is none.
             with self._state:
-                delivery.settling += 1 if begins else -1
+                if begins:
+                    takes = SETTLES_S + delivery.reached.get(name, 0) / SLOWEST_DISK
+                    delivery.settling[name] = time.monotonic() + takes
+                else:
+                    delivery.settling.pop(name, None)
                 self._note_turn(delivery)
 
         try:

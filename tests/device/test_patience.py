@@ -2,8 +2,10 @@
 
 import logging
 import math
+import os
 import threading
 import time
+from dataclasses import replace
 
 import h5py
 import numpy as np
@@ -11,7 +13,7 @@ import pytest
 from file_server import DRIP_S, serving
 from owing import SHORT
 
-from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, bringing, transfer
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import FileError, TransferError
@@ -116,6 +118,40 @@ def test_a_check_that_hangs_is_patience_for_its_own_series_alone(dcu, device, mo
     with pytest.raises(TransferError, match=stuck):
         device.wait_for_files()
     assert list(device.owed) == [stuck]
+
+
+@pytest.mark.parametrize("at_once", [1, 4])
+def test_a_disk_that_hangs_when_a_file_is_all_here_holds_nobody_for_ever(
+    device, monkeypatch, at_once
+):
+    sync, goes_on = os.fsync, threading.Event()
+    hanging = []
+
+    def hangs(descriptor):
+        if not hanging:
+            hanging.append(descriptor)
+            goes_on.wait(60)
+        sync(descriptor)
+
+    monkeypatch.setattr(transfer, "SETTLES_S", 0.1)
+    monkeypatch.setattr(os, "fsync", hangs)
+    device.file_policy = FilePolicy(at_once=at_once)
+    device.stage().wait(20)
+    device.trigger().wait(20)
+    with pytest.raises(
+        TransferError, match=r"all of \w+\.h5 had come, and is not synced to its disk and checked"
+    ):
+        device.unstage().wait(20)
+    assert hanging
+    assert len(device.owed) == 1
+    # It hangs yet: asking again ends, too.
+    with pytest.raises(TransferError, match="is not synced to its disk"):
+        device.fetch()
+    goes_on.set()
+    device.link.client.timeouts = replace(SHORT, files=20)
+    device.fetch()
+    assert len(device.fetched) == 2
+    assert device.owed == {}
 
 
 @pytest.mark.long
