@@ -30,7 +30,11 @@ SHARED = [
     "GET filewriter config/mode",
     "GET filewriter config/name_pattern",
 ]
-NAMED_BY = ["GET filewriter config/mode", "GET filewriter config/name_pattern"]
+NAMED_BY = [
+    "GET filewriter config/mode",
+    "GET filewriter config/name_pattern",
+    "GET filewriter config/nimages_per_file",
+]
 ARM = ["PUT detector command/arm", *NAMED_BY, "GET detector config/bit_depth_image"]
 ARM_AGAIN = ["PUT detector command/arm", *SHARED, "GET detector config/bit_depth_image"]
 TRIGGER = ["PUT detector command/trigger"]
