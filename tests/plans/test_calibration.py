@@ -37,8 +37,8 @@ from ophyd_eiger import EigerDetector, FilePolicy, Timeouts, open_series
 from ophyd_eiger.errors import TransferError
 from sim_dcu.beam import Beam
 
-# Of each test's cases the short run takes every 2nd, see conftest.
-SHORT_RUN_EVERY = 2
+# Of each test's cases the short run takes every 3rd, see conftest.
+SHORT_RUN_EVERY = 3
 
 GENERATIONS_BY_TURNS = True
 MODELS = ("eiger-500k", "eiger2-500k")

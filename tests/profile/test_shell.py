@@ -26,6 +26,7 @@ NO_THREADS = "threads left: ['MainThread']"
 
 
 @pytest.mark.timeout(300)
+@pytest.mark.long
 def test_what_is_taken_in_one_shell_is_found_in_the_next(open_shell, tmp_path):
     shell = open_shell()
     assert re.search(r"Eiger 1M at http://127\.0\.0\.1:\d+, state 'idle'", shell.greeting)
