@@ -13,7 +13,7 @@ from pathlib import Path
 
 from ophyd_eiger.check import check_data_file, check_master_file, check_pixels
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery, FetchedFile, data_file_name, some
+from ophyd_eiger.deliveries import Delivery, FetchedFile, briefly, data_file_name
 from ophyd_eiger.errors import (
     EigerError,
     FileError,
@@ -136,6 +136,22 @@ class Bringer:
             view.is_whole = _images_shown(path) > len(view.firsts) * view.images
 
     @in_hdf5()
+    def find_again(self, delivery: Delivery) -> None:
+        """Note which files are back that went with their folder."""
+        for name in tuple(delivery.gone):
+            path = delivery.directory / name
+            try:
+                found = path.stat()
+                images = check_file(delivery, name, path)
+            except HDF5_ERRORS as error:
+                logger.debug("%s: %s is not back: %s", self.name, path, error)
+                continue
+            delivery.gone.discard(name)
+            delivery.home[name] = FetchedFile(
+                path, found.st_size, images, 0.0, found.st_mtime, was_here=True
+            )
+
+    @in_hdf5()
     def write_views(self, delivery: Delivery) -> str:
         """Write what maps the images that events name; return what went wrong, or nothing.
 
@@ -237,23 +253,6 @@ def _images_shown(view: Path) -> int:
         return 0
 
 
-def stays_on_dcu(path: Path) -> str:
-    """Return what to tell of a file that is not deleted on the DCU, because it was here before."""
-    return (
-        f"{path.name} stays on the DCU: {path} was here before it was fetched, and may be the "
-        "DCU's own file, seen over a mount"
-    )
-
-
-def keep_names(directory: Path) -> None:
-    """See that the names in a folder outlive a power cut."""
-    folder = os.open(directory, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
-
-
 def disk_of(folder: Path) -> int | None:
     """Return which disk a folder is on, as the system numbers them; None if that is not known."""
     try:
@@ -313,7 +312,7 @@ def make_folder_again(delivery: Delivery) -> None:
     is_same_disk = delivery.disk is not None and disk_of(there) == delivery.disk
     if there == directory and is_same_disk:
         return
-    if is_same_disk or there == directory:
+    if is_same_disk:
         _note_gone(delivery)
     if delivery.policy.delete_on_dcu:
         delivery.policy = replace(delivery.policy, delete_on_dcu=False)
@@ -342,7 +341,8 @@ def make_folder_again(delivery: Delivery) -> None:
 def _note_gone(delivery: Delivery) -> None:
     """Note which files that had come home went with the folder of their series.
 
-    What was moved out of a folder that is still there was somebody's wish, and is no loss.
+    What was moved out of a folder that is still there was somebody's wish, and is no loss; what is
+    on a disk that is not mounted is home.
     """
     home = tuple(delivery.home.items())
     gone = [name for name, file in home if not os.path.lexists(file.path)]
@@ -352,7 +352,7 @@ def _note_gone(delivery: Delivery) -> None:
             "%s: %s had come home, and went with the folder %s when it was removed or renamed; "
             "what the DCU still has of them is fetched again",
             delivery.basename,
-            some(gone),
+            briefly(gone),
             delivery.directory,
         )
 

@@ -252,7 +252,8 @@ class DcuClient:
         are all met on hardware.
         """
         reply = self.get("filewriter", "files")
-        names = reply.get("value") if isinstance(reply, dict) else reply
+        # (An object without it is no list: what answers so may be another program, or busy.)
+        names = reply["value"] if isinstance(reply, dict) and "value" in reply else reply
         if names is None:
             return []
         if not isinstance(names, list) or not all(isinstance(name, str) for name in names):

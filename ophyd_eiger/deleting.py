@@ -1,6 +1,6 @@
 """Deletes files on the DCU whose copies are home, one after the other, in a thread of its own.
 
-So nobody who waits for copies waits for a DCU that takes long to delete, or never answers.
+So no copy waits for a DCU that takes long to delete, or never answers.
 """
 
 import logging
@@ -8,13 +8,18 @@ import os
 import threading
 import time
 from collections import deque
-from collections.abc import Collection
-from dataclasses import replace
+from pathlib import Path
 
-from ophyd_eiger.bringing import disk_of, keep_names, stays_on_dcu
+from ophyd_eiger.bringing import disk_of
 from ophyd_eiger.client import DcuClient
-from ophyd_eiger.deliveries import Delivery, FetchedFile, some
-from ophyd_eiger.errors import DcuError, DcuTimeoutError, LostReplyError, NotServedError
+from ophyd_eiger.deliveries import Delivery, FetchedFile, briefly
+from ophyd_eiger.errors import (
+    DcuError,
+    DcuTimeoutError,
+    DcuUnreachableError,
+    LostReplyError,
+    NotServedError,
+)
 
 logger = logging.getLogger(__name__)
 
@@ -33,50 +38,79 @@ class Deletions:
     def __init__(self, client: DcuClient, name: str) -> None:
         self.client = client
         self.name = name
+        # Nothing is logged with it in hand: a handler may ask the device what is owed.
         self._state = threading.Condition()
         # The first one is under way.
         self._queue: deque[tuple[Delivery, FetchedFile]] = deque()
         self._thread: threading.Thread | None = None
-        self._waits_no_more = False
+        # When the DCU answered one last, or the first of these was queued, on the monotonic clock.
+        self._answered = 0.0
+        self._waits_no_more = self._closed = False
 
-    def add(self, delivery: Delivery, file: FetchedFile) -> None:
-        """Have the DCU's file deleted of which this is a copy: proven good, and with its name."""
-        if file.was_here:
-            logger.warning("%s: %s", self.name, stays_on_dcu(file.path))
-            return
+    @property
+    def pending(self) -> list[str]:
+        """The names of files that are to be deleted and are not yet."""
         with self._state:
-            self._queue.append((delivery, file))
-            if self._thread is not None:
-                return
-            thread = threading.Thread(target=self._run, name=f"{self.name} deletions", daemon=True)
-            try:
-                thread.start()
-            except RuntimeError as error:
-                self._tell_dropped(str(error))
-                return
-            self._thread = thread
+            return [file.path.name for _, file in self._queue]
 
-    def wait(self, patience: float, of: Collection[Delivery]) -> None:
-        """Wait until what is home of these series is deleted, but no longer than so many s.
+    def queue(self, delivery: Delivery, file: FetchedFile) -> None:
+        """Note that the DCU's file is to be deleted of which this is a copy; `begin` does it.
+
+        Parameters
+        ----------
+        delivery : Delivery
+            Its series.
+        file : FetchedFile
+            Proven good, and with its name.
+        """
+        with self._state:
+            if not self._queue:
+                self._answered = time.monotonic()
+            self._queue.append((delivery, file))
+
+    def begin(self) -> None:
+        """Delete what is queued, if that is not being done."""
+        with self._state:
+            is_closed = self._closed
+            if not self._queue or (self._thread is not None and self._thread.is_alive()):
+                return
+            if not is_closed:
+                self._thread = threading.Thread(
+                    target=self._run, name=f"{self.name} deletions", daemon=True
+                )
+                try:
+                    self._thread.start()
+                except RuntimeError as error:
+                    logger.debug("%s: no thread for deletions: %s", self.name, error)
+                    self._thread = None
+                return
+        self.close()
+
+    def wait(self, patience: float) -> None:
+        """Wait until all that is queued is deleted, as long as the DCU answers.
 
         What takes longer goes on by itself.
+
+        Parameters
+        ----------
+        patience : float
+            How long it may answer none, in s.
         """
-        end = time.monotonic() + patience
-
-        def pending() -> list[str]:
-            return [file.path.name for delivery, file in self._queue if delivery in of]
-
+        self.begin()
         with self._state:
-            while pending() and not self._waits_no_more and time.monotonic() < end:
-                self._state.wait(end - time.monotonic())
-            if names := pending():
-                logger.warning(
-                    "%s: %s not deleted on the DCU yet, which has not answered within %g s; that "
-                    "goes on, and what stays is told",
-                    self.name,
-                    some(names),
-                    patience,
-                )
+            while self._queue and not self._waits_no_more:
+                left = patience - (time.monotonic() - self._answered)
+                if left <= 0:
+                    break
+                self._state.wait(left)
+        if names := self.pending:
+            logger.warning(
+                "%s: %s not deleted on the DCU yet, which has answered no deletion for %g s; that "
+                "goes on, and what stays is told",
+                self.name,
+                briefly(names),
+                patience,
+            )
 
     def break_off(self) -> None:
         """Let nobody wait any more."""
@@ -86,17 +120,20 @@ class Deletions:
 
     def close(self) -> None:
         """Delete no more, and tell what stays."""
+        self.tell_what_is_left()
         with self._state:
-            self._tell_dropped("this program deletes no more")
+            self._closed = True
+            self._queue.clear()
+            self._state.notify_all()
 
-    def _tell_dropped(self, why: str) -> None:
-        if self._queue:
-            names = [file.path.name for _, file in self._queue]
+    def tell_what_is_left(self) -> None:
+        """Tell which files are not deleted, where nobody goes on with it."""
+        if names := self.pending:
             logger.warning(
-                "%s: %s may still be on the DCU, all home: %s", self.name, some(names), why
+                "%s: %s may still be on the DCU, all home: this program deletes no more",
+                self.name,
+                briefly(names),
             )
-        self._queue.clear()
-        self._state.notify_all()
 
     def _run(self) -> None:
         with self.client.ledger.background("transfer"):
@@ -104,6 +141,9 @@ class Deletions:
                 answered = False
                 try:
                     answered = self._delete(*job)
+                except Exception:
+                    # Whatever it is, the others are still to be deleted.
+                    logger.exception("%s: %s stays on the DCU", self.name, job[1].path.name)
                 finally:
                     self._lay_down(job, answered=answered)
 
@@ -116,20 +156,18 @@ class Deletions:
 
     def _lay_down(self, job: tuple[Delivery, FetchedFile], *, answered: bool) -> None:
         with self._state:
+            # Else it was let go of meanwhile.
             if self._queue and self._queue[0] is job:
                 self._queue.popleft()
-            if not answered:
-                # Each of the others would be waited for as long.
-                for delivery, _ in (job, *self._queue):
-                    delivery.policy = replace(delivery.policy, delete_on_dcu=False)
-                self._tell_dropped("the DCU does not answer a deletion")
+            if answered:
+                self._answered = time.monotonic()
             self._state.notify_all()
 
     def _delete(self, delivery: Delivery, file: FetchedFile) -> bool:
-        """Delete one file; return whether the DCU is one that answers."""
+        """Delete one file, or tell why not; return whether the DCU answers."""
         name = file.path.name
         if why := _why_it_stays(delivery, file):
-            logger.warning("%s: %s stays on the DCU: %s", self.name, name, why)
+            logger.warning("%s: %s", self.name, why)
             return True
         try:
             keep_names(file.path.parent)
@@ -138,7 +176,7 @@ class Deletions:
             may_be_done = isinstance(error, LostReplyError | DcuTimeoutError)
             if stays := self._stays(name) if may_be_done else "stays":
                 logger.warning("%s: %s %s on the DCU: %s", self.name, name, stays, error)
-            return not isinstance(error, DcuTimeoutError)
+            return not isinstance(error, DcuTimeoutError | DcuUnreachableError)
         return True
 
     def _stays(self, name: str) -> str:
@@ -153,13 +191,34 @@ class Deletions:
 
 
 def _why_it_stays(delivery: Delivery, file: FetchedFile) -> str:
-    """Return why a copy may not be the only one, as it was not when it got its name, or nothing."""
+    """Return what to tell of a file that is not deleted, as its copy may not be there; or ""."""
+    name = file.path.name
+    if file.was_here:
+        return stays_on_dcu(file.path)
+    stays = f"{name} stays on the DCU"
+    if not delivery.policy.delete_on_dcu or delivery.home.get(name) is not file:
+        return f"{stays}: {delivery.directory} is not the folder any more that its copy came to"
     if disk_of(delivery.directory) != delivery.disk:
-        return f"{delivery.directory} is on another disk than when the series was armed"
+        return f"{stays}: {delivery.directory} is on another disk than when the series was armed"
     try:
         size = os.lstat(file.path).st_size
     except OSError as error:
-        return f"its copy is not there any more ({error})"
-    if size != file.bytes:
-        return f"its copy, {file.path}, was changed since it came"
-    return ""
+        return f"{stays}: its copy is not there any more ({error})"
+    return "" if size == file.bytes else f"{stays}: its copy was changed since it came, {file.path}"
+
+
+def stays_on_dcu(path: Path) -> str:
+    """Return what to tell of a file that is not deleted on the DCU, because it was here before."""
+    return (
+        f"{path.name} stays on the DCU: {path} was here before it was fetched, and may be the "
+        "DCU's own file, seen over a mount"
+    )
+
+
+def keep_names(directory: Path) -> None:
+    """See that the names in a folder outlive a power cut."""
+    folder = os.open(directory, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)

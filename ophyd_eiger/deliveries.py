@@ -337,7 +337,7 @@ class Delivery:
         return sum(file.images for file in tuple(self.home.values()))
 
     def expected(self, listed: set[str]) -> list[str]:
-        """Return the names that must come home, the master last."""
+        """Return the names that must come home, the master after the data files promised."""
         if (
             self.may_be_empty
             and self.listed_since_end
@@ -362,7 +362,7 @@ class Delivery:
                 for number, (name, is_there) in enumerate(zip(names, there, strict=True))
                 if number < needed or is_there
             )
-        return [*names, *self._surplus(promised, listed), self.master]
+        return [*names, self.master, *self._surplus(promised, listed)]
 
     def _surplus(self, promised: int, listed: set[str]) -> list[str]:
         """Return the names of data files beyond those that were promised: somebody's doing."""
@@ -551,7 +551,7 @@ def series_ids(listed: Iterable[str], stem: str) -> list[int]:
     ]
 
 
-def some(names: list[str]) -> str:
+def briefly(names: list[str]) -> str:
     """Return the first of these names, and how many more there are."""
     return ", ".join(names[:5]) + (f" and {len(names) - 5} more" if names[5:] else "")
 

@@ -5,8 +5,8 @@ Pure: no requests, no files, no threads.
 
 from collections.abc import Iterator, Sequence
 
-from ophyd_eiger.deliveries import Delivery, some
-from ophyd_eiger.errors import DcuError, TransferError
+from ophyd_eiger.deliveries import Delivery, briefly
+from ophyd_eiger.errors import DcuError, FileError, TransferError
 
 
 def no_list(name: str, wanted: Sequence[Delivery], said: DcuError | None) -> TransferError:
@@ -22,8 +22,8 @@ def no_list(name: str, wanted: Sequence[Delivery], said: DcuError | None) -> Tra
         What the DCU answered.
     """
     error = TransferError(
-        f"{name}: {some(_lacking(wanted))} cannot be fetched, because this DCU has no list of its "
-        f"files ({said}); the images were taken, and what is on the DCU is still there"
+        f"{name}: {briefly(_lacking(wanted))} cannot be fetched, because this DCU has no list of "
+        f"its files ({said}); the images were taken, and what is on the DCU is still there"
     )
     error.__cause__ = said
     return error
@@ -48,6 +48,8 @@ def not_home(
         What brings files that did not come, in words.
     """
     missing = _lacking(wanted)
+    if not missing:
+        return _not_asked(name, wanted, dcu_error, later)
     listed = [file for file in missing if any(file in each.listed for each in wanted)]
     gone, deleted = _not_there_any_more(wanted)
     reasons = [error for each in wanted for error in tuple(each.errors.values())]
@@ -55,26 +57,44 @@ def not_home(
     said = str(reason or "") or "; ".join(_how_far(wanted))
     hope = f"what is on the DCU is still there, and {later} brings it"
     if not said and listed:
-        said = f"the DCU lists {some(listed)} and has sent nothing of it"
+        said = f"the DCU lists {briefly(listed)} and has sent nothing of it"
     if not said:
         said = "the DCU does not list them"
-        if not (gone or deleted):
-            hope = f"unless it does later they were never written; {later} asks again"
+        hope = f"unless it does later they were never written; {later} asks again"
+    if isinstance(reason, FileError):
+        hope = (
+            f"{later} brings it if the DCU sends it whole then; what is broken there, too, comes "
+            "as it is with curl, and is owed until it is deleted there and let go of (`ophyd-eiger "
+            "fetch --give-up`)"
+        )
+    if set(missing) <= {*gone, *deleted}:
+        hope = f"{later} asks again"
     if gone:
         hope = (
-            f"{some(gone)} had come home, and went with the folder, {wanted[0].directory}, when it "
-            f"was removed or renamed: look for them where it went; {hope}"
+            f"{briefly(gone)} had come home, and went with the folder, {wanted[0].directory}, when "
+            f"it was removed or renamed: put them back there; {hope}"
         )
     if deleted:
         hope = (
-            f"the DCU listed {some(deleted)} and does not any more: somebody deleted them there, "
-            f"or it was restarted; {hope}"
+            f"the DCU listed {briefly(deleted)} before and does not now, as where they were "
+            f"deleted there, or it was restarted; {hope}"
         )
     error = TransferError(
-        f"{name}: {some(missing)} did not come home to {wanted[0].directory} {by_when} ({said}); "
-        f"{hope}"
+        f"{name}: {briefly(missing)} did not come home to {wanted[0].directory} {by_when} "
+        f"({said}); {hope}"
     )
     error.__cause__ = reason
+    return error
+
+
+def _not_asked(
+    name: str, wanted: Sequence[Delivery], said: DcuError | None, later: str
+) -> TransferError:
+    error = TransferError(
+        f"{name}: whether the DCU has more files of {briefly([each.basename for each in wanted])} "
+        f"is not known, because it did not say ({said}); {later} asks again"
+    )
+    error.__cause__ = said
     return error
 
 
@@ -86,7 +106,8 @@ def _how_far(wanted: Sequence[Delivery]) -> Iterator[str]:
     """Say how far each file has come of which anything has."""
     for each in wanted:
         if settling := list(each.settling):
-            yield f"all of {some(settling)} had come, and is not synced to its disk and checked yet"
+            all_of = f"all of {briefly(settling)} had come"
+            yield f"{all_of}, and is not synced to its disk and checked yet"
         for file, size in each.on_the_way():
             if file not in settling:
                 yield f"{size} bytes of {file} had come"

@@ -298,7 +298,7 @@ class Acquisition:
 
     def _refuse_to_lose_files(self, subsystem: str, command: str) -> None:
         owed = [each.basename for each in self.transfer.to_come if each.missing()]
-        owed += self.transfer.journals.owed_to_others()
+        owed = owed or self.transfer.journals.owed_to_others()
         if owed:
             more = f" and {len(owed) - 3} more series" if owed[3:] else ""
             raise StateError(

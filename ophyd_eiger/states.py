@@ -102,7 +102,8 @@ class States:
             "initialize": "wait until it is idle",
             "configure": "wait until it is idle",
             "ready": "somebody armed it; if nobody uses it, disarm it: "
-            f"{self.name}.detector.disarm.set(1)",
+            f"{self.name}.detector.disarm.set(1); if it was a program of yours that was killed, "
+            "`ophyd-eiger fetch` does, and brings its files",
             "acquire": "somebody takes data with it; if nobody does, end that: "
             f"{self.name}.detector.abort.set(1)",
         }

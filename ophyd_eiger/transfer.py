@@ -7,22 +7,21 @@ copy has its name, by one more thread, for which nobody's copies wait. What is l
 and can be asked for again.
 """
 
-import atexit
 import logging
 import math
 import threading
 import time
-import weakref
 from collections import deque
 from collections.abc import Collection, Sequence
 
 from ophyd_eiger.bringing import Bringer, make_folder_again, note_folder
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deleting import Deletions
-from ophyd_eiger.deliveries import Delivery, FetchedFile, some
+from ophyd_eiger.deliveries import Delivery, FetchedFile, briefly
 from ophyd_eiger.errors import DcuError, TransferError
 from ophyd_eiger.fetching import SMALLEST_PIECE
 from ophyd_eiger.journal import Journal, Journals
+from ophyd_eiger.last_words import tell_at_the_end
 from ophyd_eiger.listing import Listing
 from ophyd_eiger.missing import no_list, not_home
 from ophyd_eiger.progress import Progress
@@ -42,7 +41,6 @@ SETTLES_S, SLOWEST_DISK = 60.0, 10e6
 # For so long the list of files must be the same that tells which ones a series has, where nothing
 # else does, in s.
 SETTLED_S = 5.0
-_transfers: "weakref.WeakSet[Transfer]" = weakref.WeakSet()
 
 
 class Transfer:
@@ -88,7 +86,7 @@ class Transfer:
         self._listing = Listing()
         self._told = False
         self._period = POLL_PERIOD_S
-        _transfers.add(self)
+        tell_at_the_end(self)
 
     def add(self, delivery: Delivery, *, seen_by_files: bool = False) -> None:
         """Take on a series whose first images are about to be exposed.
@@ -144,6 +142,7 @@ class Transfer:
             # on, whoever asks meanwhile or ends the wait.
             for delivery in new:
                 make_folder_again(delivery)
+                self.bringer.find_again(delivery)
             looked_at += new
         with self._state:
             owed = [each for each in self._owed if each in looked_at]
@@ -293,7 +292,7 @@ class Transfer:
             lost = [each for each in wanted if each in self._owed and each.lacks()]
             if lost and failed is None:
                 failed = self._missing(lost, patience)
-        self.deletions.wait(patience, wanted)
+        self.deletions.wait(patience)
         if failed is not None and wrong:
             raise TransferError(f"{self.name}: {'; '.join(wrong)}; {failed}") from failed
         if failed is not None:
@@ -327,24 +326,24 @@ class Transfer:
     def close(self) -> None:
         """Leave what is not home yet on the DCU, for another process, and let the threads end."""
         self.tell_what_is_left()
-        self.deletions.close()
         with self._state:
             self._give_up(self._open)
+        self.deletions.close()
         self.journals.leave()
 
     def tell_what_is_left(self) -> None:
-        """Tell of files that are still on their way and will not come, because the program ends."""
+        """Tell of files that are on their way, or to be deleted, where this program lets go."""
         with self._state:
-            left = {each.basename: each.missing() for each in self._open}
-        names = [name for missing in left.values() for name in missing]
-        if names:
+            left = [each.missing() if each.ended else each.needed() for each in self._open]
+        if names := [name for missing in left for name in missing]:
             logger.warning(
                 "%s: %s had still to come when this program let go of them; what is on the DCU "
                 "stays there, and %s brings it",
                 self.name,
-                some(names),
+                briefly(names),
                 self.later,
             )
+        self.deletions.tell_what_is_left()
 
     def _give_up(self, deliveries: list[Delivery]) -> list[Delivery]:
         given_up = list(deliveries)
@@ -434,7 +433,13 @@ class Transfer:
         )
 
     def _report(self, given_up: list[Delivery], patience: float) -> None:
-        wanted = [delivery for delivery in given_up if delivery.lacks()]
+        # Of what was asked for nobody knows what there is, where the DCU never said.
+        unasked = self._dcu_error is not None
+        wanted = [
+            each
+            for each in given_up
+            if each.lacks() or (unasked and each.may_be_empty and not each.listed_since_end)
+        ]
         for delivery in given_up:
             self.bringer.write_views(delivery)
             if delivery not in wanted:
@@ -457,6 +462,9 @@ class Transfer:
         if self._listing.is_there is False:
             return no_list(self.name, wanted, self._dcu_error)
         by_when = f"within {patience:g} s of the last byte"
+        if not any(each.needed() for each in wanted):
+            # What no event needs is let go sooner.
+            by_when = f"within {min(patience, PATIENCE_FOR_UNNEEDED_S):g} s of the last byte"
         if self._waits_no_more:
             by_when = "before the device was destroyed"
         return not_home(self.name, wanted, by_when, self._dcu_error, self.later)
@@ -513,6 +521,7 @@ class Transfer:
         self._told = False
         with self._state:
             self._listing.note_given()
+            taken_on = {*self._queue, *self._under_way}
             for delivery in deliveries:
                 if delivery not in self._open:
                     continue
@@ -520,9 +529,7 @@ class Transfer:
                 if delivery in ended and self._is_settled(delivery):
                     delivery.listed_since_end = True
                 jobs = [(delivery, name) for name in delivery.due(listed)]
-                self._queue += [
-                    job for job in jobs if job not in self._under_way and job not in self._queue
-                ]
+                self._queue += [job for job in jobs if job not in taken_on]
                 if jobs:
                     self._note_turn(delivery)
                 self._note_if_home(delivery)
@@ -677,7 +684,7 @@ class Transfer:
             delivery.errors.pop(name, None)
             delivery.home[name] = fetched
             if delivery.policy.delete_on_dcu and delivery.policy.mount is None:
-                self.deletions.add(delivery, fetched)
+                self.deletions.queue(delivery, fetched)
             self._came = time.monotonic()
             self._note_progress(delivery)
             self._note_if_home(delivery)
@@ -687,6 +694,7 @@ class Transfer:
                 self._take_on(delivery)
             last = not self._queue and self._under_way == {(delivery, name)}
             self._news = self._news or last
+        self.deletions.begin()
 
     def _tell_no_list(self, error: DcuError) -> None:
         level, self._told = logging.DEBUG if self._told else logging.WARNING, True
@@ -722,10 +730,3 @@ class Transfer:
         self._progress += 1
         delivery.silence.break_off()
         self._state.notify_all()
-
-
-@atexit.register
-def _tell_at_the_end() -> None:
-    """Tell what is on its way when Python ends, which nobody else may be there to see."""
-    for transfer in tuple(_transfers):
-        transfer.tell_what_is_left()

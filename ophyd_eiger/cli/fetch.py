@@ -4,6 +4,7 @@ import contextlib
 import fnmatch
 import functools
 import glob
+import os
 import shlex
 import time
 from dataclasses import dataclass, field, replace
@@ -376,7 +377,7 @@ def _by_name(
 
     with telling(client, lambda: Progress(dict(here), tuple(wanted), len(came)), call):
         for number, name in enumerate(wanted, 1):
-            if "\0" in name:
+            if not _is_possible(name):
                 failed.append(f"{name!r}: not fetched: no file can have this name")
                 continue
             if not (directory / name).resolve().is_relative_to(directory.resolve()):
@@ -463,9 +464,16 @@ def _brought(
             return fetched
 
 
+def _is_possible(name: str) -> bool:
+    try:
+        return b"\0" not in os.fsencode(name)
+    except UnicodeEncodeError:
+        return False
+
+
 def _kept(download: "Download", directory: Path) -> str:
     """Delete on the DCU what is proven good here; return why it stays there, or nothing."""
-    from ophyd_eiger.bringing import stays_on_dcu
+    from ophyd_eiger.deleting import stays_on_dcu
 
     if download.was_here:
         return f"{stays_on_dcu(download.final)}; move it, and fetch again"
@@ -479,7 +487,7 @@ def _kept(download: "Download", directory: Path) -> str:
 
 def _keep_names_below(directory: Path, path: Path) -> None:
     """See that a file's name, and those of its folders in a directory, outlive a power cut."""
-    from ophyd_eiger.bringing import keep_names
+    from ophyd_eiger.deleting import keep_names
 
     for folder in path.resolve().parents:
         if folder.is_relative_to(directory.resolve()):

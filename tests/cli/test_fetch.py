@@ -28,7 +28,7 @@ from file_server import serving
 from foreign_dcu import ForeignDcu, Reply
 
 import sim_dcu
-from ophyd_eiger import EigerDetector, Timeouts, bringing, check, journal
+from ophyd_eiger import EigerDetector, Timeouts, check, deleting, journal
 from ophyd_eiger.cli import main
 from ophyd_eiger.client import DcuClient
 from ophyd_eiger.errors import EigerError, PreflightError, TransferError
@@ -684,11 +684,11 @@ def test_names_with_folders(dcu, tmp_path, monkeypatch):
     there, home, kept = on_the_dcu(dcu), tmp_path / "home", []
     assert sorted(there) == ["sub/deep/x_1_data_000001.h5", "sub/deep/x_1_master.h5"]
 
-    def noting(folder, keep_names=bringing.keep_names):
+    def noting(folder, keep_names=deleting.keep_names):
         kept.append((folder, len(on_the_dcu(dcu))))
         keep_names(folder)
 
-    monkeypatch.setattr(bringing, "keep_names", noting)
+    monkeypatch.setattr(deleting, "keep_names", noting)
     document = answer(dcu.url, "--all", "--directory", home)
     assert len(document["fetched"]) == 2
     assert {name: (home / name).read_bytes() for name in there} == there

@@ -35,8 +35,8 @@ SHORT_RUN_EVERY = 2
 def delete(client, delivery, file):
     """Delete on the DCU what is home, as after its copy has its name."""
     deletions = Deletions(client, "eiger")
-    deletions.add(delivery, file)
-    deletions.wait(20, [delivery])
+    deletions.queue(delivery, file)
+    deletions.wait(20)
 
 
 def test_a_folder_that_was_removed_is_made_again(dcu, device, tmp_path, caplog):
@@ -110,6 +110,8 @@ def test_nothing_is_deleted_from_the_dcu_whose_copy_is_on_another_disk(
     dcu.faults.set("hang", path="GET data/*")
     take(device)
     monkeypatch.setattr(deleting, "disk_of", lambda path: -1)
+    # What hung is broken off now, and asked for again a while after.
+    device.link.client.timeouts = replace(SHORT, files=20)
     dcu.faults.clear()
     device.unstage().wait(20)
     assert len(device.fetched) == 2
@@ -287,6 +289,7 @@ def test_a_master_is_deleted_only_after_it_came_twice_alike(tmp_path):
         assert list(server.files) == [delivery.master]
         file = bring()
         assert file.path.read_bytes() == whole
+        delivery.home[delivery.master] = file
         delete(client, delivery, file)
         assert server.files == {}
         client.close()
@@ -429,9 +432,9 @@ def test_the_comparison_before_a_deletion_counts_as_bytes_that_come(dcu, tmp_pat
     assert came == sorted(came)
     assert came[-1] == 2 * file.bytes == 2 * file.path.stat().st_size
     # What a person is told is no more than the file has.
-    assert delivery.on_the_way() == []
     delivery.reached[delivery.master] = came[-1]
     assert delivery.on_the_way() == [(delivery.master, file.bytes)]
+    delivery.home[delivery.master] = file
     delete(client, delivery, file)
     assert delivery.master not in client.files()
     client.close()

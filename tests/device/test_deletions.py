@@ -1,5 +1,7 @@
 """Files that are deleted on the DCU once they are home, however the DCU and the folder behave."""
 
+import logging
+import re
 import shutil
 import subprocess
 import sys
@@ -54,7 +56,7 @@ def asked(foreign: ForeignDcu, verb: str) -> list[str]:
     return [each for each in foreign.requests if each.startswith(f"{verb} data ")]
 
 
-def test_a_dcu_that_answers_no_deletion_fails_no_scan(foreign, deleting, caplog, tmp_path):
+def test_a_dcu_that_answers_no_deletion_fails_no_scan(foreign, deleting, caplog):
     foreign.gap = held = Held("DELETE data *")
     deleting.configure({"nimages": 3})
     take(deleting)
@@ -63,37 +65,85 @@ def test_a_dcu_that_answers_no_deletion_fails_no_scan(foreign, deleting, caplog,
     assert len(deleting.fetched) == 4
     assert deleting.owed == {}
     assert len(deleting.link.client.files()) == 4
-    assert "not deleted on the DCU yet, which has not answered within 1 s" in caplog.text
+    assert "not deleted on the DCU yet, which has answered no deletion for 1 s" in caplog.text
     # Each when the one before is over.
     assert len(asked(foreign, "DELETE")) == 1
     held.release.set()
+    deleting.link.client.timeouts = replace(SHORT, files=20)
     deleting.wait_for_files()
-    take(deleting)
-    deleting.unstage().wait(20)
     assert deleting.link.client.files() == []
 
 
-def test_after_a_deletion_that_was_never_answered_the_others_are_not_waited_for(
+def test_whoever_waits_for_files_waits_as_long_as_the_dcu_deletes(dcu, deleting, caplog):
+    """Longer in all than it may answer none."""
+    dcu.faults.set("late", path="DELETE data/*", seconds=0.4)
+    deleting.configure({"nimages": 4})
+    take(deleting)
+    deleting.unstage().wait(20)
+    assert deleting.link.client.files() == []
+    assert "not deleted" not in caplog.text
+
+
+def test_after_a_deletion_that_was_never_answered_the_others_are_deleted(
     dcu, foreign, deleting, caplog
 ):
     deleting.link.client.timeouts = replace(SHORT, put=0.5, files=20)
-    dcu.faults.set("hang", path="DELETE data/*")
+    dcu.faults.set("hang", path="DELETE data/*", times=1)
     deleting.configure({"nimages": 3})
     take(deleting)
     deleting.unstage().wait(20)
     assert deleting.owed == {}
-    assert len(deleting.fetched) == 4
-    told = [each.getMessage() for each in caplog.records if "on the DCU" in each.getMessage()]
-    for file in deleting.fetched:
-        assert any(file.path.name in each for each in told)
-    # The others' copies may have come before or after it was over.
-    assert len(asked(foreign, "DELETE")) == 1
-    dcu.faults.clear()
-    # Of the next series they are asked for again.
-    before = deleting.link.client.files()
+    (left,) = deleting.link.client.files()
+    assert f"{left} stays on the DCU: DELETE " in caplog.text
+    assert len(asked(foreign, "DELETE")) == 4
+
+
+def test_a_thread_for_deletions_that_failed_is_begun_again(deleting, monkeypatch, caplog):
+    deletions = deleting._acquisition.transfer.deletions
+    delete, failed = deletions._delete, []
+
+    def fails_once(*job):
+        if not failed:
+            failed.append(job)
+            raise MemoryError
+        return delete(*job)
+
+    monkeypatch.setattr(deletions, "_delete", fails_once)
     take(deleting)
     deleting.unstage().wait(20)
-    assert deleting.link.client.files() == before
+    ((_, file),) = failed
+    assert deleting.link.client.files() == [file.path.name]
+    assert f"{file.path.name} stays on the DCU" in caplog.text
+
+
+def test_whoever_is_told_may_ask_the_device_what_is_owed(foreign, deleting):
+    """As a log handler that shows both: nothing that it needs is locked meanwhile."""
+    stuck = []
+
+    class Asks(logging.Handler):
+        def emit(self, record):
+            asking = threading.Thread(target=lambda: deleting.owed)
+            asking.start()
+            asking.join(10)
+            if asking.is_alive():
+                stuck.append(record.getMessage())
+
+    handler = Asks(logging.WARNING)
+    logging.getLogger("ophyd_eiger").addHandler(handler)
+    try:
+        foreign.gap = held = Held("DELETE data *_data_000001.h5")
+        deleting.configure({"nimages": 2})
+        take(deleting)
+        assert held.came.wait(20)
+        deleting.unstage().wait(30)
+        next(each.path for each in deleting.fetched if "_data_000002" in each.path.name).unlink()
+        held.release.set()
+        deleting.link.client.timeouts = replace(SHORT, files=20)
+        deleting.wait_for_files()
+        deleting.destroy()
+    finally:
+        logging.getLogger("ophyd_eiger").removeHandler(handler)
+    assert stuck == []
 
 
 @pytest.mark.parametrize("how", ["removed", "changed"])
@@ -113,18 +163,38 @@ def test_nothing_is_deleted_whose_copy_is_not_there_any_more(
     held.release.set()
     deleting.link.client.timeouts = replace(SHORT, files=20)
     deleting.wait_for_files()
-    take_no_more(deleting)
     assert deleting.link.client.files() == [second.name]
     said = "its copy is not there any more" if how == "removed" else "was changed since it came"
     assert f"{second.name} stays on the DCU: " in caplog.text
     assert said in caplog.text
 
 
-def take_no_more(device):
-    """Wait for the deletions that are still due."""
-    deletions = device._acquisition.transfer.deletions
-    with deletions._state:
-        assert deletions._state.wait_for(lambda: not deletions._queue, 20)
+def end_deletions(device):
+    """Wait for the deletions that are due, while files are still to come."""
+    device._acquisition.transfer.deletions.wait(20)
+
+
+def test_what_is_to_be_deleted_stays_once_its_folder_went(foreign, deleting, caplog, tmp_path):
+    """What was proven of the copy that went is not proven of the one that came then."""
+    foreign.gap = held = Held("DELETE data *")
+    deleting.configure({"nimages": 2})
+    master = Held("GET data *_master.h5")
+    foreign.gap = lambda request: (master if request.asks("GET *") else held)(request)
+    take(deleting)
+    assert held.came.wait(20)
+    assert master.came.wait(20)
+    shutil.rmtree(tmp_path / "data")
+    with pytest.raises(TransferError, match="did not come home"):
+        deleting.unstage().wait(20)
+    master.release.set()
+    assert len(deleting.fetch()) == 3
+    held.release.set()
+    end_deletions(deleting)
+    (delivery,) = deleting._acquisition.deliveries
+    # The one whose deletion was under way is gone there.
+    assert sorted(deleting.link.client.files()) == [delivery.data_file(2), delivery.master]
+    assert f"{delivery.data_file(2)} stays on the DCU: " in caplog.text
+    assert "is not the folder any more that its copy came to" in caplog.text
 
 
 def test_a_device_that_ends_tells_what_it_does_not_delete_any_more(foreign, deleting, caplog):
@@ -144,7 +214,7 @@ def test_what_was_home_and_went_with_its_folder_is_owed(foreign, deleting, caplo
     take(deleting)
     assert held.came.wait(20)
     (delivery,) = deleting._acquisition.deliveries
-    take_no_more(deleting)
+    end_deletions(deleting)
     data = sorted(named(tmp_path / "data"))
     assert len(data) == 3
     shutil.rmtree(tmp_path / "data")
@@ -157,6 +227,29 @@ def test_what_was_home_and_went_with_its_folder_is_owed(foreign, deleting, caplo
     # What there is has come, and stays on the DCU, too.
     assert data_files(tmp_path / "data") == {delivery.master}
     assert deleting.link.client.files() == [delivery.master]
+
+
+def test_what_went_with_its_folder_and_was_put_back_is_home(foreign, deleting, tmp_path):
+    foreign.gap = held = Held("GET data *_master.h5")
+    deleting.configure({"nimages": 2})
+    take(deleting)
+    assert held.came.wait(20)
+    end_deletions(deleting)
+    data = sorted(named(tmp_path / "data"))
+    (tmp_path / "data").rename(tmp_path / "elsewhere")
+    with pytest.raises(TransferError, match="did not come home"):
+        deleting.unstage().wait(20)
+    held.release.set()
+    with pytest.raises(TransferError, match=r"went with the folder.*: put them back there"):
+        deleting.fetch()
+    (tmp_path / "elsewhere" / data[0]).rename(tmp_path / "data" / data[0])
+    (tmp_path / "data" / data[1]).write_bytes(b"no such file")
+    with pytest.raises(TransferError, match=rf"eiger: {data[1]} did not come home"):
+        deleting.fetch()
+    (tmp_path / "elsewhere" / data[1]).rename(tmp_path / "data" / data[1])
+    deleting.fetch()
+    assert deleting.owed == {}
+    assert {file.path.name for file in deleting.fetched} == data_files(tmp_path / "data")
 
 
 def test_what_went_with_its_folder_and_is_on_the_dcu_comes_again(foreign, deleting, tmp_path):
@@ -178,7 +271,7 @@ def test_what_was_moved_out_of_its_folder_is_no_loss(foreign, deleting, tmp_path
     foreign.gap = held = Held("GET data *_master.h5")
     take(deleting)
     assert held.came.wait(20)
-    take_no_more(deleting)
+    end_deletions(deleting)
     (name,) = named(tmp_path / "data")
     (tmp_path / "data" / name).rename(tmp_path / name)
     with pytest.raises(TransferError, match="did not come home"):
@@ -190,52 +283,81 @@ def test_what_was_moved_out_of_its_folder_is_no_loss(foreign, deleting, tmp_path
 
 
 def test_what_somebody_deleted_on_the_dcu_is_told_so(dcu, device):
-    device.link.client.timeouts = replace(SHORT, files=3)
     dcu.faults.set("refuse", status=503, path="GET data/*")
     take(device)
     (delivery,) = device._acquisition.deliveries
-    done = threading.Event()
-    waited = device.unstage()
-    waited.add_callback(lambda _: done.set())
-    until = threading.Event()
-    while len(delivery.seen) < 2:
-        assert not done.is_set()
-        until.wait(0.01)
-    requests.delete(f"{dcu.url}/data/{delivery.data_file(1)}", timeout=20).raise_for_status()
+    with pytest.raises(TransferError, match="503"):
+        device.unstage().wait(20)
     dcu.faults.clear()
+    requests.delete(f"{dcu.url}/data/{delivery.data_file(1)}", timeout=20).raise_for_status()
     with pytest.raises(
         TransferError,
-        match=f"the DCU listed {delivery.data_file(1)} and does not any more: somebody deleted",
+        match=f"the DCU listed {delivery.data_file(1)} before and does not now.* asks again",
     ):
-        waited.wait(20)
+        device.fetch()
+    assert {file.path.name for file in device.fetched} == {delivery.master}
 
 
 ENDS = """
-import sys
-from ophyd_eiger import EigerDetector, FilePolicy
+import os, sys
+from ophyd_eiger import EigerDetector, FilePolicy, Timeouts
 
-url, folder = sys.argv[1:]
-eiger = EigerDetector(url, name="eiger", directory=folder, file_policy=FilePolicy(wait=False))
+url, folder, delete = sys.argv[1:]
+eiger = EigerDetector(
+    url, name="eiger", directory=folder, timeouts=Timeouts(files=2),
+    file_policy=FilePolicy(wait=False, delete_on_dcu=bool(delete)),
+)
+eiger.configure({"ntrigger": 100})
 eiger.stage().wait(20)
 eiger.trigger().wait(20)
-eiger.unstage().wait(20)
 """
 
 
-@pytest.mark.parametrize("come", [True, False])
-def test_a_program_that_ends_tells_what_is_on_its_way(dcu, tmp_path, come):
-    if not come:
-        dcu.faults.set("hang", path="GET data/*")
-    script = ENDS + ("eiger.wait_for_files()" if come else "")
+@pytest.mark.parametrize(
+    ("then", "delete", "hangs", "told"),
+    [
+        (
+            "eiger.unstage().wait(20)",
+            "",
+            "GET data/*",
+            r"eiger_\w+_data_000001\.h5, .*_master\.h5 had",
+        ),
+        # Of a series that is being taken nobody knows more.
+        ("", "", "GET data/*", r"eiger: eiger_\w+_data_000001\.h5, eiger_\w+_master\.h5 had"),
+        ("eiger.unstage().wait(20)\neiger.wait_for_files()", "", None, None),
+        # Another process' end tells nothing of this one's files.
+        (
+            "eiger.unstage().wait(20)\nif os.fork() == 0: sys.exit()\n"
+            "os.wait()\neiger.wait_for_files()",
+            "",
+            None,
+            None,
+        ),
+        (
+            "eiger.unstage().wait(20)\neiger.wait_for_files()",
+            "delete",
+            "DELETE data/*",
+            "_data_000001.h5, .* all home: this program deletes no more",
+        ),
+        ("eiger.unstage().wait(20)\neiger.wait_for_files()", "delete", None, None),
+    ],
+)
+def test_a_program_that_ends_tells_what_it_leaves(dcu, tmp_path, then, delete, hangs, told):
+    if hangs:
+        dcu.faults.set("hang", path=hangs)
+    elif delete:
+        dcu.faults.set("late", path="DELETE data/*", seconds=0.5)
     done = subprocess.run(
-        [sys.executable, "-c", script, dcu.url, str(tmp_path / "data")],
+        [sys.executable, "-c", ENDS + then, dcu.url, str(tmp_path / "data"), delete],
         capture_output=True,
         text=True,
         timeout=60,
         check=True,
     )
-    if come:
+    if told is None:
         assert done.stderr == ""
     else:
-        assert "_master.h5 had still to come when this program let go of them" in done.stderr
-        assert "`ophyd-eiger fetch` brings it" in done.stderr
+        assert re.search(told, done.stderr), done.stderr
+        assert " more had" not in done.stderr
+    left = requests.get(f"{dcu.url}/filewriter/api/1.6.0/files", timeout=20).json()
+    assert (left == []) == (delete != "" and not hangs)

@@ -17,6 +17,8 @@ from signals_at_the_input import signals
 
 import sim_dcu
 from ophyd_eiger import EigerDetector, Timeouts, TriggerInfo, open_series
+from ophyd_eiger.deliveries import Delivery
+from ophyd_eiger.ending import Ending
 from ophyd_eiger.errors import NotStagedError, SignalTimeoutError, StateError, StoppedError
 
 # Of each test's cases the short run takes every 2nd, see conftest.
@@ -192,6 +194,36 @@ def test_no_trigger_is_sent_after_the_end_of_its_series(dcu, tmp_path, requests_
             thread.join(20)
     assert requests_sent().count("PUT detector command/trigger") == 1
     assert sum(file.images for file in device.fetched) == 1
+
+
+def test_no_trigger_follows_the_command_that_ends_its_series(
+    dcu, tmp_path, requests_sent, monkeypatch
+):
+    """Also where the disk keeps the note of it waiting until then."""
+    device = EigerDetector(dcu.url, name="eiger", directory=tmp_path)
+    device.configure({"ntrigger": 3, "frame_time": 0.005, "count_time": 0.004})
+    note, ended = Delivery.note_begun, threading.Event()
+    end_early = Ending.end_early
+
+    def noted_late(delivery, images):
+        note(delivery, images)
+        if images == 2:
+            device.stop(success=True).wait(20)
+            assert ended.wait(20)
+
+    def ending(*about):
+        end_early(*about)
+        ended.set()
+
+    monkeypatch.setattr(Delivery, "note_begun", noted_late)
+    monkeypatch.setattr(Ending, "end_early", ending)
+    device.stage().wait(20)
+    device.kickoff().wait(20)
+    device.complete().wait(20)
+    device.unstage().wait(20)
+    assert requests_sent().count("PUT detector command/trigger") == 1
+    assert sum(file.images for file in device.fetched) == 1
+    device.destroy()
 
 
 def test_stop_without_success_fails_complete(RE, dcu, eiger):

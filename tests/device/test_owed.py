@@ -18,6 +18,7 @@ import h5py
 import numpy as np
 import pytest
 from fault_cell import wait_until_alive
+from foreign_dcu import Reply
 from owing import SHORT, journals, leave_owing, named, refuse_files, take
 
 import sim_dcu
@@ -28,6 +29,7 @@ from ophyd_eiger.errors import (
     DcuError,
     DcuTimeoutError,
     DcuUnreachableError,
+    ReplyError,
     StateError,
     TransferError,
 )
@@ -286,6 +288,27 @@ def test_one_answer_that_there_is_no_list_of_files_is_not_believed(dcu, device):
     assert len(device.fetched) == 2
 
 
+@pytest.mark.parametrize("answer", [{"error": "busy"}, {}, 3, "busy", [1], {"value": {}}])
+def test_what_is_no_list_of_files_is_not_taken_for_an_empty_one(foreign, answer):
+    foreign.gap = lambda request: (
+        Reply.of(answer) if request.asks("GET filewriter files") else request.forward()
+    )
+    client = DcuClient(foreign.url)
+    with pytest.raises(ReplyError, match="is no list of file names"):
+        client.files()
+    client.close()
+
+
+@pytest.mark.parametrize("answer", [None, [], {"value": None}, {"value": []}])
+def test_an_empty_list_of_files_has_several_forms(foreign, answer):
+    foreign.gap = lambda request: (
+        Reply.of(answer) if request.asks("GET filewriter files") else request.forward()
+    )
+    client = DcuClient(foreign.url)
+    assert client.files() == []
+    client.close()
+
+
 def test_a_dcu_without_a_list_of_files_is_told_as_such(dcu, device, caplog):
     dcu.faults.set("refuse", status=404, path="GET filewriter/*/files")
     device.link.client.timeouts = replace(SHORT, files=4)
@@ -528,6 +551,37 @@ def test_a_dcu_is_not_cleared_of_what_an_earlier_program_owes(dcu, device, tmp_p
     later.filewriter.clear.set(1).wait(20)
     assert later.link.client.files() == []
     later.destroy()
+
+
+def test_a_dcu_is_cleared_where_but_a_view_is_owed(dcu, device, tmp_path, monkeypatch):
+    with monkeypatch.context() as full:
+        full.setattr("ophyd_eiger.bringing.write_view", no_room)
+        take(device)
+        with pytest.raises(TransferError, match="no view file could be written"):
+            device.unstage().wait(20)
+    device.destroy()
+    assert len(journals(tmp_path / "data")) == 1
+    later = EigerDetector(dcu.url, name="later", directory=tmp_path / "other")
+    later.filewriter.clear.set(1).wait(20)
+    assert later.link.client.files() == []
+    later.destroy()
+
+
+def no_room(*_args, **_kwargs):
+    raise OSError(errno.ENOSPC, "No space left on device")
+
+
+def test_a_dcu_that_says_nothing_when_it_is_asked_for_the_rest_is_no_answer(dcu, device):
+    """Of images that no event names, nobody knows whether there are more."""
+    client = DcuClient("http://127.0.0.1:9", timeouts=SHORT)
+    waiting = Transfer(client, "eiger")
+    delivery = Delivery("s_1", device.directory, 4, 1, (514, 1030), np.dtype("<u2"))
+    delivery.home[delivery.master] = FetchedFile(device.directory / delivery.master, 1, 0, 0.0)
+    waiting._owed.append(delivery)
+    waiting.take_up_again()
+    with pytest.raises(TransferError, match="whether the DCU has more files of s_1 is not known"):
+        waiting.wait(20)
+    assert waiting.owed == [delivery]
 
 
 def test_waiting_for_files_leaves_the_series_alone_that_is_being_taken(dcu, device, tmp_path):
