@@ -266,7 +266,7 @@ def _monitor(replies: Replies) -> Iterator[Finding]:
         yield Finding(Severity.NOTE, "monitor", "not served: no live images")
     elif state == "overflow" or dropped:
         text = f"{state}, {plural(int(dropped), 'image')} dropped"
-        advice = "no harm to files; fetch more often, or clear it"
+        advice = "no harm to files, but to live images; monitor/command/clear empties it"
         yield Finding(Severity.NOTE, "monitor", text, advice=advice)
     else:
         mode = replies.value("monitor/config/mode")
@@ -295,8 +295,9 @@ def _room(replies: Replies) -> Iterator[Finding]:
         severity = Severity.NOTE if replies.files else Severity.OK
         text = f"{plural(replies.files, 'file')} on the DCU"
         advice = (
-            f"ophyd-eiger fetch --all {replies.url} brings them here; with --delete they are "
-            "deleted there when they are proven good"
+            f"ophyd-eiger fetch --all {replies.url} brings them all into --directory, also those "
+            "that are home elsewhere; with --delete they are deleted there when they are proven "
+            "good"
         )
         yield Finding(severity, "files", text, advice=advice if replies.files else "")
     if free is None:

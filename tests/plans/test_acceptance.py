@@ -82,6 +82,25 @@ def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys
     assert json.loads(last["eiger_acceptance_report"])["counts"]["fail"] == 0
 
 
+def test_images_that_another_program_left_in_the_monitor_are_not_in_the_way(tmp_path):
+    with (
+        sim_dcu.serve("eiger-500k", time_scale=0, seed=3, initialized=True) as dcu,
+        detector(dcu, tmp_path, timeouts=Timeouts()) as eiger,
+    ):
+        client = eiger.link.client
+        client.put("monitor", "config/mode", "enabled")
+        client.put("monitor", "config/buffer_size", 2)
+        client.put("detector", "config/nimages", 9)
+        for command in ("arm", "trigger", "disarm"):
+            client.command("detector", command, timeout=20)
+        assert client.get("monitor", "status/dropped")["value"] == 7
+        client.put("monitor", "config/buffer_size", 100)
+        report = RunEngine({}, call_returns_result=True)(
+            acceptance_test(eiger, time_scale=0)
+        ).plan_result
+        assert report.failures == []
+
+
 @pytest.mark.long
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("model", SHORT)

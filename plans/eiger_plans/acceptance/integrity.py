@@ -73,12 +73,15 @@ class Taken:
         What was asked for of `ARMED_WITH`, by the last part of the names.
     home : dict of Path
         Where its files are here, by their names on the DCU.
+    dropped : int
+        How many images the monitor had dropped before it.
     """
 
     name: str
     nimages: int
     ntrigger: int
     images_per_file: int
+    dropped: int = 0
     basename: str = ""
     series_id: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)

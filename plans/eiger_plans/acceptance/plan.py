@@ -63,9 +63,10 @@ def acceptance_test(
 
     Connection, every resource, health, arming in every trigger mode, series with one, several and
     no data files, their files and pixels, the monitor, a frame rate that is held, downloads. It
-    only reads and takes short series, into the detector's own directory; files stay on the DCU.
-    The configuration is put back at the end, also after a failure. A detector that is not idle, or
-    not well enough, is left alone. It cannot be resumed: where it is paused it ends.
+    only reads and takes short series, into the detector's own directory; files stay on the DCU,
+    and the monitor is emptied before. The configuration is put back at the end, also after a
+    failure. A detector that is not idle, or not well enough, is left alone. It cannot be resumed:
+    where it is paused it ends.
 
     Parameters
     ----------

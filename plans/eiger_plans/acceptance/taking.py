@@ -1,5 +1,6 @@
 """The series of an acceptance test: each is set up, taken in a run, timed, and looked into."""
 
+import contextlib
 import statistics
 import time
 from collections.abc import Generator, Iterator, Mapping
@@ -16,6 +17,7 @@ from eiger_plans.acceptance.findings import Check, Report, Section, Verdict
 from eiger_plans.acceptance.integrity import ARMED_WITH, Taken, downloads, integrity, published
 from eiger_plans.steps import FAILURES, aside, in_thread
 from ophyd_eiger import EigerError, open_series
+from ophyd_eiger.errors import NotServedError
 
 SERIES = Section("series")
 # A series may take so much longer than its settings say: the request, and the DCU's own work.
@@ -135,6 +137,8 @@ class Taking:
         try:
             yield from bps.mv(self.eiger.configuration, wanted.settings)
             yield from bps.mv(self.eiger.exposure, wanted.exposure)
+            if wanted.watched:
+                taken.dropped = (yield from aside(self._empty_monitor)) or 0
             yield from self._run(wanted, taken, monitored)
         except FAILURES as error:
             expected = f"{taken.images} images, home and checked"
@@ -142,6 +146,13 @@ class Taking:
         if taken.basename:
             yield from self._added(lambda: self._looked_into(wanted, taken, monitored))
         return (yield from self._is_idle(wanted))
+
+    def _empty_monitor(self) -> int:
+        """Empty the monitor of what others left, as a program that was killed; return `dropped`."""
+        # Where it cannot be emptied, the check of its images tells.
+        with contextlib.suppress(NotServedError):
+            self.eiger.monitor.clear.send()
+        return int(self.asking.value("monitor/status/dropped") or 0)
 
     def _run(
         self, wanted: Series, taken: Taken, monitored: list[tuple[int, np.ndarray]]
@@ -226,7 +237,10 @@ class Taking:
                 time.sleep(_PERIOD_S)
             found = ", ".join(map(str, held)) or "none"
             yield section.check(name, expected, f"images {found}", good=held == wanted)
+            # (Counted by some from when they were switched on, by others from arm on.)
             dropped = self.asking.value("monitor/status/dropped")
+            if dropped >= taken.dropped:
+                dropped -= taken.dropped
             yield section.same("monitor/status/dropped", "0 images", f"{dropped} images")
         except FAILURES as error:
             yield section.failed(name, expected, error)
