@@ -89,7 +89,7 @@ class Bringer:
             proceed,
             settling,
         )
-        if delivery.policy.delete_on_dcu and name == delivery.master:
+        if _may_be_the_only_one(delivery) and name == delivery.master:
             # Nothing in it tells whether a byte of its mask or of a value is another one.
             handling = replace(
                 handling, prove=lambda path: self._compare(delivery, name, path, proceed)
@@ -233,9 +233,13 @@ def check_file(delivery: Delivery, name: str, path: Path) -> int:
 def _check_copy(delivery: Delivery, name: str, path: Path) -> int:
     """Check a file that was fetched, and more closely where it will be the only one."""
     images = check_file(delivery, name, path)
-    if delivery.policy.delete_on_dcu and images:
+    if _may_be_the_only_one(delivery) and images:
         check_pixels(path)
     return images
+
+
+def _may_be_the_only_one(delivery: Delivery) -> bool:
+    return delivery.policy.delete_on_dcu or delivery.is_proven
 
 
 def _finish(delivery: Delivery, path: Path) -> None:
@@ -312,10 +316,10 @@ def make_folder_again(delivery: Delivery) -> None:
     is_same_disk = delivery.disk is not None and disk_of(there) == delivery.disk
     if there == directory and is_same_disk:
         return
-    if is_same_disk:
+    if is_same_disk or there == directory:
         _note_gone(delivery)
     if delivery.policy.delete_on_dcu:
-        delivery.policy = replace(delivery.policy, delete_on_dcu=False)
+        delivery.policy, delivery.is_proven = replace(delivery.policy, delete_on_dcu=False), True
         logger.warning(
             "%s: the files stay on the DCU, too: %s is not the folder that it was",
             delivery.basename,
@@ -341,16 +345,16 @@ def make_folder_again(delivery: Delivery) -> None:
 def _note_gone(delivery: Delivery) -> None:
     """Note which files that had come home went with the folder of their series.
 
-    What was moved out of a folder that is still there was somebody's wish, and is no loss; what is
-    on a disk that is not mounted is home.
+    What was moved out of a folder that is still there was somebody's wish, and is no loss. What is
+    on a disk that is not mounted now is found when it is.
     """
     home = tuple(delivery.home.items())
     gone = [name for name, file in home if not os.path.lexists(file.path)]
     if gone:
         delivery.note_gone(gone)
         logger.warning(
-            "%s: %s had come home, and went with the folder %s when it was removed or renamed; "
-            "what the DCU still has of them is fetched again",
+            "%s: %s had come home, and went with the folder %s, which was removed, renamed or "
+            "unmounted; what the DCU still has of them is fetched again",
             delivery.basename,
             briefly(gone),
             delivery.directory,

@@ -20,6 +20,7 @@ from ophyd_eiger.errors import (
     LostReplyError,
     NotServedError,
 )
+from ophyd_eiger.telling import TellingCondition
 
 logger = logging.getLogger(__name__)
 
@@ -33,13 +34,14 @@ class Deletions:
         The way to the DCU.
     name : str
         Name of the detector, for messages.
+    state : TellingCondition
+        That of whoever brings the files: one for both, so that none waits for the other's.
     """
 
-    def __init__(self, client: DcuClient, name: str) -> None:
+    def __init__(self, client: DcuClient, name: str, state: TellingCondition) -> None:
         self.client = client
         self.name = name
-        # Nothing is logged with it in hand: a handler may ask the device what is owed.
-        self._state = threading.Condition()
+        self._state = state
         # The first one is under way.
         self._queue: deque[tuple[Delivery, FetchedFile]] = deque()
         self._thread: threading.Thread | None = None
@@ -64,6 +66,9 @@ class Deletions:
             Proven good, and with its name.
         """
         with self._state:
+            if self._closed:
+                self._tell([file.path.name])
+                return
             if not self._queue:
                 self._answered = time.monotonic()
             self._queue.append((delivery, file))
@@ -71,23 +76,24 @@ class Deletions:
     def begin(self) -> None:
         """Delete what is queued, if that is not being done."""
         with self._state:
-            is_closed = self._closed
-            if not self._queue or (self._thread is not None and self._thread.is_alive()):
+            if not self._queue or self._is_going_on:
                 return
-            if not is_closed:
-                self._thread = threading.Thread(
-                    target=self._run, name=f"{self.name} deletions", daemon=True
-                )
-                try:
-                    self._thread.start()
-                except RuntimeError as error:
-                    logger.debug("%s: no thread for deletions: %s", self.name, error)
-                    self._thread = None
-                return
-        self.close()
+            self._thread = threading.Thread(
+                target=self._run, name=f"{self.name} deletions", daemon=True
+            )
+            try:
+                self._thread.start()
+            except RuntimeError as error:
+                self._thread = None
+                text = "%s: no thread to delete files on the DCU, so that they stay for now: %s"
+                self._state.tell(logger, logging.WARNING, text, self.name, error)
+
+    @property
+    def _is_going_on(self) -> bool:
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self, patience: float) -> None:
-        """Wait until all that is queued is deleted, as long as the DCU answers.
+        """Wait until all that is queued now is deleted, as long as the DCU answers.
 
         What takes longer goes on by itself.
 
@@ -98,19 +104,21 @@ class Deletions:
         """
         self.begin()
         with self._state:
-            while self._queue and not self._waits_no_more:
+            awaited = list(self._queue)
+            # One after the other, so that with the last of them all are done.
+            while awaited and awaited[-1] in self._queue and self._is_going_on:
                 left = patience - (time.monotonic() - self._answered)
+                if self._waits_no_more:
+                    return
                 if left <= 0:
-                    break
+                    text = (
+                        "%s: %s not deleted on the DCU yet, which has answered no deletion for "
+                        "%g s; that goes on, and what stays is told"
+                    )
+                    names = briefly(self.pending)
+                    self._state.tell(logger, logging.WARNING, text, self.name, names, patience)
+                    return
                 self._state.wait(left)
-        if names := self.pending:
-            logger.warning(
-                "%s: %s not deleted on the DCU yet, which has answered no deletion for %g s; that "
-                "goes on, and what stays is told",
-                self.name,
-                briefly(names),
-                patience,
-            )
 
     def break_off(self) -> None:
         """Let nobody wait any more."""
@@ -120,20 +128,21 @@ class Deletions:
 
     def close(self) -> None:
         """Delete no more, and tell what stays."""
-        self.tell_what_is_left()
         with self._state:
             self._closed = True
+            self.tell_what_is_left()
             self._queue.clear()
             self._state.notify_all()
 
     def tell_what_is_left(self) -> None:
         """Tell which files are not deleted, where nobody goes on with it."""
-        if names := self.pending:
-            logger.warning(
-                "%s: %s may still be on the DCU, all home: this program deletes no more",
-                self.name,
-                briefly(names),
-            )
+        with self._state:
+            if names := self.pending:
+                self._tell(names)
+
+    def _tell(self, names: list[str]) -> None:
+        text = "%s: %s may still be on the DCU, all home: this program deletes no more"
+        self._state.tell(logger, logging.WARNING, text, self.name, briefly(names))
 
     def _run(self) -> None:
         with self.client.ledger.background("transfer"):
@@ -197,7 +206,7 @@ def _why_it_stays(delivery: Delivery, file: FetchedFile) -> str:
         return stays_on_dcu(file.path)
     stays = f"{name} stays on the DCU"
     if not delivery.policy.delete_on_dcu or delivery.home.get(name) is not file:
-        return f"{stays}: {delivery.directory} is not the folder any more that its copy came to"
+        return f"{stays}: its copy is another one since the folder {delivery.directory} went"
     if disk_of(delivery.directory) != delivery.disk:
         return f"{stays}: {delivery.directory} is on another disk than when the series was armed"
     try:

@@ -136,6 +136,9 @@ class Delivery:
         What its images depend on, as armed, by the names of `master.SETTINGS`.
     policy : FilePolicy
         What becomes of the files.
+    is_proven : bool
+        Whether each copy is proven as one that will be the only one, though `policy` deletes none:
+        a deletion may be under way.
     armed_after : int or None
         Of a series that was being armed when its process ended: the id of the one before it, as
         nobody was told its own; see `to_be_armed`.
@@ -176,6 +179,7 @@ class Delivery:
     inode: int | None = None
     settings: dict[str, float] = field(default_factory=dict)
     policy: FilePolicy = field(default_factory=FilePolicy)
+    is_proven: bool = False
     armed_after: int | None = None
     note: Callable[[dict[str, Any]], None] = field(default=lambda _: None, repr=False)
     _noted_begun: int = 0
@@ -445,6 +449,14 @@ class Delivery:
         """Whether one of its files is all here, and has its time to be synced and checked."""
         now = time.monotonic()
         return any(now < until for until in tuple(self.settling.values()))
+
+    def left_behind(self) -> list[str]:
+        """Return the names of files that are on the DCU, as far as is known, and are not home."""
+        if self.ended:
+            return self.missing()
+        listed = [name for name in sorted(self.listed) if name.startswith(f"{self.basename}_")]
+        names = dict.fromkeys([*self.needed(), *listed])
+        return [name for name in names if name not in self.home]
 
     def came(self) -> list[FetchedFile]:
         """Return the files that came since it was taken on again."""

@@ -368,9 +368,10 @@ class Journals:
             each.leave()
 
     def owed_to_others(self) -> list[str]:
-        """Return the names of series of this DCU that other programs of this user owe files of.
+        """Return the names of series of this DCU that other programs of this user owe.
 
-        Those that run, and those that have ended, as far as their journals can be read.
+        Those that run, and those that have ended, as far as their journals can be read. Whether
+        there are files yet to come home, or but a view to write, no journal tells for sure.
         """
         # A name is looked up once, which takes long where nobody answers.
         is_ours = functools.cache(lambda other: same_dcu(other, self.dcu))
@@ -383,7 +384,7 @@ class Journals:
             except (JournalError, OSError) as error:
                 logger.debug("%s: %s", path, error)
                 continue
-            if is_ours(owed.dcu) and not _is_all_home(owed.delivery):
+            if is_ours(owed.dcu):
                 names.append(owed.delivery.basename)
         return names
 
@@ -530,12 +531,6 @@ def find(directories: Iterable[Path] = (), *, linked: bool = True) -> list[Path]
             found.pop((directory / state.name).resolve(), None)
             found[state.resolve()] = None
     return list(found)
-
-
-def _is_all_home(delivery: Delivery) -> bool:
-    """Return whether all that is known to be taken is home, so that but a view may be owed."""
-    needed = delivery.needed()
-    return bool(needed) and all((delivery.directory / name).exists() for name in needed)
 
 
 def is_known(delivery: Delivery) -> bool:

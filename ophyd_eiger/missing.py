@@ -61,24 +61,32 @@ def not_home(
     if not said:
         said = "the DCU does not list them"
         hope = f"unless it does later they were never written; {later} asks again"
-    if isinstance(reason, FileError):
-        hope = (
-            f"{later} brings it if the DCU sends it whole then; what is broken there, too, comes "
-            "as it is with curl, and is owed until it is deleted there and let go of (`ophyd-eiger "
-            "fetch --give-up`)"
+    broken = [
+        file
+        for each in wanted
+        for file, error in tuple(each.errors.items())
+        if isinstance(error, FileError) and file in each.listed
+    ]
+    if broken:
+        hope += (
+            f"; if it says the same of {briefly(broken)} again, that is broken on the DCU, too: "
+            "keep it as it is with curl, delete it there, and let go of it with `ophyd-eiger fetch "
+            "--give-up`"
         )
     if set(missing) <= {*gone, *deleted}:
         hope = f"{later} asks again"
     if gone:
         hope = (
             f"{briefly(gone)} had come home, and went with the folder, {wanted[0].directory}, when "
-            f"it was removed or renamed: put them back there; {hope}"
+            f"it was removed, renamed or unmounted: put them back there; {hope}"
         )
     if deleted:
         hope = (
             f"the DCU listed {briefly(deleted)} before and does not now, as where they were "
             f"deleted there, or it was restarted; {hope}"
         )
+    if unasked := [each for each in wanted if not each.lacks()]:
+        hope += f"; nor is known whether the DCU has more of {_names(unasked)}"
     error = TransferError(
         f"{name}: {briefly(missing)} did not come home to {wanted[0].directory} {by_when} "
         f"({said}); {hope}"
@@ -91,11 +99,15 @@ def _not_asked(
     name: str, wanted: Sequence[Delivery], said: DcuError | None, later: str
 ) -> TransferError:
     error = TransferError(
-        f"{name}: whether the DCU has more files of {briefly([each.basename for each in wanted])} "
-        f"is not known, because it did not say ({said}); {later} asks again"
+        f"{name}: whether the DCU has more files of {_names(wanted)} is not known, because it did "
+        f"not say ({said}); {later} asks again"
     )
     error.__cause__ = said
     return error
+
+
+def _names(series: Sequence[Delivery]) -> str:
+    return briefly([each.basename for each in series])
 
 
 def _lacking(wanted: Sequence[Delivery]) -> list[str]:

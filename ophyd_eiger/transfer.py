@@ -25,6 +25,7 @@ from ophyd_eiger.last_words import tell_at_the_end
 from ophyd_eiger.listing import Listing
 from ophyd_eiger.missing import no_list, not_home
 from ophyd_eiger.progress import Progress
+from ophyd_eiger.telling import TellingCondition
 
 logger = logging.getLogger(__name__)
 
@@ -61,11 +62,11 @@ class Transfer:
         self.name = name
         self.later = later or f"{name}.fetch() or `ophyd-eiger fetch`"
         self.bringer = Bringer(client, name)
-        self.deletions = Deletions(client, name)
         self._open: list[Delivery] = []
         self._owed: list[Delivery] = []
         self.journals = Journals(client.url)
-        self._state = threading.Condition()
+        self._state = TellingCondition()
+        self.deletions = Deletions(client, name, self._state)
         self._progress = 0
         # When a byte of any series came last, on the monotonic clock.
         self._came = time.monotonic()
@@ -325,7 +326,7 @@ class Transfer:
 
     def close(self) -> None:
         """Leave what is not home yet on the DCU, for another process, and let the threads end."""
-        self.tell_what_is_left()
+        self._tell_what_is_to_come()
         with self._state:
             self._give_up(self._open)
         self.deletions.close()
@@ -333,8 +334,12 @@ class Transfer:
 
     def tell_what_is_left(self) -> None:
         """Tell of files that are on their way, or to be deleted, where this program lets go."""
+        self._tell_what_is_to_come()
+        self.deletions.tell_what_is_left()
+
+    def _tell_what_is_to_come(self) -> None:
         with self._state:
-            left = [each.missing() if each.ended else each.needed() for each in self._open]
+            left = [each.left_behind() for each in self._open]
         if names := [name for missing in left for name in missing]:
             logger.warning(
                 "%s: %s had still to come when this program let go of them; what is on the DCU "
@@ -343,7 +348,6 @@ class Transfer:
                 briefly(names),
                 self.later,
             )
-        self.deletions.tell_what_is_left()
 
     def _give_up(self, deliveries: list[Delivery]) -> list[Delivery]:
         given_up = list(deliveries)
@@ -443,7 +447,9 @@ class Transfer:
         for delivery in given_up:
             self.bringer.write_views(delivery)
             if delivery not in wanted:
-                logger.warning(
+                self._state.tell(
+                    logger,
+                    logging.WARNING,
                     "%s: what there is of %s was not fetched; no event needs it",
                     self.name,
                     delivery.basename,
@@ -572,7 +578,7 @@ class Transfer:
         try:
             self._report(self._give_up(stuck), self._patience)
         except TransferError as error:
-            logger.error("%s", error)  # noqa: TRY400 - where it came from tells nobody anything
+            self._state.tell(logger, logging.ERROR, "%s", error)
             self._failed = error
 
     # ---- the threads that fetch ----
@@ -593,7 +599,8 @@ class Transfer:
                 thread.start()
             except RuntimeError as error:
                 self._fetchers -= 1
-                logger.warning("%s: no more threads for files: %s", self.name, error)
+                text = "%s: no more threads for files: %s"
+                self._state.tell(logger, logging.WARNING, text, self.name, error)
                 for delivery, name in self._queue:
                     delivery.errors.setdefault(name, error)
                 return
@@ -723,7 +730,7 @@ class Transfer:
                     self._owed.append(delivery)
                 if self._patience < float("inf"):
                     for each in wrong:
-                        logger.error("%s: %s", self.name, each)
+                        self._state.tell(logger, logging.ERROR, "%s: %s", self.name, each)
                 self._note_progress(delivery)
 
     def _note_progress(self, delivery: Delivery) -> None:

@@ -27,6 +27,7 @@ from ophyd_eiger.client import DcuClient
 from ophyd_eiger.deleting import Deletions
 from ophyd_eiger.deliveries import Delivery
 from ophyd_eiger.errors import FileError, TransferError
+from ophyd_eiger.telling import TellingCondition
 
 # Of each test's cases the short run takes every 2nd, see conftest.
 SHORT_RUN_EVERY = 2
@@ -34,7 +35,7 @@ SHORT_RUN_EVERY = 2
 
 def delete(client, delivery, file):
     """Delete on the DCU what is home, as after its copy has its name."""
-    deletions = Deletions(client, "eiger")
+    deletions = Deletions(client, "eiger", TellingCondition())
     deletions.queue(delivery, file)
     deletions.wait(20)
 

@@ -1,20 +1,24 @@
 """Files that are deleted on the DCU once they are home, however the DCU and the folder behave."""
 
+import contextlib
 import logging
 import re
 import shutil
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import requests
 from foreign_dcu import ForeignDcu
 from owing import SHORT, named, take
 
-from ophyd_eiger import EigerDetector, FilePolicy
+from ophyd_eiger import EigerDetector, FilePolicy, bringing
+from ophyd_eiger.deliveries import Delivery, FetchedFile
 from ophyd_eiger.errors import TransferError
 
 
@@ -76,7 +80,8 @@ def test_a_dcu_that_answers_no_deletion_fails_no_scan(foreign, deleting, caplog)
 
 def test_whoever_waits_for_files_waits_as_long_as_the_dcu_deletes(dcu, deleting, caplog):
     """Longer in all than it may answer none."""
-    dcu.faults.set("late", path="DELETE data/*", seconds=0.4)
+    deleting.link.client.timeouts = replace(SHORT, files=5)
+    dcu.faults.set("late", path="DELETE data/*", seconds=1.2)
     deleting.configure({"nimages": 4})
     take(deleting)
     deleting.unstage().wait(20)
@@ -98,6 +103,37 @@ def test_after_a_deletion_that_was_never_answered_the_others_are_deleted(
     assert len(asked(foreign, "DELETE")) == 4
 
 
+def test_a_dcu_that_answers_no_deletion_is_not_waited_for_file_by_file(
+    dcu, foreign, deleting, caplog
+):
+    deleting.link.client.timeouts = replace(SHORT, put=0.3)
+    dcu.faults.set("hang", path="DELETE data/*")
+    deleting.configure({"nimages": 12})
+    take(deleting)
+    deleting.unstage().wait(20)
+    assert "which has answered no deletion for 1 s" in caplog.text
+    assert len(asked(foreign, "DELETE")) < 13
+
+
+def test_what_no_thread_could_be_begun_for_is_deleted_by_whoever_waits(
+    deleting, monkeypatch, caplog
+):
+    start, failed = threading.Thread.start, []
+
+    def fails_once(thread):
+        if thread.name == "eiger deletions" and not failed:
+            failed.append(thread)
+            raise RuntimeError("can't start new thread")
+        start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", fails_once)
+    take(deleting)
+    deleting.unstage().wait(20)
+    assert failed
+    assert "no thread to delete files on the DCU, so that they stay for now" in caplog.text
+    assert deleting.link.client.files() == []
+
+
 def test_a_thread_for_deletions_that_failed_is_begun_again(deleting, monkeypatch, caplog):
     deletions = deleting._acquisition.transfer.deletions
     delete, failed = deletions._delete, []
@@ -116,13 +152,14 @@ def test_a_thread_for_deletions_that_failed_is_begun_again(deleting, monkeypatch
     assert f"{file.path.name} stays on the DCU" in caplog.text
 
 
-def test_whoever_is_told_may_ask_the_device_what_is_owed(foreign, deleting):
-    """As a log handler that shows both: nothing that it needs is locked meanwhile."""
+@contextlib.contextmanager
+def asking_what_is_owed(device):
+    """Have each message ask the device what is owed; give those in which that was not possible."""
     stuck = []
 
     class Asks(logging.Handler):
         def emit(self, record):
-            asking = threading.Thread(target=lambda: deleting.owed)
+            asking = threading.Thread(target=lambda: device.owed)
             asking.start()
             asking.join(10)
             if asking.is_alive():
@@ -131,6 +168,14 @@ def test_whoever_is_told_may_ask_the_device_what_is_owed(foreign, deleting):
     handler = Asks(logging.WARNING)
     logging.getLogger("ophyd_eiger").addHandler(handler)
     try:
+        yield stuck
+    finally:
+        logging.getLogger("ophyd_eiger").removeHandler(handler)
+
+
+def test_whoever_is_told_of_deletions_may_ask_what_is_owed(foreign, deleting):
+    """As a log handler that shows both: nothing that it needs is locked meanwhile."""
+    with asking_what_is_owed(deleting) as stuck:
         foreign.gap = held = Held("DELETE data *_data_000001.h5")
         deleting.configure({"nimages": 2})
         take(deleting)
@@ -141,8 +186,24 @@ def test_whoever_is_told_may_ask_the_device_what_is_owed(foreign, deleting):
         deleting.link.client.timeouts = replace(SHORT, files=20)
         deleting.wait_for_files()
         deleting.destroy()
-    finally:
-        logging.getLogger("ophyd_eiger").removeHandler(handler)
+    assert stuck == []
+
+
+@pytest.mark.parametrize("waits", [True, False])
+def test_whoever_is_told_of_what_did_not_come_may_ask_what_is_owed(dcu, device, caplog, waits):
+    dcu.faults.set("refuse", status=503, path="GET data/*")
+    device.file_policy = FilePolicy(wait=waits)
+    with asking_what_is_owed(device) as stuck:
+        take(device)
+        if waits:
+            with pytest.raises(TransferError):
+                device.unstage().wait(30)
+        else:
+            device.unstage().wait(20)
+            end = time.monotonic() + 30
+            while "did not come home" not in caplog.text:
+                assert time.monotonic() < end
+        device.destroy()
     assert stuck == []
 
 
@@ -194,7 +255,7 @@ def test_what_is_to_be_deleted_stays_once_its_folder_went(foreign, deleting, cap
     # The one whose deletion was under way is gone there.
     assert sorted(deleting.link.client.files()) == [delivery.data_file(2), delivery.master]
     assert f"{delivery.data_file(2)} stays on the DCU: " in caplog.text
-    assert "is not the folder any more that its copy came to" in caplog.text
+    assert "its copy is another one since the folder" in caplog.text
 
 
 def test_a_device_that_ends_tells_what_it_does_not_delete_any_more(foreign, deleting, caplog):
@@ -203,8 +264,69 @@ def test_a_device_that_ends_tells_what_it_does_not_delete_any_more(foreign, dele
     deleting.unstage().wait(20)
     caplog.clear()
     deleting.destroy()
-    assert "may still be on the DCU, all home: this program deletes no more" in caplog.text
+    assert caplog.text.count("may still be on the DCU, all home: this program deletes no more") == 1
     held.release.set()
+
+
+def test_nothing_that_lands_after_the_end_is_deleted(foreign, deleting, monkeypatch, caplog):
+    foreign.gap = held = Held("DELETE data *_data_000001.h5")
+    check, checking, goes_on = bringing.check_pixels, threading.Event(), threading.Event()
+
+    def late(path):
+        if "_data_000002" in path.name:
+            checking.set()
+            assert goes_on.wait(30)
+        check(path)
+
+    monkeypatch.setattr(bringing, "check_pixels", late)
+    deleting.configure({"nimages": 2})
+    take(deleting)
+    assert held.came.wait(20)
+    assert checking.wait(20)
+    deleting.destroy()
+    goes_on.set()
+    (delivery,) = deleting._acquisition.deliveries
+    for thread in threading.enumerate():
+        if thread.name == "eiger file":
+            thread.join(20)
+    assert delivery.data_file(2) in delivery.home
+    held.release.set()
+    for thread in threading.enumerate():
+        if thread.name == "eiger deletions":
+            thread.join(20)
+    assert asked(foreign, "DELETE") == [f"DELETE data {delivery.data_file(1)}"]
+
+
+def test_deletions_that_are_queued_later_are_not_waited_for(foreign, deleting, monkeypatch):
+    """As those of a scan that is being taken."""
+    deleting.file_policy = FilePolicy()
+    take(deleting)
+    deleting.unstage().wait(20)
+    (delivery,) = deleting._acquisition.deliveries
+    delivery.policy = FilePolicy(delete_on_dcu=True)
+    first, second = Held("DELETE data *_data_000001.h5"), Held("DELETE data *_master.h5")
+    foreign.gap = lambda request: (second if request.asks(second.pattern) else first)(request)
+    deletions = deleting._acquisition.transfer.deletions
+    deletions.queue(delivery, delivery.home[delivery.data_file(1)])
+    wait, waits = deletions._state.wait, threading.Event()
+
+    def waited(seconds):
+        waits.set()
+        return wait(seconds)
+
+    monkeypatch.setattr(deletions._state, "wait", waited)
+    waiting = threading.Thread(target=lambda: deletions.wait(20))
+    waiting.start()
+    assert waits.wait(20)
+    deletions.queue(delivery, delivery.home[delivery.master])
+    first.release.set()
+    assert second.came.wait(20)
+    waiting.join(20)
+    assert not waiting.is_alive()
+    assert deletions.pending == [delivery.master]
+    second.release.set()
+    deletions.wait(20)
+    assert deleting.link.client.files() == []
 
 
 def test_what_was_home_and_went_with_its_folder_is_owed(foreign, deleting, caplog, tmp_path):
@@ -304,13 +426,25 @@ from ophyd_eiger import EigerDetector, FilePolicy, Timeouts
 
 url, folder, delete = sys.argv[1:]
 eiger = EigerDetector(
-    url, name="eiger", directory=folder, timeouts=Timeouts(files=2),
+    url, name="eiger", directory=folder, timeouts=Timeouts(files=5),
     file_policy=FilePolicy(wait=False, delete_on_dcu=bool(delete)),
 )
 eiger.configure({"ntrigger": 100})
 eiger.stage().wait(20)
 eiger.trigger().wait(20)
 """
+
+
+def test_of_a_series_that_is_taken_what_the_dcu_lists_is_left_behind(tmp_path):
+    """With signals from outside nobody else knows what there is."""
+    delivery = Delivery("s_1", tmp_path, 4, 1, (2, 4), np.dtype("<u2"))
+    delivery.note_listed(["s_1_data_000001.h5", "s_1_master.h5", "s_11_data_000001.h5"])
+    assert delivery.left_behind() == ["s_1_data_000001.h5", "s_1_master.h5"]
+    delivery.home["s_1_data_000001.h5"] = FetchedFile(tmp_path / "s_1_data_000001.h5", 1, 1, 0.0)
+    delivery.recorded = 2
+    assert delivery.left_behind() == ["s_1_data_000002.h5", "s_1_master.h5"]
+    delivery.ended = True
+    assert delivery.left_behind() == [*map(delivery.data_file, (2, 3, 4)), "s_1_master.h5"]
 
 
 @pytest.mark.parametrize(

@@ -208,7 +208,7 @@ def test_no_trigger_follows_the_command_that_ends_its_series(
     def noted_late(delivery, images):
         note(delivery, images)
         if images == 2:
-            device.stop(success=True).wait(20)
+            device.stop(success=True)
             assert ended.wait(20)
 
     def ending(*about):

@@ -553,24 +553,6 @@ def test_a_dcu_is_not_cleared_of_what_an_earlier_program_owes(dcu, device, tmp_p
     later.destroy()
 
 
-def test_a_dcu_is_cleared_where_but_a_view_is_owed(dcu, device, tmp_path, monkeypatch):
-    with monkeypatch.context() as full:
-        full.setattr("ophyd_eiger.bringing.write_view", no_room)
-        take(device)
-        with pytest.raises(TransferError, match="no view file could be written"):
-            device.unstage().wait(20)
-    device.destroy()
-    assert len(journals(tmp_path / "data")) == 1
-    later = EigerDetector(dcu.url, name="later", directory=tmp_path / "other")
-    later.filewriter.clear.set(1).wait(20)
-    assert later.link.client.files() == []
-    later.destroy()
-
-
-def no_room(*_args, **_kwargs):
-    raise OSError(errno.ENOSPC, "No space left on device")
-
-
 def test_a_dcu_that_says_nothing_when_it_is_asked_for_the_rest_is_no_answer(dcu, device):
     """Of images that no event names, nobody knows whether there are more."""
     client = DcuClient("http://127.0.0.1:9", timeouts=SHORT)

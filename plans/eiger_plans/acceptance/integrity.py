@@ -74,18 +74,18 @@ class Taken:
     home : dict of Path
         Where its files are here, by their names on the DCU.
     dropped : int
-        How many images the monitor had dropped before it.
+        How many images the monitor had dropped when it was armed.
     """
 
     name: str
     nimages: int
     ntrigger: int
     images_per_file: int
-    dropped: int = 0
     basename: str = ""
     series_id: int = 0
     settings: Mapping[str, Any] = field(default_factory=dict)
     home: Mapping[str, Path] = field(default_factory=dict)
+    dropped: int = 0
 
     @property
     def images(self) -> int:

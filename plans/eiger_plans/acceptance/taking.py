@@ -17,7 +17,6 @@ from eiger_plans.acceptance.findings import Check, Report, Section, Verdict
 from eiger_plans.acceptance.integrity import ARMED_WITH, Taken, downloads, integrity, published
 from eiger_plans.steps import FAILURES, aside, in_thread
 from ophyd_eiger import EigerError, open_series
-from ophyd_eiger.errors import NotServedError
 
 SERIES = Section("series")
 # A series may take so much longer than its settings say: the request, and the DCU's own work.
@@ -138,7 +137,7 @@ class Taking:
             yield from bps.mv(self.eiger.configuration, wanted.settings)
             yield from bps.mv(self.eiger.exposure, wanted.exposure)
             if wanted.watched:
-                taken.dropped = (yield from aside(self._empty_monitor)) or 0
+                yield from aside(self._empty_monitor)
             yield from self._run(wanted, taken, monitored)
         except FAILURES as error:
             expected = f"{taken.images} images, home and checked"
@@ -147,12 +146,17 @@ class Taking:
             yield from self._added(lambda: self._looked_into(wanted, taken, monitored))
         return (yield from self._is_idle(wanted))
 
-    def _empty_monitor(self) -> int:
-        """Empty the monitor of what others left, as a program that was killed; return `dropped`."""
+    def _empty_monitor(self) -> None:
+        """Empty the monitor of what others left, as a program that was killed."""
         # Where it cannot be emptied, the check of its images tells.
-        with contextlib.suppress(NotServedError):
+        with contextlib.suppress(EigerError):
             self.eiger.monitor.clear.send()
-        return int(self.asking.value("monitor/status/dropped") or 0)
+
+    def _dropped(self) -> int:
+        """Return how many images the monitor has dropped; 0 if it does not say."""
+        with contextlib.suppress(*FAILURES):
+            return int(self.asking.value("monitor/status/dropped") or 0)
+        return 0
 
     def _run(
         self, wanted: Series, taken: Taken, monitored: list[tuple[int, np.ndarray]]
@@ -163,6 +167,9 @@ class Taking:
         @bpp.run_decorator(md={**self.md, "acceptance_check": wanted.name})
         def taking() -> Generator[Any, Any, None]:
             before = yield from aside(self._settings)
+            if wanted.watched:
+                # Some count from arm on, others from when they were switched on.
+                taken.dropped = (yield from aside(self._dropped)) or 0
             reading = None
             for point in range(wanted.ntrigger):
                 began = time.monotonic()
@@ -237,9 +244,8 @@ class Taking:
                 time.sleep(_PERIOD_S)
             found = ", ".join(map(str, held)) or "none"
             yield section.check(name, expected, f"images {found}", good=held == wanted)
-            # (Counted by some from when they were switched on, by others from arm on.)
             dropped = self.asking.value("monitor/status/dropped")
-            if dropped >= taken.dropped:
+            if isinstance(dropped, int):
                 dropped -= taken.dropped
             yield section.same("monitor/status/dropped", "0 images", f"{dropped} images")
         except FAILURES as error:
