@@ -82,7 +82,10 @@ def test_a_detector_that_is_well_passes_and_is_as_before(model, tmp_path, capsys
     assert json.loads(last["eiger_acceptance_report"])["counts"]["fail"] == 0
 
 
-def test_images_that_another_program_left_in_the_monitor_are_not_in_the_way(tmp_path):
+@pytest.mark.parametrize("can_be_emptied", [True, False])
+def test_images_that_another_program_left_in_the_monitor_are_not_in_the_way(
+    tmp_path, can_be_emptied
+):
     with (
         sim_dcu.serve("eiger-500k", time_scale=0, seed=3, initialized=True) as dcu,
         detector(dcu, tmp_path, timeouts=Timeouts()) as eiger,
@@ -95,6 +98,9 @@ def test_images_that_another_program_left_in_the_monitor_are_not_in_the_way(tmp_
         for command in ("arm", "trigger", "disarm"):
             client.command("detector", command, timeout=20)
         assert client.get("monitor", "status/dropped")["value"] == 5
+        if not can_be_emptied:
+            dcu.faults.set("refuse", status=404, path="PUT monitor/*/command/clear")
+            client.put("monitor", "config/buffer_size", 100)
         report = RunEngine({}, call_returns_result=True)(
             acceptance_test(eiger, time_scale=0)
         ).plan_result
