@@ -309,7 +309,8 @@ def make_folder_again(delivery: Delivery) -> None:
     """Make the folder of a series again that was removed, if its disk is there.
 
     Where the disk is not mounted, a folder in its place would be hidden by it later. Unless it is
-    sure that the folder is where it was, nothing is deleted on the DCU.
+    sure that the folder is where it was, nothing is deleted on the DCU. What had come home and went
+    with it is noted, to come again.
     """
     directory = delivery.directory
     there = next(each for each in (directory, *directory.parents) if os.path.exists(each))  # noqa: PTH110

@@ -424,7 +424,7 @@ class Delivery:
 
     def note_listed(self, listed: Iterable[str]) -> None:
         """Note which files the DCU lists."""
-        named = {name for name in listed if name.startswith(self.basename)}
+        named = {name for name in listed if name.startswith(f"{self.basename}_")}
         if named != self.listed or not self.listed_at:
             self.listed, self.listed_at = named, time.monotonic()
             self.seen |= named
@@ -454,8 +454,7 @@ class Delivery:
         """Return the names of files that are on the DCU, as far as is known, and are not home."""
         if self.ended:
             return self.missing()
-        listed = [name for name in sorted(self.listed) if name.startswith(f"{self.basename}_")]
-        names = dict.fromkeys([*self.needed(), *listed])
+        names = dict.fromkeys([*self.needed(), *sorted(self.listed)])
         return [name for name in names if name not in self.home]
 
     def came(self) -> list[FetchedFile]:

@@ -396,7 +396,13 @@ def test_names_that_lead_elsewhere_are_not_fetched(dcu, tmp_path):
     """A DCU may list anything; what it names stays within the folder."""
     here = tmp_path / "here"
     here.mkdir()
-    names = ["../outside.txt", str(tmp_path / "absolute.txt"), "n\0.txt", "inside.txt"]
+    names = [
+        "../outside.txt",
+        str(tmp_path / "absolute.txt"),
+        "n\0.txt",
+        "n\ud800.txt",
+        "inside.txt",
+    ]
 
     def gap(request):
         if request.asks("GET filewriter files*"):

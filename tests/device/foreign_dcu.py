@@ -136,6 +136,26 @@ def hanging(pattern: str, *, done: bool) -> Gap:
     return gap
 
 
+class Held:
+    """A gap that holds back requests of one kind until they are released.
+
+    Attributes
+    ----------
+    came, release : threading.Event
+        That one came, and that they may go on.
+    """
+
+    def __init__(self, pattern: str) -> None:
+        self.pattern = pattern
+        self.came, self.release = threading.Event(), threading.Event()
+
+    def __call__(self, request: Request) -> Reply:
+        if request.asks(self.pattern):
+            self.came.set()
+            self.release.wait(60)
+        return request.forward()
+
+
 def edited(reply: Reply, edit: Callable[[Any], Any]) -> Reply:
     """Return a reply with its JSON object changed; what is none stays."""
     if reply.status != 200 or JSON not in reply.content_type:

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 import requests
 from bluesky.utils import FailedStatus, RunEngineInterrupted
-from foreign_dcu import Reply
+from foreign_dcu import Held, Reply
 from signals_at_the_input import one_signal
 
 import sim_dcu
@@ -302,20 +302,6 @@ def images_at_home(device):
     """Return the images of each series, by what the names of its files begin with."""
     masters = [file.path for file in device.fetched if file.path.name.endswith("_master.h5")]
     return {path.name.removesuffix("_master.h5"): open_series(path)[:] for path in masters}
-
-
-class Held:
-    """A gap that holds back requests of one kind until they are released."""
-
-    def __init__(self, pattern):
-        self.pattern = pattern
-        self.came, self.release = threading.Event(), threading.Event()
-
-    def __call__(self, request):
-        if request.asks(self.pattern):
-            self.came.set()
-            self.release.wait(60)
-        return request.forward()
 
 
 @pytest.mark.parametrize("held", ["GET data *", "DELETE *"])
